@@ -1,0 +1,40 @@
+# `make demo` and `make test` set up what they need by themselves, in .venv.
+PYTHON ?= python3
+VENV   ?= .venv
+DEMO   ?= benchmarks/demo.py
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	  sys.exit(0 if (3, 10) <= v < (3, 14) else "Python 3.10 to 3.13 is needed, $(PYTHON) is %d.%d: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,notebooks]'
+	@touch $@
+
+demo: $(STAMP)  ## train, evaluate, export and verify on the handwritten digits that come along
+	$(BIN)/python $(DEMO)
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+test: lint  ## lint, quick and slow tests, then the demo
+	$(BIN)/pytest -q
+	$(BIN)/pytest -q -m slow
+	$(BIN)/python $(DEMO)
+
+clean:  ## remove the environment and all caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
