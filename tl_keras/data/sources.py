@@ -1,0 +1,68 @@
+"""One word from the user becomes `Samples`: a folder, a CSV file or a built-in name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from tl_keras.data.builtin import builtin, builtin_names, is_builtin
+from tl_keras.data.folders import from_folder
+from tl_keras.data.samples import TASKS, Samples, from_arrays
+from tl_keras.data.tables import from_csv
+from tl_keras.errors import DataError
+
+__all__ = ["Samples", "from_arrays", "load_samples"]
+
+
+def load_samples(source: str | os.PathLike[str], *, task: str = "classes") -> Samples:
+    """Read labelled pictures.
+
+    Args:
+        source: a folder of class folders; a folder of train / val (valid, validation) / test
+            folders of class folders; a CSV file with the columns path, label and maybe
+            split; or, if no such path exists, the name of a built-in data set ("digits").
+        task: "classes", "tags" or "values"; the last two need a CSV file.
+
+    Returns:
+        The samples; nothing is decoded yet.
+
+    Raises:
+        DataError: if there is nothing there, or it is not laid out as above; the message
+            says what was found and what to do.
+    """
+    if task not in TASKS:
+        raise DataError(f"Unknown task {task!r}; expected one of {', '.join(TASKS)}.")
+    text = os.fspath(source)
+    path = os.path.abspath(os.path.expanduser(text))
+    if os.path.isfile(path):
+        return _from_file(path, task)
+    if not os.path.isdir(path) and not is_builtin(text):
+        raise DataError(_missing(text, path))
+    if task != "classes":
+        raise DataError(f"Task {task!r} needs a CSV file with path,label; got {text}.")
+    return from_folder(path) if os.path.isdir(path) else builtin(text)
+
+
+def _from_file(path: str, task: str) -> Samples:
+    if not path.lower().endswith(".csv"):
+        raise DataError(
+            f"{path} is a file; expected a folder of class folders, or a .csv file with the "
+            "columns path,label[,split]."
+        )
+    return from_csv(path, task)
+
+
+def _missing(text: str, path: str) -> str:
+    parent, name = os.path.split(path)
+    near = []
+    if os.path.isdir(parent):
+        with os.scandir(parent) as entries:
+            siblings = {entry.name.lower(): entry.path for entry in entries}
+        near = [siblings[n] for n in difflib.get_close_matches(name.lower(), siblings, 2, 0.6)]
+    near += difflib.get_close_matches(text.lower(), builtin_names(), 1, 0.6)
+    lost = path if os.path.isdir(parent) else f"{path} (nor {parent})"
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return (
+        f"No data at {text!r}: {lost} does not exist.{hint} Expected a folder, a .csv file "
+        f"or a built-in name ({', '.join(builtin_names())})."
+    )

@@ -1,0 +1,222 @@
+"""CSV files: `path,label[,split]`, one row a picture.
+
+Paths are relative to the CSV's own folder (or absolute). Labels are a class (task "classes"),
+tags separated by "|" (task "tags", nothing for none) or numbers separated by "|" (task
+"values"). Existence is checked by listing each folder once, not by one stat a row.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tl_keras.data.folders import SPLIT_WORDS, listed
+from tl_keras.data.samples import Samples
+from tl_keras.errors import DataError
+
+__all__ = ["from_csv"]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line: where it stands, and its three fields, stripped."""
+
+    line: int
+    path: str
+    label: str
+    split: str
+
+
+def from_csv(table: str, task: str = "classes") -> Samples:
+    """Read a CSV file (UTF-8, comma-separated, with a header).
+
+    Args:
+        table: absolute path of the CSV file.
+        task: "classes", "tags" or "values"; says how the label column is read.
+
+    Returns:
+        Samples in the rows' order; keys are the paths as written, normalised; class names
+        are sorted (for "values": "value", or "value 1", "value 2"...).
+
+    Raises:
+        DataError: if a column or a file is missing, a row has too many or too few fields
+            (a label with an unquoted comma), a split word is unknown, a label is missing or
+            no number, a file is listed twice, or there are fewer than two classes.
+    """
+    rows = _rows(table)
+    folder = os.path.dirname(table)
+    keys = tuple(_key(row.path) for row in rows)
+    items = [os.path.normpath(os.path.join(folder, key)) for key in keys]
+    _refuse_repeated(table, rows, items)
+    _refuse_unknown(table, rows, items)
+    words = tuple(_split_word(table, row) for row in rows)
+    names, labels = _LABELS[task](table, rows)
+    samples = Samples(items, labels, names, keys, words if any(words) else None, task, table)
+    _refuse_untrained(samples)
+    return samples
+
+
+def _rows(table: str) -> list[_Row]:
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            columns = _columns(table, next(reader, []))
+            rows = [_row(table, reader.line_num, f, columns) for f in reader if any(f)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} is not UTF-8 ({error.reason}): save it as UTF-8.") from error
+    except csv.Error as error:
+        raise DataError(f"{table}, line {reader.line_num}: {error}. Is a quote open?") from error
+    except OSError as error:
+        raise DataError(f"{table} cannot be read: {error.strerror}.") from error
+    if not rows:
+        raise DataError(f"{table} has a header and no rows: add one row for each picture.")
+    return rows
+
+
+def _columns(table: str, header: list[str]) -> list[str]:
+    columns = [name.strip().lower() for name in header]
+    missing = [name for name in ("path", "label") if columns.count(name) != 1]
+    if missing:
+        hint = ""
+        if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+            hint = " The columns must be separated by commas."
+        raise DataError(
+            f"{table} has the columns {header}; missing or repeated: {', '.join(missing)}. "
+            f"Expected the first line path,label or path,label,split.{hint}"
+        )
+    return columns
+
+
+def _row(table: str, line: int, fields: list[str], columns: list[str]) -> _Row:
+    if len(fields) != len(columns):
+        hint = (
+            'If a label or a path contains a comma, put the label in quotes: a.jpg,"red, blue".'
+            if len(fields) > len(columns)
+            else "Fill in what is missing."
+        )
+        raise DataError(
+            f"{table}, line {line}: {len(fields)} fields ({','.join(fields)}), expected "
+            f"{len(columns)} ({','.join(columns)}). {hint}"
+        )
+    values = dict(zip(columns, (field.strip() for field in fields), strict=True))
+    if not values["path"]:
+        raise DataError(f"{table}, line {line}: the path is empty.")
+    return _Row(line, values["path"], values["label"], values.get("split", ""))
+
+
+def _key(path: str) -> str:
+    return os.path.normpath(path).replace(os.sep, "/")
+
+
+def _refuse_repeated(table: str, rows: Sequence[_Row], items: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    for row, item in zip(rows, items, strict=True):
+        if item in first:
+            raise DataError(
+                f"{table}: {row.path} is listed twice, on lines {first[item]} and {row.line}. "
+                "Keep one row for each picture (for several labels a picture: task 'tags')."
+            )
+        first[item] = row.line
+
+
+def _refuse_unknown(table: str, rows: Sequence[_Row], items: Sequence[str]) -> None:
+    present: dict[str, set[str]] = {}
+    unknown = []
+    for row, item in zip(rows, items, strict=True):
+        folder, name = os.path.split(item)
+        if folder not in present:
+            present[folder] = _names(folder)
+        if name not in present[folder]:
+            unknown.append(f"line {row.line}: {row.path}")
+    if unknown:
+        raise DataError(
+            f"{table} names {len(unknown)} files that do not exist ({listed(unknown, 5)}). "
+            f"Paths are relative to {os.path.dirname(table)}."
+        )
+
+
+def _names(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except OSError:
+        return set()
+
+
+def _split_word(table: str, row: _Row) -> str:
+    word = row.split.lower()
+    if word and word not in SPLIT_WORDS:
+        raise DataError(
+            f"{table}, line {row.line}: unknown split {row.split!r}; expected train, val "
+            "(valid, validation), test or nothing. If the label contains a comma, put the "
+            "label in quotes."
+        )
+    return SPLIT_WORDS[word] if word else ""
+
+
+def _class_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray]:
+    for row in rows:
+        if not row.label:
+            raise DataError(f"{table}, line {row.line}: {row.path} has no label.")
+    names = tuple(sorted({row.label for row in rows}))
+    if len(names) < 2:
+        raise DataError(f"{table} has one class ({names[0]}); expected two or more.")
+    index = {name: i for i, name in enumerate(names)}
+    return names, np.array([index[row.label] for row in rows], np.int64)
+
+
+def _tag_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray]:
+    tags = [{tag for part in row.label.split("|") if (tag := part.strip())} for row in rows]
+    names = tuple(sorted(set().union(*tags)))
+    if not names:
+        raise DataError(f"{table} has no tags: separate the tags of a picture by '|'.")
+    index = {name: i for i, name in enumerate(names)}
+    labels = np.zeros((len(rows), len(names)), np.float32)
+    for i, row_tags in enumerate(tags):
+        labels[i, [index[tag] for tag in row_tags]] = 1
+    return names, labels
+
+
+def _value_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray]:
+    values = [_values(table, row) for row in rows]
+    count = len(values[0])
+    for row, numbers in zip(rows, values, strict=True):
+        if len(numbers) != count:
+            raise DataError(
+                f"{table}, line {row.line}: {len(numbers)} values, expected {count} as above."
+            )
+    names = ("value",) if count == 1 else tuple(f"value {i + 1}" for i in range(count))
+    return names, np.array(values, np.float32)
+
+
+def _values(table: str, row: _Row) -> list[float]:
+    try:
+        numbers = [float(part) for part in row.label.split("|")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(math.isfinite(number) for number in numbers):
+        raise DataError(
+            f"{table}, line {row.line}: label {row.label!r} is no finite number "
+            "(several numbers are separated by '|')."
+        )
+    return numbers
+
+
+_LABELS = {"classes": _class_labels, "tags": _tag_labels, "values": _value_labels}
+
+
+def _refuse_untrained(samples: Samples) -> None:
+    if samples.task != "classes" or samples.splits is None:
+        return
+    learnt = [word in ("", "train") for word in samples.splits]
+    trained = set(samples.labels[np.array(learnt)].tolist())
+    if missing := [n for i, n in enumerate(samples.class_names) if i not in trained]:
+        raise DataError(
+            f"{samples.root}: the classes {listed(missing)} are in val or test only. "
+            "Give each class rows in train."
+        )
