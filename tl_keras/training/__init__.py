@@ -1,0 +1,1 @@
+"""Training: stages, plans, the cache of frozen features, resume."""

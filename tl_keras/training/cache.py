@@ -1,0 +1,141 @@
+"""What a frozen prefix gives, computed once per view and kept.
+
+One file a view: rows of one dtype and shape, in the samples' order. A file grows row by
+row under a temporary name and is renamed when whole, so an interrupted write goes on where
+it stopped and a reader never sees half of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tl_keras.errors import StorageError
+
+__all__ = ["FeatureFile", "fill", "full_disk_is_named"]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+IN_MEMORY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """Features of all samples in one view.
+
+    Attributes:
+        path: Where the finished file is.
+        rows: Samples.
+        shape: Of one sample's features.
+        dtype: "float32", "float16" or "bfloat16" on disk; always read as float32.
+    """
+
+    path: Path
+    rows: int
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample."""
+        return int(np.prod(self.shape)) * _numpy_dtype(self.dtype).itemsize
+
+    @property
+    def partial(self) -> Path:
+        """Where the file grows until it is whole."""
+        return self.path.with_suffix(".part")
+
+    def done(self, step: int = 1) -> int:
+        """Return how many rows are safely there, in whole multiples of `step`."""
+        if self.path.exists():
+            return self.rows
+        written = self.partial.stat().st_size // self.row_bytes if self.partial.exists() else 0
+        return min(written, self.rows) // step * step
+
+    def open(self) -> Any:
+        """Return the rows as an array (rows, *shape): in memory when small, else mapped."""
+        kept = np.memmap(
+            self.path, dtype=_numpy_dtype(self.dtype), mode="r", shape=(self.rows, *self.shape)
+        )
+        return np.array(kept) if kept.nbytes <= IN_MEMORY_BYTES else kept
+
+
+def _numpy_dtype(name: str) -> np.dtype:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def fill(
+    files: Sequence[FeatureFile],
+    compute: Callable[[np.ndarray], Sequence[np.ndarray]],
+    batch_size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Write what is missing of some files that one computation fills together.
+
+    Args:
+        files: One for each output of `compute`, all with the same rows.
+        compute: From int64 indices (n,) to one array (n, *shape) for each file.
+        batch_size: Rows a computation. The borders of the batches never move, so a fill that
+            was interrupted gives the same bits as one that was not.
+        progress: Called with the rows done and all rows.
+
+    Returns:
+        How many rows were computed; 0 when all was there.
+
+    Raises:
+        StorageError: The disk is full.
+    """
+    rows = files[0].rows
+    start = min(file.done(batch_size) for file in files)
+    if start == rows:
+        return 0
+    with full_disk_is_named(files[0].path.parent), contextlib.ExitStack() as stack:
+        handles = [stack.enter_context(_reopened(file, start)) for file in files]
+        for first in range(start, rows, batch_size):
+            indices = np.arange(first, min(first + batch_size, rows))
+            for file, handle, values in zip(files, handles, compute(indices), strict=True):
+                handle.write(np.ascontiguousarray(values, _numpy_dtype(file.dtype)).tobytes())
+                handle.flush()
+            progress(int(indices[-1]) + 1, rows)
+    for file in files:
+        file.partial.replace(file.path)
+    return rows - start
+
+
+@contextlib.contextmanager
+def _reopened(file: FeatureFile, rows: int) -> Iterator[Any]:
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    if file.path.exists():
+        file.path.replace(file.partial)
+    with open(file.partial, "ab") as handle:
+        handle.truncate(rows * file.row_bytes)
+        yield handle
+
+
+@contextlib.contextmanager
+def full_disk_is_named(folder: Path) -> Iterator[None]:
+    """Turn the system's "no space left" into a message that says what to do.
+
+    Raises:
+        StorageError: The disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        free = shutil.disk_usage(folder).free / 2**20
+        raise StorageError(
+            f"the disk is full: {free:.0f} MB are left at {folder}; free some space and resume "
+            "the run, or start anew with fewer views, a smaller size or cache_dtype=float16"
+        ) from error

@@ -1,0 +1,309 @@
+"""Runs a plan: for each stage cut, cache, compile, fit, record; and goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_keras.data.pipeline import PictureReader
+from tl_keras.data.samples import Samples
+from tl_keras.data.splits import Splits
+from tl_keras.errors import ModelError, PlanError, RunError
+from tl_keras.models import graph
+from tl_keras.training import freezing
+from tl_keras.training.engines import Engine
+from tl_keras.training.features import Cut, FeatureStore, plan_cuts
+from tl_keras.training.feed import cached_data, picture_data
+from tl_keras.training.optimizers import depth_factors
+from tl_keras.training.plans import Plan, named_plan
+from tl_keras.training.stage import StageData, StageTrainer, score
+from tl_keras.training.state import assign, model_variables, read_snapshot, values, write_snapshot
+
+__all__ = ["FitOptions", "FitResult", "StageRunner", "fit"]
+
+
+def _silent(task: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to run a plan.
+
+    Attributes:
+        seed: Decides orders and views, 0 or more.
+        state_dir: Where to keep features and what resuming needs; None keeps them in a
+            temporary folder that goes away. With the same model, data, plan and seed, `fit`
+            goes on from what it finds there.
+        precision: What computes frozen layers: "auto" measures which is fastest here (see
+            :func:`tl_keras.training.engines.choose_engine`), or "float32", "bfloat16",
+            "onnxruntime".
+        save_every: Least seconds between snapshots within a stage, 0 for every epoch.
+        devices: GPUs (or logical devices) to train on, 1 or more; above 1 by
+            `tf.distribute.MirroredStrategy`.
+        progress: Called with a task's name, what is done and of how much.
+        fingerprint: Says which data a state belongs to.
+    """
+
+    seed: int = 0
+    state_dir: Path | str | None = None
+    precision: str = "auto"
+    save_every: float = 5.0
+    devices: int = 1
+    progress: Callable[[str, int, int], None] = _silent
+    fingerprint: str = ""
+
+
+@dataclass
+class FitResult:
+    """What came out of a fit.
+
+    Attributes:
+        history: A row an epoch: stage, epoch, stage_epoch, rate, loss, accuracy, val_loss,
+            val_accuracy, seconds.
+        stages: A row a stage: name, trainable_parameters, cut, views, epochs_run, best_epoch,
+            best_val_loss, best_val_accuracy, seconds.
+        best_stage: The stage whose weights the model holds.
+        engine: What computed the frozen layers, and why; None if there were none.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    best_stage: str = ""
+    engine: Engine | None = None
+
+
+def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options: Any) -> FitResult:
+    """Train a model through a plan's stages; frozen layers are computed once per view.
+
+    Of all stages the one with the least validation loss keeps its weights. The model is
+    changed in place.
+
+    Args:
+        model: A flat functional model that takes RGB 0..255 (batch, size, size, 3), such as
+            :func:`tl_keras.models.builders.build_model` makes.
+        data: Training, validation and test samples; the test samples are not looked at.
+        plan: A plan or the name of one.
+        **options: Fields of :class:`FitOptions`.
+
+    Raises:
+        PlanError: The plan or an option makes no sense for this model.
+        ModelError: The model's output does not fit the data.
+        StorageError: The disk is full.
+        TrainingError: The loss is not a number; the model holds its last good weights.
+        RunError: `state_dir` belongs to another model or plan.
+    """
+    try:
+        chosen = FitOptions(**options)
+    except TypeError as error:
+        raise PlanError(f"fit: {error}") from error
+    if isinstance(plan, str):
+        plan = named_plan(plan, blocks=len(graph.blocks(model)))
+    _check_outputs(model, data.train)
+    _make_repeatable(chosen.seed)
+    with contextlib.ExitStack() as stack:
+        folder = chosen.state_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        replica = stack.enter_context(_on_devices(model, chosen.devices))
+        result = StageRunner(replica, data, plan, replace(chosen, state_dir=folder)).run()
+        if replica is not model:
+            model.set_weights(replica.get_weights())
+    return result
+
+
+def _check_outputs(model: keras.Model, samples: Samples) -> None:
+    expected = len(samples.class_names)
+    got = model.output_shape[-1]
+    if got != expected:
+        raise ModelError(
+            f"the model has {got} outputs and the data {expected} ({samples.task}: "
+            f"{', '.join(samples.class_names[:5])} ...); build the model with outputs={expected}"
+        )
+
+
+def _make_repeatable(seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def _on_devices(model: keras.Model, devices: int) -> Any:
+    if devices == 1:
+        yield model
+        return
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(found) < devices:
+        raise PlanError(f"{devices} devices asked for and {len(found)} found; use devices=1")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in found[:devices]])
+    with strategy.scope():
+        replica = keras.models.clone_model(model)
+        replica.set_weights(model.get_weights())
+        yield replica
+
+
+class StageRunner:
+    """One run of a plan, stage by stage, with its state in `options.state_dir`."""
+
+    def __init__(
+        self, model: keras.Model, data: Splits, plan: Plan, options: FitOptions
+    ) -> None:
+        self.model, self.data, self.plan, self.options = model, data, plan, options
+        self.folder = folder = Path(options.state_dir or ".")
+        self.result = FitResult()
+        self.cuts = self._find_cuts()
+        size, seed = model.input_shape[1], options.seed
+        self.store = FeatureStore(
+            model,
+            plan,
+            self.cuts,
+            folder / "features",
+            PictureReader(data.train, size, plan.augment, seed),
+            PictureReader(data.val, size),
+            options.precision,
+            options.progress,
+        )
+
+    def _find_cuts(self) -> list[Cut]:
+        layers = []
+        for stage in self.plan.stages:
+            freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
+            layers.append(freezing.last_frozen_cut(self.model))
+        return plan_cuts(self.model, layers)
+
+    def run(self) -> FitResult:
+        """Run what is left of the plan."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for index in range(self._restore(), len(self.plan.stages)):
+            self._run_stage(index)
+        self._restore_best()
+        for epoch, row in enumerate(self.result.history):
+            row["epoch"] = epoch
+        self.result.engine = self.store.engine
+        return self.result
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "plan": self.plan.to_dict(),
+            "seed": self.options.seed,
+            "fingerprint": self.options.fingerprint,
+        }
+
+    def _restore(self) -> int:
+        saved = read_snapshot(self.folder / "start.npz")
+        if saved is None:
+            self._begin_stage(0)
+            return 0
+        meta, groups = saved
+        # Through JSON, because that is what the state went through.
+        if meta["identity"] != _through_json(self._identity()):
+            raise RunError(
+                f"{self.folder} holds the state of another plan, seed or data; expected the "
+                "ones it was begun with. Choose another folder for a new run"
+            )
+        assign(model_variables(self.model), groups["weights"])
+        self.result.history, self.result.stages = meta["history"], meta["stages"]
+        return int(meta["stage"])
+
+    def _begin_stage(self, index: int) -> None:
+        meta = {
+            "identity": self._identity(),
+            "stage": index,
+            "history": self.result.history,
+            "stages": self.result.stages,
+        }
+        weights = values(model_variables(self.model))
+        write_snapshot(self.folder / "start.npz", meta, weights=weights)
+
+    def _run_stage(self, index: int) -> None:
+        stage, began = self.plan.stages[index], time.perf_counter()
+        trainer = self.trainer(index)
+        rows = trainer.run({"stage": index})
+        best = trainer.best_row() or {}
+        self.result.history += rows
+        self.result.stages.append(
+            {
+                "name": stage.name,
+                "train": list(stage.train),
+                "trainable_parameters": _count(self.model),
+                "cut": self.cuts[index].layer,
+                "views": self.store.views if self.cuts[index].layer else len(rows),
+                "epochs_run": len(rows),
+                "best_epoch": best.get("stage_epoch"),
+                "best_val_loss": best.get("val_loss"),
+                "best_val_accuracy": best.get("val_accuracy"),
+                "score": score(best),
+                "seconds": round(time.perf_counter() - began, 2),
+            }
+        )
+        self._keep_if_best()
+        self._begin_stage(index + 1)
+        self.store.forget(index)
+
+    def trainer(self, index: int) -> StageTrainer:
+        """Return what trains a stage, its features computed."""
+        stage, cut = self.plan.stages[index], self.cuts[index]
+        freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
+        suffix = graph.split(self.model, cut.layer)[1] if cut.layer else self.model
+        return StageTrainer(
+            suffix,
+            stage,
+            self.plan,
+            self._stage_data(index),
+            # Another order in each stage, and the same one whenever the stage runs.
+            self.options.seed * 1000 + index,
+            depth_factors(graph.blocks(self.model), stage.decay),
+            self.folder / "epoch.npz",
+            self.options.save_every,
+            self.data.train.task,
+            (_Progress(f"stage {stage.name}", stage.epochs, self.options.progress),),
+        )
+
+    def _stage_data(self, index: int) -> StageData:
+        cut, augmented = self.cuts[index], self.plan.augment != "none"
+        if cut.layer:
+            train, val = self.store.arrays(index)
+            return cached_data(self.data, self.plan, train, val, cut.shape)
+        return picture_data(self.data, self.plan, self.store.train, self.store.val, augmented)
+
+    def _keep_if_best(self) -> None:
+        last = self.result.stages[-1]
+        if min(self.result.stages, key=lambda row: row["score"]) is last:
+            weights = values(model_variables(self.model))
+            write_snapshot(self.folder / "best.npz", {"stage": last["name"]}, weights=weights)
+
+    def _restore_best(self) -> None:
+        saved = read_snapshot(self.folder / "best.npz")
+        if saved is not None:
+            assign(model_variables(self.model), saved[1]["weights"])
+            self.result.best_stage = saved[0]["stage"]
+
+
+class _Progress(keras.callbacks.Callback):
+    def __init__(self, task: str, epochs: int, progress: Callable[[str, int, int], None]) -> None:
+        super().__init__()
+        self.task, self.epochs, self.progress = task, epochs, progress
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        steps = self.params["steps"]
+        self.progress(self.task, self.epoch * steps + batch + 1, self.epochs * steps)
+
+
+def _count(model: keras.Model) -> int:
+    return int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
+
+
+def _through_json(value: Any) -> Any:
+    import json
+
+    return json.loads(json.dumps(value))
