@@ -1,0 +1,1 @@
+"""Bases, heads, builders and the graph of a model."""
