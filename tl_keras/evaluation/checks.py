@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tl_keras.errors import DataError
@@ -90,7 +92,7 @@ def checked_values(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndar
     return predictions, truth
 
 
-def checked_names(class_names: object, outputs: int) -> list[str]:
+def checked_names(class_names: Iterable[object], outputs: int) -> list[str]:
     """Names as a list of the right length.
 
     Args:

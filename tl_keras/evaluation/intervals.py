@@ -108,7 +108,8 @@ def _resampled(
     true, predicted = np.nonzero(confusion)
     filled = confusion[true, predicted]
     count, cells, classes = int(filled.sum()), np.arange(len(filled)), len(confusion)
-    ones, shape = np.ones(len(filled), np.int64), (len(filled), classes)
+    ones: np.ndarray = np.ones(len(filled), np.int64)
+    shape = (len(filled), classes)
     rows = sparse.csr_array((ones, (cells, true)), shape)
     columns = sparse.csr_array((ones, (cells, predicted)), shape)
     diagonal = sparse.csr_array(((true == predicted).astype(np.int64), (cells, true)), shape)
