@@ -115,7 +115,7 @@ def _user_base(base: Any, size: int | None, weights: Any, pooling: str) -> keras
 def _resolve(base: Any, size: int | None) -> Any:
     import keras
 
-    from tl_keras.models.weights import load_user_model
+    from tl_keras.models.loading import load_user_model
     if isinstance(base, (str, Path)):
         return load_user_model(Path(base).expanduser())
     if isinstance(base, keras.Model):

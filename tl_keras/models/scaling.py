@@ -79,8 +79,8 @@ def _read(layer: Any) -> Scaling | None:
     if isinstance(layer, keras.layers.Rescaling):
         return _of(layer.scale, layer.offset, layers=(layer,))
     if isinstance(layer, keras.layers.Normalization) and not layer.invert:
-        mean = np.ravel(keras.ops.convert_to_numpy(layer.mean)).astype(np.float64)
-        variance = np.ravel(keras.ops.convert_to_numpy(layer.variance)).astype(np.float64)
+        mean, variance = (np.ravel(keras.ops.convert_to_numpy(value)).astype(np.float64)
+                          for value in (layer.mean, layer.variance))
         deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
         return _of(1 / deviation, -mean / deviation, layers=(layer,))
     return None
@@ -147,9 +147,10 @@ def swap_channels(model: keras.Model) -> None:
     Raises:
         ModelError: When the first layer with weights is no convolution over three channels.
     """
-    first = next((layer for layer in model.layers if layer.weights), None)
-    weights = first.get_weights() if first is not None else [np.zeros(0)]
-    if weights[0].ndim != 4 or weights[0].shape[2] != 3:
-        raise ModelError("the first layer with weights is no convolution over RGB channels")
-    weights[0] = weights[0][:, :, ::-1, :]
-    first.set_weights(weights)
+    first: Any = next((layer for layer in model.layers if layer.weights), None)
+    shape = tuple(first.weights[0].shape) if first is not None else ()
+    if len(shape) != 4 or shape[2] != 3:
+        raise ModelError(
+            f"the first weights have shape {shape}; expected a convolution over RGB channels")
+    kernel, *others = first.get_weights()
+    first.set_weights([kernel[:, :, ::-1, :], *others])

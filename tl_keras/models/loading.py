@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import DownloadError, ModelError
-from tl_keras.models import bases, scaling
+from tl_keras.models import registry, scaling
 from tl_keras.models.flatten import flatten
 from tl_keras.models.graph import head_layers
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["load_user_model", "load_weights"]
+__all__ = ["finish", "load_user_model", "load_weights"]
 
 SHIPPED = Path(__file__).parent / "weights"
 
 
-def load_weights(info: bases.BaseInfo, size: int, weights: str | Path | None) -> keras.Model:
+def load_weights(info: registry.BaseInfo, size: int, weights: str | Path | None) -> keras.Model:
     """Build a base with its weights and its scaling.
 
     Args:
@@ -48,20 +48,30 @@ def load_weights(info: bases.BaseInfo, size: int, weights: str | Path | None) ->
     """
     if weights is not None and str(weights).endswith(".keras"):
         return _from_keras_file(info, size, Path(weights))
-    plain = _imagenet(info, size) if weights == "imagenet" else bases.construct(info, size)
+    plain = _imagenet(info, size) if weights == "imagenet" else registry.construct(info, size)
     if weights not in (None, "imagenet"):
         _fill(plain, _file_of(info, weights), info)
-    return _finish(plain, info, scaling.named(info.scaling).then(_mended_chain(plain, info)))
+    return finish(plain, info, scaling.named(info.scaling).then(_mended_chain(plain, info)))
 
 
-def _finish(plain: keras.Model, info: bases.BaseInfo, scale: scaling.Scaling) -> keras.Model:
+def finish(plain: keras.Model, info: registry.BaseInfo, scale: scaling.Scaling) -> keras.Model:
+    """Put a base, as its constructor built it, behind its scaling.
+
+    Args:
+        plain: The base with its weights; it is copied.
+        info: Its entry.
+        scale: From RGB 0..255 to what the first layer that is kept expects.
+
+    Returns:
+        A flat model for RGB 0..255.
+    """
     model = scaling.with_scaling(plain, scale, info.name.replace("@", "_"))
     if scale.swapped:
         scaling.swap_channels(model)
     return model
 
 
-def _mended_chain(plain: keras.Model, info: bases.BaseInfo) -> scaling.Scaling:
+def _mended_chain(plain: keras.Model, info: registry.BaseInfo) -> scaling.Scaling:
     """The base's own scaling layers.
 
     EfficientNet's published files hold the deviation where the variance belongs; Keras mends
@@ -76,22 +86,22 @@ def _mended_chain(plain: keras.Model, info: bases.BaseInfo) -> scaling.Scaling:
     return chain
 
 
-def _imagenet(info: bases.BaseInfo, size: int) -> keras.Model:
+def _imagenet(info: registry.BaseInfo, size: int) -> keras.Model:
     if info.default_weights != "imagenet":
         raise ModelError(
             f"got weights 'imagenet' for {info.name}, which has none; expected "
             f"{info.default_weights!r}, a file or None")
     # NASNet's constructor takes its published weights at its own size only.
     own = info.default_size if info.module == "nasnet" else size
-    published = _download(lambda: bases.construct(info, own, "imagenet"), info)
+    published = _download(lambda: registry.construct(info, own, "imagenet"), info)
     if own == size:
         return published
-    plain = bases.construct(info, size)
+    plain = registry.construct(info, size)
     plain.set_weights(published.get_weights())
     return plain
 
 
-def _download(build: Callable[[], Any], info: bases.BaseInfo) -> Any:
+def _download(build: Callable[[], Any], info: registry.BaseInfo) -> Any:
     try:
         return build()
     except ValueError as error:
@@ -123,7 +133,7 @@ def _brief(error: BaseException) -> str:
     return text[:300] if text else type(error).__name__
 
 
-def _file_of(info: bases.BaseInfo, weights: str | Path) -> Path:
+def _file_of(info: registry.BaseInfo, weights: str | Path) -> Path:
     """The file behind a path or the name of shipped weights."""
     if str(weights) == info.default_weights != "imagenet":
         return SHIPPED / f"{info.name}_{weights}.weights.h5"
@@ -135,20 +145,20 @@ def _file_of(info: bases.BaseInfo, weights: str | Path) -> Path:
     return path
 
 
-def _mismatch(path: Path, info: bases.BaseInfo, why: str) -> ModelError:
+def _mismatch(path: Path, info: registry.BaseInfo, why: str) -> ModelError:
     return ModelError(
         f"{path} does not hold weights of {info.name} without its top: {why}; give the file "
         "of this base (for a MobileNet, of this width), or choose the base it was made for")
 
 
-def _inspect(path: Path, info: bases.BaseInfo) -> tuple[bool, int]:
+def _inspect(path: Path, info: registry.BaseInfo) -> tuple[bool, int]:
     """(whether the layout is that of Keras 3, number of arrays it holds for layers)."""
     import h5py
 
     try:
         with h5py.File(path, "r") as file:
             legacy = "layer_names" in file.attrs or "model_weights" in file
-            root = file["model_weights"] if "model_weights" in file else file
+            root = file.get("model_weights", file)
             names: list[str] = []
             root.visititems(lambda name, item: names.append(name)
                             if isinstance(item, h5py.Dataset) else None)
@@ -158,7 +168,7 @@ def _inspect(path: Path, info: bases.BaseInfo) -> tuple[bool, int]:
     return not legacy, len(kept)
 
 
-def _fill(plain: keras.Model, path: Path, info: bases.BaseInfo) -> None:
+def _fill(plain: keras.Model, path: Path, info: registry.BaseInfo) -> None:
     """Load an HDF5 file of either layout into the base as its constructor built it."""
     modern, held = _inspect(path, info)
     wanted = len(plain.weights)
@@ -202,14 +212,14 @@ def load_user_model(path: Path) -> keras.Model:
             "model.save('name.keras'), without Lambda layers") from error
 
 
-def _from_keras_file(info: bases.BaseInfo, size: int, path: Path) -> keras.Model:
+def _from_keras_file(info: registry.BaseInfo, size: int, path: Path) -> keras.Model:
     """A base with the weights of a saved model of it, this project's own or a plain one."""
     flat = flatten(load_user_model(path.expanduser()))
     chain = _mended_chain(flat, info)
     ready = any(layer.name == scaling.LAYER for layer in chain.layers)
     scale = chain if ready else scaling.named(info.scaling).then(chain)
     source = scaling.with_scaling(flat, scale, "source")
-    plain = bases.construct(info, size)
+    plain = registry.construct(info, size)
     own = scaling.read_chain(plain).layers
     model = scaling.with_scaling(
         plain, scaling.Scaling(scale.scale, scale.offset, layers=own), source.name)
@@ -220,7 +230,7 @@ def _from_keras_file(info: bases.BaseInfo, size: int, path: Path) -> keras.Model
     return model
 
 
-def keras_model_named(model: keras.Model, info: bases.BaseInfo) -> keras.Model:
+def keras_model_named(model: keras.Model, info: registry.BaseInfo) -> keras.Model:
     """The same graph under the base's name."""
     import keras
 
@@ -228,7 +238,7 @@ def keras_model_named(model: keras.Model, info: bases.BaseInfo) -> keras.Model:
 
 
 def _copy_by_name(source: keras.Model, model: keras.Model, path: Path,
-                  info: bases.BaseInfo) -> None:
+                  info: registry.BaseInfo) -> None:
     head = set(head_layers(source))
     held = {layer.name: layer for layer in source.layers if layer.weights}
     wanted = [layer for layer in model.layers if layer.weights]

@@ -1,0 +1,150 @@
+"""Every base against `keras.applications`: own preprocess + base + head, on random weights.
+
+    python benchmarks/base_parity.py                     # all of them, about 15 minutes
+    python benchmarks/base_parity.py vgg16 xception      # some
+
+Weights are random; the statistics of BatchNorm are those of random pictures, so that no signal
+dies on its way up. The difference is the largest one over the largest value, of the last feature map and of the
+linear outputs of one head. Bound: 1e-5. The exit code is 1 when a base exceeds it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+BOUND = 1e-5
+RESULT = Path(__file__).parent / "results" / "base_parity.md"
+HEADING = "| base | parameters | size, px | features | outputs | cut points |\n" \
+          "|---|---:|---:|---:|---:|---:|"
+
+
+def randomize(model, seed: int = 0) -> None:
+    """Random weights that keep values of order one through a deep network."""
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if getattr(layer, "layers", None):
+            randomize(layer, seed + 1)
+        elif layer.weights:
+            layer.set_weights([_random(random, v, layer) for v in layer.weights])
+
+
+def _random(random, variable, layer):
+    shape, name = tuple(variable.shape), variable.name
+    kind = type(layer).__name__
+    if kind == "Normalization":
+        return variable.numpy()
+    if name in ("gamma", "moving_variance"):
+        return random.uniform(0.5, 1.5, shape).astype("float32")
+    if len(shape) > 1:
+        fan = np.prod(shape[:2]) if kind.startswith("Depthwise") or "depthwise" in name \
+            else np.prod(shape[:-1])
+        return (random.normal(size=shape) * np.sqrt(1.6 / fan)).astype("float32")
+    if kind == "LayerScale":
+        return random.uniform(0.1, 0.5, shape).astype("float32")
+    return random.normal(scale=0.1, size=shape).astype("float32")
+
+
+def blobs(count: int, size: int, seed: int) -> np.ndarray:
+    """Pictures of a few random colours, whole numbers 0..255: float32 (count, size, size, 3)."""
+    coarse = np.random.default_rng(seed).uniform(0, 255, (count, 4, 4, 3))
+    side = np.arange(size) * 4 // size
+    return coarse[:, side][:, :, side].round().astype("float32")
+
+
+def settle(model, prepared: np.ndarray) -> None:
+    """Give BatchNorm the statistics of these pictures."""
+    import keras
+
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    kept = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(prepared, training=True)
+    for layer, momentum in zip(norms, kept, strict=True):
+        layer.momentum = momentum
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference over the largest value of the reference `b`."""
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def compare(name: str, size: int | None = None, count: int = 2) -> dict:
+    """One base against its original: differences, size, parameters, cut points."""
+    import keras
+
+    from tl_keras.models import bases, graph, loading, registry, scaling
+    from tl_keras.models.builders import build_model
+    from tl_keras.models.heads import Head
+
+    info = bases.describe(name)
+    size = size or max(info.minimum_size, 64)
+    plain = registry.construct(info, size)
+    randomize(plain)
+    module = getattr(keras.applications, info.module, None)
+    prepare = module.preprocess_input if module else np.asarray
+    settle(plain, prepare(blobs(8, size, seed=2)))
+    pictures = blobs(count, size, seed=1)
+    expected = plain.predict(prepare(pictures.copy()), verbose=0)
+    chain = scaling.named(info.scaling).then(scaling.read_chain(plain))
+    base = loading.finish(plain, info, chain)
+    parameters = plain.count_params()
+    points = len(graph.cut_points(plain))
+    found = base.predict(pictures, verbose=0)
+    del plain
+    model = build_model(base, 7, head=Head(activation="linear"))
+    kernel, bias = model.get_layer("head_logits").get_weights()
+    reference = expected.mean(axis=(1, 2)) @ kernel + bias
+    spread = float(np.abs(expected[0] - expected[1]).max() / np.abs(expected).max())
+    return {"base": name, "parameters": parameters, "size": size, "spread": spread,
+            "features": relative(found, expected), "cuts": points,
+            "outputs": relative(model.predict(pictures, verbose=0), reference)}
+
+
+def row(result: dict) -> str:
+    """One line of the table."""
+    return (f"| {result['base']} | {result['parameters']:,} | {result['size']} | "
+            f"{result['features']:.1e} | {result['outputs']:.1e} | {result['cuts']} |")
+
+
+def main() -> int:
+    """Print the table and keep it when all bases were asked for."""
+    import keras
+
+    from tl_keras.models.bases import base_names
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bases", nargs="*", help="names of bases; all when none is given")
+    wanted = parser.parse_args().bases
+    lines, worst, start = [HEADING], 0.0, time.perf_counter()
+    print(HEADING)
+    for name in wanted or base_names():
+        result = compare(name)
+        keras.backend.clear_session()
+        gc.collect()
+        lines.append(row(result))
+        print(lines[-1], flush=True)
+        worst = max(worst, result["features"], result["outputs"])
+        if result["spread"] < 1e-3:
+            print(f"{name}: two pictures give the same features; the check says nothing")
+            worst = np.inf
+    seconds = time.perf_counter() - start
+    last = f"\nLargest difference {worst:.1e}, bound {BOUND:.0e}; {len(lines) - 1} bases " \
+           f"in {seconds:.0f} s; Keras {keras.__version__}."
+    print(last)
+    if not wanted:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text("\n".join([*lines, last, ""]), encoding="utf-8")
+    return int(worst > BOUND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
