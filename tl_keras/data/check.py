@@ -23,6 +23,7 @@ __all__ = ["BadPicture", "CheckReport", "check_pictures", "fingerprint", "pixel_
 
 _SHOWN = 20
 _CHUNK = 8
+_BAND = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,12 @@ def check_pictures(
 def pixel_digest(image: Image.Image) -> str:
     """Hash a picture's size and pixels (blake2b, 128 bits, hexadecimal)."""
     digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
-    digest.update(image.tobytes())
+    # Band by band, so that a huge picture is not held twice.
+    band = max(1, _BAND // max(1, image.width))
+    for top in range(0, image.height, band):
+        bottom = min(top + band, image.height)
+        part = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+        digest.update(part.tobytes())
     return digest.hexdigest()
 
 
@@ -143,3 +149,5 @@ def _check(samples: Samples, index: int) -> _Result:
         return pixel_digest(samples.decoder(samples.items[index])), None
     except decode.PictureError as error:
         return "", BadPicture(error.path, error.reason, index)
+    except DataError as error:
+        return "", BadPicture(samples.keys[index], str(error), index)

@@ -57,7 +57,7 @@ def _missing(text: str, path: str) -> str:
     near = []
     if os.path.isdir(parent):
         with os.scandir(parent) as entries:
-            siblings = {entry.name.lower(): entry.path for entry in entries}
+            siblings = {e.name.lower(): e.path for e in entries if e.name[0] != "."}
         near = [siblings[n] for n in difflib.get_close_matches(name.lower(), siblings, 2, 0.6)]
     near += difflib.get_close_matches(text.lower(), builtin_names(), 1, 0.6)
     lost = path if os.path.isdir(parent) else f"{path} (nor {parent})"
