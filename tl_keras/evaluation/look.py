@@ -44,7 +44,8 @@ table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:
 th,td{text-align:left;padding:.4rem .8rem .4rem 0;border-bottom:1px solid var(--line);
 vertical-align:middle}
 th{font-weight:600;color:var(--soft);font-size:.84rem;white-space:nowrap}
-tbody th{color:inherit;font-weight:500;font-size:inherit;white-space:normal;overflow-wrap:anywhere;min-width:6rem}
+tbody th{color:inherit;font-weight:500;font-size:inherit;white-space:normal;
+overflow-wrap:break-word;min-width:6.5rem;max-width:22rem}
 td.n,th.n{text-align:right;white-space:nowrap}
 td.w{min-width:10rem;width:32%}
 .recall{position:relative;display:block;height:.95rem;border-radius:.2rem;background:var(--line)}
@@ -66,13 +67,14 @@ background:var(--card);border-radius:.5rem}
 .grid p{margin:.35rem 0 0;font-size:.88rem;line-height:1.35;overflow-wrap:anywhere}
 .note{background:var(--warnpaper);border-left:.25rem solid var(--warn);border-radius:.4rem;
 padding:.6rem 1rem;margin:1rem 0}
-pre{background:var(--card);border-radius:.6rem;padding:.8rem 1rem;overflow-x:auto;font-size:.88rem}
+pre{background:var(--card);border-radius:.6rem;padding:.8rem 1rem;white-space:pre-wrap;
+overflow-wrap:anywhere;font-size:.88rem}
 code{font-size:.92em;overflow-wrap:anywhere}
 summary{cursor:pointer;color:var(--blue)}
 ul.plain{padding-left:1.2rem;max-width:46rem}
 ul.plain li{margin:.35rem 0}
 footer{color:var(--soft);font-size:.85rem;padding-top:2rem;padding-bottom:3rem}
 @media (max-width:34rem){.big{font-size:2.9rem}dl.facts{grid-template-columns:1fr}
-dl.facts dd{margin-bottom:.4rem}td.w{min-width:7rem}}
+dl.facts dd{margin-bottom:.4rem}td.w{min-width:6rem}td .soft{display:block}}
 @media print{h2{break-after:avoid}figure,tr,.grid li{break-inside:avoid}}
 """

@@ -31,13 +31,13 @@ __all__ = [
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 _ROWS = (
     ("accuracy", "accuracy"), ("balanced_accuracy", "balanced accuracy"),
-    ("macro_f1", "macro F1"), ("top_k.3", "right answer among the first 3"),
-    ("top_k.5", "right answer among the first 5"),
+    ("macro_f1", "macro F1"), ("top_k.3", "top-3 accuracy"),
+    ("top_k.5", "top-5 accuracy"),
     ("mean_average_precision", "mean average precision"), ("micro_f1", "micro F1"),
     ("exact_match", "all tags right"), ("mae", "mean absolute error"),
     ("rmse", "root mean squared error"), ("r2", "R²"), ("nll", "negative log-likelihood"),
-    ("ece", "calibration error"), ("nll_calibrated", "… log-likelihood, with temperature"),
-    ("ece_calibrated", "… calibration error, with temperature"), ("count", "pictures"),
+    ("nll_calibrated", "the same, with temperature"), ("ece", "calibration error"),
+    ("ece_calibrated", "the same, with temperature"), ("count", "pictures"),
 )
 _NO_SHARE = {"nll", "nll_calibrated", "mae", "rmse", "r2"}
 
