@@ -9,8 +9,8 @@ __version__ = "0.1.0"
 
 # Name to module: imported on first use, so that `import tl_keras` costs nothing.
 _PUBLIC = {
-    "FitOptions": "tl_keras.training.fit",
-    "FitResult": "tl_keras.training.fit",
+    "FitOptions": "tl_keras.training.options",
+    "FitResult": "tl_keras.training.options",
     "Head": "tl_keras.models.heads",
     "LayerwiseAdamW": "tl_keras.training.optimizers",
     "Plan": "tl_keras.training.plans",
@@ -31,7 +31,7 @@ _PUBLIC = {
     "lr_find": "tl_keras.training.lr_finder",
     "named_plan": "tl_keras.training.plans",
     "picture_dataset": "tl_keras.data.pipeline",
-    "predict": "tl_keras.prediction",
+    "predict": "tl_keras.evaluation.prediction",
     "split": "tl_keras.data.splits",
     "vgg16_average": "tl_keras.models.builders",
     "vgg16_flatten": "tl_keras.models.builders",

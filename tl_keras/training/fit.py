@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,66 +21,15 @@ from tl_keras.data.splits import Splits
 from tl_keras.errors import ModelError, PlanError, RunError
 from tl_keras.models import graph
 from tl_keras.training import freezing
-from tl_keras.training.engines import Engine
 from tl_keras.training.features import Cut, FeatureStore, plan_cuts
 from tl_keras.training.feed import cached_data, picture_data
 from tl_keras.training.optimizers import depth_factors
+from tl_keras.training.options import FitOptions, FitResult
 from tl_keras.training.plans import Plan, named_plan
 from tl_keras.training.stage import StageData, StageTrainer, score
 from tl_keras.training.state import assign, model_variables, read_snapshot, values, write_snapshot
 
-__all__ = ["FitOptions", "FitResult", "StageRunner", "fit"]
-
-
-def _silent(task: str, done: int, total: int) -> None:
-    pass
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How to run a plan.
-
-    Attributes:
-        seed: Decides orders and views, 0 or more.
-        state_dir: Where to keep features and what resuming needs; None keeps them in a
-            temporary folder that goes away. With the same model, data, plan and seed, `fit`
-            goes on from what it finds there.
-        precision: What computes frozen layers: "auto" measures which is fastest here (see
-            :func:`tl_keras.training.engines.choose_engine`), or "float32", "bfloat16",
-            "onnxruntime".
-        save_every: Least seconds between snapshots within a stage, 0 for every epoch.
-        devices: GPUs (or logical devices) to train on, 1 or more; above 1 by
-            `tf.distribute.MirroredStrategy`.
-        progress: Called with a task's name, what is done and of how much.
-        fingerprint: Says which data a state belongs to.
-    """
-
-    seed: int = 0
-    state_dir: Path | str | None = None
-    precision: str = "auto"
-    save_every: float = 5.0
-    devices: int = 1
-    progress: Callable[[str, int, int], None] = _silent
-    fingerprint: str = ""
-
-
-@dataclass
-class FitResult:
-    """What came out of a fit.
-
-    Attributes:
-        history: A row an epoch: stage, epoch, stage_epoch, rate, loss, accuracy, val_loss,
-            val_accuracy, seconds.
-        stages: A row a stage: name, trainable_parameters, cut, views, epochs_run, best_epoch,
-            best_val_loss, best_val_accuracy, seconds.
-        best_stage: The stage whose weights the model holds.
-        engine: What computed the frozen layers, and why; None if there were none.
-    """
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    best_stage: str = ""
-    engine: Engine | None = None
+__all__ = ["StageRunner", "fit", "fit_with"]
 
 
 def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options: Any) -> FitResult:
@@ -108,15 +58,21 @@ def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options:
         raise PlanError(f"fit: {error}") from error
     if isinstance(plan, str):
         plan = named_plan(plan, blocks=len(graph.blocks(model)))
+    return fit_with(model, data, plan, chosen)
+
+
+def fit_with(model: keras.Model, data: Splits, plan: Plan, options: FitOptions) -> FitResult:
+    """Do what :func:`fit` does, with the options in one object."""
     _check_outputs(model, data.train)
-    _make_repeatable(chosen.seed)
+    _make_repeatable(options.seed)
     with contextlib.ExitStack() as stack:
-        folder = chosen.state_dir or stack.enter_context(tempfile.TemporaryDirectory())
-        replica = stack.enter_context(_on_devices(model, chosen.devices))
-        result = StageRunner(replica, data, plan, replace(chosen, state_dir=folder)).run()
-        if replica is not model:
-            model.set_weights(replica.get_weights())
-    return result
+        folder = options.state_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        replica = stack.enter_context(_on_devices(model, options.devices))
+        try:
+            return StageRunner(replica, data, plan, replace(options, state_dir=folder)).run()
+        finally:
+            if replica is not model:
+                model.set_weights(replica.get_weights())
 
 
 def _check_outputs(model: keras.Model, samples: Samples) -> None:
@@ -135,7 +91,7 @@ def _make_repeatable(seed: int) -> None:
 
 
 @contextlib.contextmanager
-def _on_devices(model: keras.Model, devices: int) -> Any:
+def _on_devices(model: keras.Model, devices: int) -> Iterator[keras.Model]:
     if devices == 1:
         yield model
         return
@@ -304,6 +260,4 @@ def _count(model: keras.Model) -> int:
 
 
 def _through_json(value: Any) -> Any:
-    import json
-
     return json.loads(json.dumps(value))

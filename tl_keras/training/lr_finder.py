@@ -14,7 +14,8 @@ import numpy as np
 from tl_keras.data.pipeline import Epochs, batches, permutation
 from tl_keras.data.splits import Splits
 from tl_keras.errors import TrainingError
-from tl_keras.training.fit import FitOptions, StageRunner
+from tl_keras.training.fit import StageRunner
+from tl_keras.training.options import FitOptions
 from tl_keras.training.plans import Plan, Stage
 from tl_keras.training.state import assign, model_variables, values
 

@@ -1,0 +1,152 @@
+"""What the commands share: progress bars, tables, and errors as one clear message."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tl_keras.errors import TLKerasError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+__all__ = ["MISTAKE", "STOPPED", "bars", "percent", "score_table", "show", "table", "told"]
+
+MISTAKE, STOPPED = 2, 130
+
+
+@contextmanager
+def told(debug: bool, when_stopped: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Turn an error that a user can mend into its message and exit code 2.
+
+    Args:
+        debug: Let errors through with their traceback, and warnings too.
+        when_stopped: Gives what to say after Ctrl-C, which exits with 130.
+    """
+    from tl_keras.quiet import start_tensorflow
+
+    if not debug:
+        warnings.filterwarnings("ignore")
+    start_tensorflow()
+    try:
+        yield
+    except TLKerasError as error:
+        if debug:
+            raise
+        _say("[bold red]Error:[/] ", str(error))
+        raise typer.Exit(MISTAKE) from error
+    except KeyboardInterrupt as error:
+        _say("[bold]Stopped.[/] ", when_stopped())
+        raise typer.Exit(STOPPED) from error
+
+
+def _say(head: str, text: str) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(head, end="")
+    console.print(text, markup=False)
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function (task, done, total) that draws one bar a task, with the time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+        yield _Bars(progress)
+
+
+class _Bars:
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.tasks: dict[str, Any] = {}
+
+    def __call__(self, task: str, done: int, total: int) -> None:
+        if task not in self.tasks:
+            self._close()
+            self.tasks[task] = self.progress.add_task(task, total=total)
+        self.progress.update(self.tasks[task], completed=done, total=total)
+
+    def _close(self) -> None:
+        # A stage that stopped early would otherwise look unfinished for ever.
+        for task in self.progress.tasks:
+            if not task.finished:
+                self.progress.update(task.id, total=task.completed)
+
+
+def table(title: str, *columns: str) -> Table:
+    """Return an empty table; columns after the first are numbers."""
+    from rich.table import Table
+
+    made = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right")
+    return made
+
+
+def show(*things: Any) -> None:
+    """Print to standard output."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for thing in things:
+        console.print(thing, markup=not isinstance(thing, str))
+
+
+def percent(value: Any) -> str:
+    """Return a share, or a share with its interval, as per cent."""
+    if isinstance(value, dict):
+        low, high = 100 * value["low"], 100 * value["high"]
+        return f"{100 * value['value']:.1f} % ({low:.1f} to {high:.1f})"
+    return f"{100 * float(value):.1f} %"
+
+
+_ROWS = (
+    ("accuracy", percent),
+    ("balanced_accuracy", percent),
+    ("macro_f1", percent),
+    ("nll", "{:.3f}".format),
+    ("ece", percent),
+    ("temperature", "{:.2f}".format),
+    ("ece_calibrated", percent),
+    ("mean_average_precision", percent),
+    ("exact_match", percent),
+    ("mae", "{:.4g}".format),
+    ("rmse", "{:.4g}".format),
+    ("r2", "{:.3f}".format),
+)
+
+
+def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
+    """Return the main scores, a column for each split."""
+    made = table(title, "", *metrics)
+    made.add_row("pictures", *(str(scores.get("count", "")) for scores in metrics.values()))
+    for key, form in _ROWS:
+        if any(scores.get(key) is not None for scores in metrics.values()):
+            cells = [scores.get(key) for scores in metrics.values()]
+            name = key.replace("_", " ")
+            made.add_row(name, *("" if cell is None else form(cell) for cell in cells))
+    return made

@@ -1,0 +1,119 @@
+"""What can be asked of a run, and of data before there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.closing import score
+from tl_keras.data.samples import Samples
+from tl_keras.data.sources import load_samples
+from tl_keras.errors import DataError
+from tl_keras.evaluation.prediction import predict
+from tl_keras.jobs import Job, build, checked_data
+from tl_keras.runs import RunDirectory
+
+if TYPE_CHECKING:
+    from tl_keras.training.lr_finder import RateSearch
+
+__all__ = ["evaluate_run", "find_rate", "predict_files"]
+
+Progress = Callable[[str, int, int], None]
+_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+def evaluate_run(
+    path: Path, data: str | None, split: str, progress: Progress
+) -> dict[str, Any]:
+    """Return the scores of a run's model on one of its splits, or on other data.
+
+    Args:
+        path: A complete run.
+        data: Other data, of which the split is taken if it has one, else all; None takes the
+            run's own.
+        split: "train", "val" or "test".
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        RunError: The run is not complete.
+        DataError: There is no such split, or the classes differ.
+    """
+    run = RunDirectory(path)
+    model = run.model()
+    samples = run.samples(split) if data is None else _other(run, data, split)
+    outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
+    return score(outputs, samples, run.record["seed"], run.record.get("temperature"))
+
+
+def _other(run: RunDirectory, data: str, split: str) -> Samples:
+    samples = load_samples(data, task=run.record["data"]["task"])
+    got, expected = list(samples.class_names), run.record["classes"]
+    if got != expected:
+        raise DataError(
+            f"{data} has the classes {', '.join(got)}; the run knows {', '.join(expected)}"
+        )
+    part = samples.where(split) if samples.splits else samples
+    return part if len(part) else samples
+
+
+def predict_files(
+    path: Path, pictures: Sequence[Path], top: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Return a row for each picture: its path and its highest outputs (name, value).
+
+    Args:
+        path: A complete run.
+        pictures: Files, and folders whose pictures are taken (subfolders too).
+        top: How many outputs, highest first; all of them for task "values".
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        DataError: There is no such file, or one is no picture.
+    """
+    run = RunDirectory(path)
+    files = [file for given in pictures for file in _files(given)]
+    labels = np.zeros(len(files), np.int64)
+    keys = tuple(str(file) for file in files)
+    samples = Samples(keys, labels, ("",), keys)
+    outputs = predict(run.model(), samples, progress=lambda d, n: progress("pictures", d, n))
+    names, ranked = run.record["classes"], run.record["data"]["task"] != "values"
+    rows = []
+    for key, values in zip(keys, outputs, strict=True):
+        order = np.argsort(-values)[:top] if ranked else range(len(values))
+        chosen = [{"name": names[i], "value": round(float(values[i]), 6)} for i in order]
+        rows.append({"path": key, "outputs": chosen})
+    return rows
+
+
+def _files(given: Path) -> list[Path]:
+    if given.is_dir():
+        found = sorted(file for file in given.rglob("*") if file.suffix.lower() in _PICTURES)
+        if not found:
+            raise DataError(f"{given} holds no picture; expected {', '.join(sorted(_PICTURES))}")
+        return found
+    if not given.exists():
+        raise DataError(f"there is no file {given}; expected a picture or a folder of pictures")
+    return [given]
+
+
+def find_rate(
+    job: Job, train: tuple[str, ...], steps: int, out: Path, progress: Progress
+) -> RateSearch:
+    """Run a range test on a job's data and model, and draw it.
+
+    Raises:
+        TLKerasError: Anything a user can mend.
+    """
+    from tl_keras.evaluation.plots import plot_rates
+    from tl_keras.training.lr_finder import lr_find
+
+    data = checked_data(job, progress)
+    model = build(job, data.splits.train)
+    found = lr_find(
+        model, data.splits, train, steps=steps, seed=job.seed, progress=progress
+    )
+    plot_rates(found.rates, found.losses, out, found.suggestion)
+    return found
