@@ -20,6 +20,7 @@ LAYERS = (
     {"data"},
     {"models"},
     {"training"},
+    {"prediction"},
     {"adaptation", "diagnosis"},
     {"evaluation"},
     {"runs"},

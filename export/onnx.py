@@ -1,0 +1,85 @@
+"""A Keras model as an ONNX file in float32."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from export.errors import ExportError
+from export.signature import INPUT, OUTPUT, signature
+from tl_keras.quiet import hushed, start_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+    import onnx
+
+__all__ = ["OPSET", "convert"]
+
+OPSET = 17
+"""Known to ONNX Runtime since 1.12; nothing newer is needed by convolutional classifiers."""
+
+
+def convert(model: keras.Model, class_names: Sequence[str] = ()) -> bytes:
+    """Convert a model with its weights in float32, for batches of any size.
+
+    The input is called `image`, the output `probabilities`. The file's metadata say what goes
+    in (`input`) and name the outputs in their order (`class_names`, a JSON list).
+
+    Args:
+        model: takes float32 (n, height, width, 3), RGB 0..255; gives (n, outputs).
+        class_names: one name per output, to be written into the file.
+
+    Returns:
+        The contents of the .onnx file.
+
+    Raises:
+        ExportError: if the model's shapes are not fixed, or it has an operation that ONNX
+            does not know.
+    """
+    shape = signature(model).shape
+    start_tensorflow()
+    try:
+        with hushed() as said:
+            proto = _converted(model, shape)
+            _describe(proto, shape, class_names)
+            return _checked(proto)
+    except Exception as error:
+        raise ExportError(
+            f"{model.name} cannot be converted to ONNX: {error}\n{said.last_lines()}"
+        ) from error
+
+
+def _converted(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
+    import tensorflow as tf
+    import tf2onnx
+
+    spec = [tf.TensorSpec((None, *shape), tf.float32, name=INPUT)]
+
+    @tf.function(input_signature=spec)
+    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        answer = tf.cast(model(image, training=False), tf.float32)
+        return {OUTPUT: tf.identity(answer, name=OUTPUT)}
+
+    proto, _ = tf2onnx.convert.from_function(serve, input_signature=spec, opset=OPSET)
+    return proto
+
+
+def _describe(proto: onnx.ModelProto, shape: tuple[int, ...], class_names: Sequence[str]) -> None:
+    height, width, channels = shape
+    words = f"float32 (batch, {height}, {width}, {channels}), RGB, values 0..255, no scaling"
+    facts = {"input": words, "class_names": json.dumps(list(class_names), ensure_ascii=False)}
+    for key, value in facts.items():
+        proto.metadata_props.add(key=key, value=value)
+    proto.producer_name = "tl_keras"
+    proto.doc_string = f"{INPUT}: {words}"
+    for tensor in (*proto.graph.input, *proto.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _checked(proto: onnx.ModelProto) -> bytes:
+    import onnx
+
+    contents = proto.SerializeToString()
+    onnx.checker.check_model(contents)
+    return contents

@@ -1,0 +1,187 @@
+"""One small interface over LiteRT, ONNX Runtime and Keras: `load(path).predict(batch)`."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.errors import ExportError
+from tl_keras.quiet import hushed, start_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["KerasRuntime", "LiteRTRuntime", "OnnxRuntime", "Runtime", "default_threads", "load"]
+
+
+def default_threads() -> int:
+    """Cores that this process may use, at most 4: what a phone or a small server has."""
+    # Not every system can say which cores are allowed.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(4, cores or 1)
+
+
+class Runtime(ABC):
+    """Something that answers for pictures.
+
+    Attributes:
+        shape: of one picture, (height, width, 3).
+    """
+
+    shape: tuple[int, ...]
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        """Answer for a batch.
+
+        Args:
+            batch: (n, height, width, 3) of any number type, RGB, values 0..255; n may be 0.
+
+        Returns:
+            float32 (n, outputs): the model's output, probabilities for a classifier.
+
+        Raises:
+            ExportError: if the batch has another shape.
+        """
+        if batch.shape[1:] != self.shape:
+            expected = ("n", *self.shape)
+            raise ExportError(
+                f"Got a batch of shape {batch.shape}; expected ({', '.join(map(str, expected))}): "
+                "resize the pictures."
+            )
+        answer = self._run(np.ascontiguousarray(batch, np.float32))
+        return np.asarray(answer, np.float32)
+
+    @abstractmethod
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        """Answer for a float32 batch of the right shape."""
+
+
+class KerasRuntime(Runtime):
+    """A Keras model, in inference mode.
+
+    Args:
+        model: the model itself, or a .keras file.
+        batch_size: pictures at once.
+
+    Attributes:
+        model: the Keras model.
+
+    Raises:
+        ExportError: if the file cannot be loaded.
+    """
+
+    def __init__(self, model: keras.Model | str | os.PathLike[str], batch_size: int = 32) -> None:
+        start_tensorflow()
+        self.model = _keras_model(model) if isinstance(model, str | os.PathLike) else model
+        self._batch_size = batch_size
+        self.shape = tuple(self.model.inputs[0].shape[1:])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        if not len(batch):
+            return np.zeros((0, *self.model.outputs[0].shape[1:]))
+        return self.model.predict(batch, batch_size=self._batch_size, verbose=0)
+
+
+def _keras_model(path: str | os.PathLike[str]) -> keras.Model:
+    import keras
+
+    try:
+        with hushed():
+            return keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise ExportError(
+            f"{os.fspath(path)} cannot be loaded as a Keras model: {error}"
+        ) from error
+
+
+class LiteRTRuntime(Runtime):
+    """A TensorFlow Lite file run by LiteRT, one picture at a time, as on a device.
+
+    Args:
+        path: the .tflite file.
+        threads: how many cores to use; `default_threads` by default.
+
+    Raises:
+        ExportError: if the file is none, or does not take float32.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            with hushed():
+                self._interpreter = Interpreter(
+                    model_path=os.fspath(path), num_threads=threads or default_threads()
+                )
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ExportError(f"{os.fspath(path)} cannot be loaded by LiteRT: {error}") from error
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]
+        if self._input["dtype"] is not np.float32:
+            raise ExportError(f"{path} takes {self._input['dtype'].__name__}; expected float32.")
+        self.shape = tuple(int(side) for side in self._input["shape"][1:])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        answers = np.zeros((len(batch), *self._output["shape"][1:]), np.float32)
+        for index in range(len(batch)):
+            self._interpreter.set_tensor(self._input["index"], batch[index : index + 1])
+            self._interpreter.invoke()
+            answers[index] = self._interpreter.get_tensor(self._output["index"])[0]
+        return answers
+
+
+class OnnxRuntime(Runtime):
+    """An ONNX file run by ONNX Runtime on the CPU.
+
+    Args:
+        path: the .onnx file.
+        threads: how many cores to use; `default_threads` by default.
+
+    Raises:
+        ExportError: if the file is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as reasons
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or default_threads()
+        options.log_severity_level = 3
+        refusals = (reasons.Fail, reasons.InvalidProtobuf, reasons.InvalidGraph, reasons.NoSuchFile)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=["CPUExecutionProvider"]
+            )
+        except refusals as error:
+            raise ExportError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
+        self._input = self._session.get_inputs()[0]
+        self.shape = tuple(self._input.shape[1:])
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        return self._session.run(None, {self._input.name: batch})[0]
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None) -> Runtime:
+    """Open a model file by the runtime that its ending asks for.
+
+    Args:
+        path: a .tflite, .onnx or .keras file.
+        threads: how many cores to use (LiteRT and ONNX Runtime).
+
+    Raises:
+        ExportError: if there is no such file, its ending is unknown, or it cannot be loaded.
+    """
+    file = Path(path)
+    if file.suffix not in (".tflite", ".onnx", ".keras"):
+        raise ExportError(f"{file} ends in {file.suffix!r}; expected .tflite, .onnx or .keras.")
+    if not file.is_file():
+        raise ExportError(f"There is no file {file}.")
+    if file.suffix == ".keras":
+        return KerasRuntime(file)
+    return (LiteRTRuntime if file.suffix == ".tflite" else OnnxRuntime)(file, threads)
