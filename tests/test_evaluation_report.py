@@ -129,7 +129,8 @@ def test_the_figures_on_the_page_are_those_of_the_test_split(made):
         assert f"{100 * share:.1f}" in text
     assert f"{round(score['value'] * 300)} of 300 test pictures" in text
     for said in ("mobilenet_v2", "lp-ft", "2 min 05 s", "9 of 20", "out_relu", "12 810",
-                 "sha256:abc123", "zero bytes", "keras 3.15.1", "bfloat16 was slower", "more than once"):
+                 "sha256:abc123", "zero bytes", "keras 3.15.1", "bfloat16 was slower",
+                 "more than once"):
         assert said in text.replace("\u202f", " "), said
 
 
@@ -178,6 +179,15 @@ def test_whatever_the_record_lacks_is_left_out_without_a_word(run, tmp_path):
                                 plots={"curves": tmp_path / "gone.png"}))
     assert "None" not in text and "nan" not in text.split()
     assert ("not complete" in text) == (run.get("state") == "training")
+
+
+@pytest.mark.parametrize(("after", "said"), [(0.03, "worth applying"), (0.2, "does not help")])
+def test_temperature_is_praised_only_where_it_helped(made, tmp_path, after, said):
+    figures = {**made[1]["test"], "nll": 1.0, "nll_calibrated": 0.9, "ece": 0.1,
+               "ece_calibrated": after}
+    path = write_report(tmp_path / "r.html", run={}, history=[], evaluations={"test": figures},
+                        plots={})
+    assert said in text_of(path)
 
 
 def test_tags_and_values_have_a_page_too(tmp_path):

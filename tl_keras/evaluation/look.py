@@ -75,6 +75,7 @@ ul.plain{padding-left:1.2rem;max-width:46rem}
 ul.plain li{margin:.35rem 0}
 footer{color:var(--soft);font-size:.85rem;padding-top:2rem;padding-bottom:3rem}
 @media (max-width:34rem){.big{font-size:2.9rem}dl.facts{grid-template-columns:1fr}
-dl.facts dd{margin-bottom:.4rem}td.w{min-width:6rem}td .soft{display:block}}
+dl.facts dd{margin-bottom:.4rem}td.w{min-width:6rem}td .soft{display:block}
+th,td{padding-right:.45rem}tbody th{min-width:5rem}table{font-size:.86rem}}
 @media print{h2{break-after:avoid}figure,tr,.grid li{break-inside:avoid}}
 """

@@ -234,20 +234,27 @@ def calibration(evaluations: Mapping[str, dict], plots: Mapping[str, Path]) -> s
     if "ece" not in figures:
         return ""
     words = f"Confidence and accuracy are {page.share(figures['ece'])} apart on average."
-    temperature = figures.get("temperature")
-    if temperature is not None:
-        nature = "too sure of itself" if temperature > 1.05 else (
-            "too timid" if temperature < 0.95 else "about right")
-        words += (
-            f" The model is {nature}: dividing its logits by {temperature:.2f} (fitted on the "
-            f"validation split) leaves {page.share(figures['ece_calibrated'])}. The class it "
-            "names stays the same."
-        )
+    if figures.get("temperature") is not None:
+        words += _temperature(figures)
     shown = page.png(
         plots["reliability"], words, "Bars: how often it was right. Dots: how sure it was. "
         "On the dashed line both agree. Pale bars: fewer than 10 pictures.",
     ) if "reliability" in plots else ""
     return page.section("Can its confidence be trusted?", page.paragraph(words), shown)
+
+
+def _temperature(figures: Mapping[str, Any]) -> str:
+    """Says that scaling helped only where it did, on pictures it was not fitted on."""
+    temperature, left = figures["temperature"], page.share(figures["ece_calibrated"])
+    nature = "softens" if temperature > 1 else "sharpens"
+    if figures["nll_calibrated"] < figures["nll"] and figures["ece_calibrated"] < figures["ece"]:
+        effect = f"and leaves {left}: worth applying where the confidence matters"
+    else:
+        effect = f"and gives {left}: it does not help here, leave it out"
+    return (
+        f" Dividing the logits by {temperature:.2f}, fitted on the validation split, {nature} "
+        f"it {effect}. The class it names stays the same."
+    )
 
 
 def gallery(mistakes: Sequence[Mistake], plots: Mapping[str, Path]) -> str:
