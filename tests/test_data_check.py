@@ -164,3 +164,15 @@ def test_memory_does_not_grow_with_the_number_of_pictures():
         return size - len(report.digests) * 150
 
     assert peak(2000) < peak(200) + 300_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hymenoptera", "clothing10", "rsscn7", "cifar10_5k"])
+def test_real_photos_are_sound_and_nowhere_shared(name):
+    root = os.environ.get("TL_KERAS_REAL_DATA")
+    if not root or not os.path.isdir(os.path.join(root, name)):
+        pytest.skip("TL_KERAS_REAL_DATA names no folder with real photos")
+    samples = load_samples(os.path.join(root, name))
+    report = check_pictures(samples)
+    assert not report.bad
+    assert not find_shared(samples, report.digests, assign(samples, groups=report.digests))

@@ -291,3 +291,10 @@ def test_an_error_survives_the_way_between_processes():
 
     error = copy.copy(PictureError("a.jpg", "zero bytes"))
     assert (error.path, error.reason) == ("a.jpg", "zero bytes")
+
+
+def test_lab_tiff_comes_out_as_rgb(tmp_path):
+    Image.new("LAB", (4, 4), (255, 128, 128)).save(tmp_path / "white.tif")
+    Image.new("LAB", (4, 4), (0, 128, 128)).save(tmp_path / "black.tif")
+    assert _pixels(tmp_path / "white.tif").min() >= 250
+    assert _pixels(tmp_path / "black.tif").max() <= 5

@@ -82,7 +82,7 @@ def digits(per_class: int = 10) -> Samples:
 
     data = load_digits()
     pictures = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    splits = np.full(len(pictures), "test", dtype="U5")
+    splits: np.ndarray = np.full(len(pictures), "test", dtype="U5")
     for label in range(10):
         members = sorted(np.flatnonzero(data.target == label).tolist(), key=_shuffled)
         splits[members[:per_class]] = "train"

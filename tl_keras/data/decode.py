@@ -180,14 +180,15 @@ def _through_profile(image: Image.Image, info: dict) -> Image.Image:
     from PIL import ImageCms
 
     profile = info.get("icc_profile")
+    if image.mode == "CMYK" and not profile:
+        return image.convert("RGB")
     try:
-        source = ImageCms.createProfile("LAB")
-        if image.mode == "CMYK":
-            if not profile:
-                return image.convert("RGB")
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(
+            ImageCms.createProfile("LAB") if image.mode == "LAB" else io.BytesIO(profile or b"")
+        )
         target = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        turned = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        return turned if turned is not None else image.convert("RGB")
     except (ImageCms.PyCMSError, OSError):
         return image.convert("RGB")
 

@@ -90,9 +90,10 @@ class Samples:
         index = np.asarray(list(indices) if not isinstance(indices, np.ndarray) else indices)
         index = index.astype(np.int64) if index.dtype != bool else np.flatnonzero(index)
         items = self.items
-        chosen = items[index] if isinstance(items, np.ndarray) else [items[i] for i in index]
-        splits = None if self.splits is None else tuple(self.splits[i] for i in index)
-        keys = tuple(self.keys[i] for i in index)
+        places = index.tolist()
+        chosen = items[index] if isinstance(items, np.ndarray) else [items[i] for i in places]
+        splits = None if self.splits is None else tuple(self.splits[i] for i in places)
+        keys = tuple(self.keys[i] for i in places)
         return replace(self, items=chosen, labels=self.labels[index], keys=keys, splits=splits)
 
     def where(self, split: str) -> Samples:
@@ -191,7 +192,7 @@ def _named_labels(
 def _output_labels(
     labels: np.ndarray, class_names: Sequence[str] | None, task: str
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    numbers = labels.astype(np.float32)
+    numbers: np.ndarray = labels.astype(np.float32)
     numbers = numbers[:, np.newaxis] if numbers.ndim == 1 else numbers
     if numbers.ndim != 2 or not np.isfinite(numbers).all():
         raise DataError(f"Labels of shape {labels.shape}: expected finite numbers (n, outputs).")

@@ -188,14 +188,14 @@ def _strata(samples: Samples, pool: np.ndarray) -> list[np.ndarray]:
         return [np.arange(len(pool))]
     labels = samples.labels[pool]
     order = np.argsort(labels, kind="stable")
-    borders = np.flatnonzero(np.diff(labels[order])) + 1
+    borders: np.ndarray = np.flatnonzero(np.diff(labels[order])) + 1
     return np.split(order, borders)
 
 
 def _carve(numbers: np.ndarray, test: float, val: float) -> np.ndarray:
     """Give each number its word; the borders move only to keep a part from being empty."""
     levels = np.unique(numbers)
-    first, second = np.searchsorted(levels, [test, test + val])
+    first, second = (int(np.searchsorted(levels, share)) for share in (test, test + val))
     parts = len(levels) - 1 if len(levels) < 3 else 2
     if test and (parts == 2 or (parts == 1 and not val)):
         first = max(first, 1)

@@ -176,7 +176,7 @@ def _tag_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.n
     if not names:
         raise DataError(f"{table} has no tags: separate the tags of a picture by '|'.")
     index = {name: i for i, name in enumerate(names)}
-    labels = np.zeros((len(rows), len(names)), np.float32)
+    labels: np.ndarray = np.zeros((len(rows), len(names)), np.float32)
     for i, row_tags in enumerate(tags):
         labels[i, [index[tag] for tag in row_tags]] = 1
     return names, labels
