@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.errors import ParityError
-from tl_keras.errors import TLKerasError
+from tl_keras.console import show, table, told
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-MISTAKE, DIFFERS = 2, 3
+DIFFERS = 3
 HELP = """Write a finished run as TensorFlow Lite and ONNX.
 
 Each file must give the answers of Keras on the validation pictures, or nothing is written.
@@ -31,18 +31,17 @@ Example:  tl-export runs/photos --to tflite,onnx
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command(help=HELP)
+@app.command(help=HELP, no_args_is_help=True)
 def export_run(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run directory that tl-keras fit has written.")
+        Path, typer.Argument(metavar="RUN", help="A directory that tl-keras fit has written.")
     ],
     to: Annotated[str, typer.Option(help="Formats, with commas between.")] = "tflite,onnx",
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to.", show_default="RUN/export")
     ] = None,
     data: Annotated[
-        str | None,
-        typer.Option(help="Other pictures to compare on: a folder, a CSV file, a built-in name."),
+        str | None, typer.Option(help="Where the run's pictures are now, if they moved.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Compare on at most so many.")] = 200,
     force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
@@ -51,33 +50,27 @@ def export_run(
     """Run the command; `HELP` says what it does."""
     formats = [word.strip() for word in to.split(",") if word.strip()]
     target = out or run / "export"
-    with _told(debug):
-        from export.source import from_run, read_record
+    with _parity_told(), told(debug):
+        from export.source import from_run
         from export.stage import check_destination, export
 
         check_destination(target, formats, force)
-        read_record(run)
-        with _progress() as bar:
-            bar("loading the run", 0, 1)
+        with _bar() as bar:
+            bar("reading the run", 0, 1)
             source = from_run(run, data=data, samples=samples)
             made = export(source, formats, target, force=force, progress=bar)
         _show(made, target)
 
 
 @contextmanager
-def _told(debug: bool) -> Iterator[None]:
-    """Turn an error that a user can mend into its message and an exit code."""
+def _parity_told() -> Iterator[None]:
+    """Give an artifact that differs its own exit code."""
     try:
         yield
-    except TLKerasError as error:
-        if debug:
-            raise
-        from rich.console import Console
-
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print("[bold red]Error:[/]", end=" ")
-        console.print(str(error), markup=False)
-        raise typer.Exit(DIFFERS if isinstance(error, ParityError) else MISTAKE) from error
+    except typer.Exit as stop:
+        if isinstance(stop.__cause__, ParityError):
+            raise typer.Exit(DIFFERS) from stop
+        raise
 
 
 class _Bar:
@@ -97,36 +90,30 @@ class _Bar:
 
 
 @contextmanager
-def _progress() -> Iterator[_Bar]:
+def _bar() -> Iterator[_Bar]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr)
     # No thread may draw: what is written during a conversion is kept from the terminal.
-    with Progress(
-        *columns, console=Console(file=sys.stderr), transient=True, auto_refresh=False
-    ) as progress:
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         yield _Bar(progress)
 
 
 def _show(made: Sequence[Artifact], out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"written to {out}", title_justify="left")
-    table.add_column("file")
-    for heading in ("size", "max difference", "labels equal", "ms/picture"):
-        table.add_column(heading, justify="right")
+    columns = ("file", "size", "max difference", "labels equal", "ms/picture")
+    closing = table(f"written to {out}", *columns)
     for artifact in made:
         same = artifact.comparison
-        table.add_row(
+        closing.add_row(
             artifact.file,
             f"{artifact.bytes / 1e6:.2f} MB",
             f"{same.max_difference:.1e} (≤ {same.tolerance:.0e})",
             f"{same.labels_equal} of {same.pictures}",
             f"{artifact.milliseconds:.2f}",
         )
-    Console().print(table)
+    show(closing)
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ class Source:
                 f"expected {spec.shape} for each picture, and a key."
             )
         if not len(self.pictures):
-            raise ExportError("There is no picture to compare on; name a folder with --data.")
+            raise ExportError("There is no picture to compare on; expected at least one.")
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,8 @@ def export(
     with _staging(out) as folder:
         truth = _answers(KerasRuntime(source.model), source, progress, "Keras")
         made = [_artifact(name, source, truth, folder, progress) for name in formats]
-        labels = "".join(f"{name}\n" for name in source.class_names)
+        # A line break in a name would shift every label after it.
+        labels = "".join(" ".join(name.splitlines()) + "\n" for name in source.class_names)
         (folder / "labels.txt").write_text(labels, encoding="utf-8")
         _write_record(folder / "export.json", source, made)
         out.mkdir(parents=True, exist_ok=True)

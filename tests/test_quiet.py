@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tl_keras.quiet import Said, hushed
+from tl_keras.quiet import hushed
 
 
 def test_nothing_reaches_the_terminal_while_hushed_whoever_writes(capfd):
@@ -29,7 +29,6 @@ def test_afterwards_both_streams_speak_again(capfd):
 
 
 def test_an_exception_passes_and_what_was_said_before_it_is_kept(capfd):
-    said = Said()
     with pytest.raises(KeyError), hushed() as said:
         os.write(2, b"first\n\nlast words\n")
         raise KeyError("x")

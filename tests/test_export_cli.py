@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from export_models import settle, small_model
+from typer.testing import CliRunner
+
+from export import stage
+from export.cli import app
+from tl_keras.data.builtin import builtin
+from tl_keras.data.pipeline import PictureReader
+from tl_keras.data.splits import split
+from tl_keras.runs import RunDirectory
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run on digits whose model was never trained, but answers differently."""
+    samples = builtin("digits")
+    splits = split(samples)
+    facts = {"root": "builtin:digits", "task": "classes"}
+    record = {"state": "incomplete", "data": facts, "classes": list(samples.class_names)}
+    run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "digits", record)
+    model = small_model(outputs=len(samples.class_names))
+    settle(model, PictureReader(splits.train, 16).read(range(16), 0))
+    model.save(run.path / "model.keras")
+    run.write_split(splits)
+    run.write_labels(samples.class_names)
+    run.finish()
+    return run.path
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "digits")
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+def test_a_finished_run_leaves_in_both_formats_with_a_closing_table(run):
+    result = invoke(run, "--samples", 12)
+    assert result.exit_code == 0, result.output
+    names = {"model.tflite", "model.onnx", "labels.txt", "export.json"}
+    assert {path.name for path in (run / "export").iterdir()} == names
+    assert result.stdout.count("12 of 12") == 2
+    for heading in ("size", "max difference", "labels equal", "ms/picture"):
+        assert heading in result.stdout
+    assert (run / "export" / "labels.txt").read_text() == (run / "labels.txt").read_text()
+
+
+def test_formats_and_folder_can_be_chosen(run, tmp_path):
+    result = invoke(run, "--to", "onnx", "--out", tmp_path / "out", "--samples", 3)
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"model.onnx", "labels.txt", "export.json"}
+    assert not (run / "export").exists()
+
+
+def test_an_artifact_that_differs_gives_exit_code_3_and_no_file(run, monkeypatch):
+    def convert(source):
+        weights = [-weight for weight in source.model.get_weights()]
+        source.model.set_weights(weights)
+        return stage.onnx.convert(source.model)
+
+    broken = dataclasses.replace(stage.FORMATS["onnx"], convert=convert)
+    monkeypatch.setitem(stage.FORMATS, "onnx", broken)
+    before = sorted(run.iterdir())
+    result = invoke(run, "--to", "onnx", "--samples", 5)
+    assert result.exit_code == 3
+    assert "model.onnx does not give the answers of the Keras model" in flat(result.stderr)
+    assert sorted(run.iterdir()) == before
+
+
+def edit(run, **facts):
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, **facts}))
+
+
+MISTAKES = {
+    "missing": (lambda run: shutil.rmtree(run), "does not exist"),
+    "no record": (lambda run: (run / "run.json").unlink(), "has no run.json"),
+    "half a record": (lambda run: (run / "run.json").write_text('{"sta'), "does not read"),
+    "not complete": (lambda run: edit(run, state="incomplete"), "tl-keras resume"),
+    "too new": (lambda run: edit(run, schema=99), "update tl_keras"),
+    "no model": (lambda run: (run / "model.keras").unlink(), "does not load"),
+    "cut model": (lambda run: (run / "model.keras").write_bytes(b"PK\3\4x"), "does not load"),
+    "data moved": (
+        lambda run: edit(run, data={"root": "/nowhere/at/all", "task": "classes"}),
+        "/nowhere/at/all",
+    ),
+    "exported": (lambda run: stage_out(run, "model.onnx"), "--force"),
+}
+
+
+def stage_out(run, name):
+    (run / "export").mkdir()
+    (run / "export" / name).write_text("mine")
+
+
+@pytest.mark.parametrize(("harm", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_gives_one_clear_message_and_exit_code_2(run, harm, message):
+    harm(run)
+    before = sorted(run.rglob("*"))
+    result = invoke(run)
+    assert result.exit_code == 2, result.output
+    assert message in flat(result.stderr)
+    assert "Traceback" not in result.stderr
+    assert sorted(run.rglob("*")) == before
+
+
+def test_an_unknown_format_is_refused_with_those_that_there_are(run):
+    result = invoke(run, "--to", "coreml")
+    assert result.exit_code == 2
+    assert "coreml" in result.stderr
+    assert "tflite, onnx" in result.stderr
+
+
+def test_debug_shows_where_an_error_came_from(run):
+    (run / "run.json").unlink()
+    result = invoke(run, "--debug")
+    assert result.exit_code == 1
+    assert "no run.json" in str(result.exception)
+
+
+def test_help_shows_an_example_and_every_option():
+    text = invoke("--help").stdout
+    assert "tl-export runs/photos --to tflite,onnx" in text
+    for option in ("--to", "--out", "--data", "--samples", "--force", "--debug"):
+        assert option in text
+
+
+@pytest.mark.slow
+def test_the_command_says_nothing_but_its_table(run):
+    command = [sys.executable, "-c", "from export.cli import main; main()", run, "--samples", "4"]
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert len(done.stdout.splitlines()) <= 8, done.stdout
