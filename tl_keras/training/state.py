@@ -36,7 +36,9 @@ def model_variables(model: keras.Model) -> list[Any]:
 
 def values(variables: Sequence[Any]) -> list[np.ndarray]:
     """Return copies of the variables' values."""
-    return [np.array(variable) for variable in variables]
+    import keras
+
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 def assign(variables: Sequence[Any], arrays: Sequence[np.ndarray]) -> None:
