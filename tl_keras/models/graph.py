@@ -193,9 +193,14 @@ def split(model: keras.Model, at: str) -> tuple[keras.Model | None, keras.Model]
         return None, model
     if index == count - 1:
         raise ModelError(f"cannot cut at {at!r}: it is the output and nothing would come after")
-    prefix = keras.Model(model.inputs, cut.tensor, name="prefix")
-    suffix = keras.Model(cut.tensor, model.outputs[0], name="suffix")
+    prefix = keras.Model(_alone(model.inputs), cut.tensor, name="prefix")
+    suffix = keras.Model(cut.tensor, _alone(model.outputs), name="suffix")
     return prefix, suffix
+
+
+def _alone(tensors: list[Any]) -> Any:
+    """A single tensor without its list: Keras wants to be called as it was built."""
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _last_map(walk: list[Step]) -> int:

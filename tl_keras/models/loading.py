@@ -26,7 +26,7 @@ from tl_keras.models.graph import head_layers
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["finish", "load_user_model", "load_weights"]
+__all__ = ["finish", "load_user_model", "load_weights", "own_scaling"]
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -51,7 +51,7 @@ def load_weights(info: registry.BaseInfo, size: int, weights: str | Path | None)
     plain = _imagenet(info, size) if weights == "imagenet" else registry.construct(info, size)
     if weights not in (None, "imagenet"):
         _fill(plain, _file_of(info, weights), info)
-    return finish(plain, info, scaling.named(info.scaling).then(_mended_chain(plain, info)))
+    return finish(plain, info, scaling.named(info.scaling).then(own_scaling(plain, info)))
 
 
 def finish(plain: keras.Model, info: registry.BaseInfo, scale: scaling.Scaling) -> keras.Model:
@@ -71,11 +71,18 @@ def finish(plain: keras.Model, info: registry.BaseInfo, scale: scaling.Scaling) 
     return model
 
 
-def _mended_chain(plain: keras.Model, info: registry.BaseInfo) -> scaling.Scaling:
-    """The base's own scaling layers.
+def own_scaling(plain: keras.Model, info: registry.BaseInfo) -> scaling.Scaling:
+    """What a base's own scaling layers do together.
 
     EfficientNet's published files hold the deviation where the variance belongs; Keras mends
     it by one more Rescaling, but only for weights="imagenet".
+
+    Args:
+        plain: The base with its weights.
+        info: Its entry.
+
+    Returns:
+        From RGB 0..255 (or what `info.scaling` makes of it) to what the layers behind expect.
     """
     chain = scaling.read_chain(plain)
     deviation = np.array(scaling.IMAGENET_DEVIATION)
@@ -215,7 +222,7 @@ def load_user_model(path: Path) -> keras.Model:
 def _from_keras_file(info: registry.BaseInfo, size: int, path: Path) -> keras.Model:
     """A base with the weights of a saved model of it, this project's own or a plain one."""
     flat = flatten(load_user_model(path.expanduser()))
-    chain = _mended_chain(flat, info)
+    chain = own_scaling(flat, info)
     ready = any(layer.name == scaling.LAYER for layer in chain.layers)
     scale = chain if ready else scaling.named(info.scaling).then(chain)
     source = scaling.with_scaling(flat, scale, "source")
