@@ -181,3 +181,20 @@ def test_the_fastest_engine_that_agrees_is_chosen() -> None:
     assert "onnxruntime" in engine.agreement
     assert min(engine.agreement.values()) > 0.999
     assert choose_engine(prefix, sample, rows=10, min_seconds=60.0)[0].name == "float32"
+
+
+def test_a_picture_that_vanishes_while_training_is_named(tmp_path) -> None:
+    from PIL import Image
+
+    from tl_keras.data.samples import Samples
+    from tl_keras.data.splits import Splits
+    from tl_keras.errors import DataError
+
+    data = splits()
+    paths = tuple(str(tmp_path / f"{i}.png") for i in range(len(data.train)))
+    for path, picture in zip(paths, data.train.items, strict=True):
+        Image.fromarray(picture).save(path)
+    train = Samples(paths, data.train.labels, data.train.class_names, paths)
+    (tmp_path / "7.png").unlink()
+    with pytest.raises(DataError, match=r"7\.png"):
+        fit(small_model(), Splits(train, data.val, None), _plan(ALL))

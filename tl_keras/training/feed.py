@@ -10,10 +10,31 @@ import tensorflow as tf
 from tl_keras.data.pipeline import Fetch, PictureReader
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
+from tl_keras.errors import TLKerasError
 from tl_keras.training.plans import Plan
 from tl_keras.training.stage import StageData
 
-__all__ = ["cached_data", "class_weights", "picture_data", "targets"]
+__all__ = ["Guarded", "cached_data", "class_weights", "picture_data", "targets"]
+
+
+class Guarded:
+    """A fetch that remembers why it failed: `tf.data` would only tell a traceback's text."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self.fetch = fetch
+        self.error: TLKerasError | None = None
+
+    def __call__(self, epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the batch.
+
+        Raises:
+            TLKerasError: What the fetch raised; kept in `error`.
+        """
+        try:
+            return self.fetch(epoch, indices)
+        except TLKerasError as error:
+            self.error = error
+            raise
 
 
 def targets(samples: Samples) -> np.ndarray:
@@ -96,5 +117,5 @@ def picture_data(
         return val.read(indices, 0), val_labels[indices]
 
     spec = _spec((train.size, train.size, 3), tf.uint8, labels.shape[1])
-    fetches: tuple[Fetch, Fetch] = (fetch, fetch_val)
-    return StageData(*fetches, len(labels), len(val_labels), spec, plan.batch_size)
+    sizes = len(labels), len(val_labels)
+    return StageData(Guarded(fetch), Guarded(fetch_val), *sizes, spec, plan.batch_size)

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tl_keras.data.pipeline import Epochs, Fetch, batches
 from tl_keras.training.callbacks import StopOnNaN
@@ -17,9 +18,6 @@ from tl_keras.training.optimizers import LayerwiseAdamW
 from tl_keras.training.plans import Plan, Stage
 from tl_keras.training.schedules import warmup_cosine
 from tl_keras.training.state import assign, model_variables, read_snapshot, values, write_snapshot
-
-if TYPE_CHECKING:
-    import tensorflow as tf
 
 __all__ = ["StageData", "StageTrainer"]
 
@@ -87,6 +85,7 @@ class StageTrainer:
         Raises:
             TrainingError: The loss is not a number. The suffix then holds the best weights
                 so far, or those of the stage's start.
+            DataError: A picture can no longer be read.
         """
         self.tag = tag
         self.compile()
@@ -95,6 +94,11 @@ class StageTrainer:
         try:
             if first < self.stage.epochs and not self._out_of_patience():
                 self._fit(first)
+        except tf.errors.OpError:
+            for fetch in (self.data.train, self.data.val):
+                if getattr(fetch, "error", None):
+                    raise fetch.error from None
+            raise
         finally:
             assign(self._kept(), self.best if self.best is not None else start)
         return self.rows

@@ -1,0 +1,130 @@
+"""From folder to report, over seeds: test accuracy beside logistic regression's.
+
+    python benchmarks/accuracy.py FOLDER ... --weights FILE --seeds 5
+
+Each run is what `tl-keras fit` does: validation is carved from the training split, the test
+split is scored once at the end. The reference is scikit-learn's logistic regression on the same
+base's frozen, average-pooled features of all training pictures, C chosen by 5-fold
+cross-validation. A folder without a test split gives a quarter of its pictures by the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tl_keras.quiet import start_tensorflow
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="+")
+    parser.add_argument("--base", default="mobilenet_v2")
+    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--plan", default="lp-ft")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--augment", default=None)
+    parser.add_argument("--epochs", default="")
+    args = parser.parse_args()
+    start_tensorflow()
+    print("| data | test | fit | by seed | logistic regression | seconds a run |")
+    print("|---|---|---|---|---|---|")
+    for data in args.data:
+        print(_row(args, data), flush=True)
+
+
+def _row(args: argparse.Namespace, data: str) -> str:
+    fits, references, seconds, count = [], [], [], 0
+    for seed in range(args.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            run = _train(args, data, seed, Path(folder))
+            seconds.append(time.perf_counter() - start)
+            fits.append(run.record["metrics"]["test"]["accuracy"]["value"])
+            count = run.record["metrics"]["test"]["count"]
+            references.append(_reference(args, run.splits()))
+            stages = [(s["name"], s["epochs_run"], round(s["best_val_loss"], 3))
+                      for s in run.record["stages"]]  # fmt: skip
+            print(f"<!-- {data} seed {seed}: {fits[-1]:.4f}, logistic {references[-1]:.4f}, "
+                  f"{seconds[-1]:.0f} s, kept {run.record['best_stage']} of {stages} -->",
+                  flush=True)  # fmt: skip
+    each = " ".join(f"{value:.3f}" for value in fits)
+    spread = statistics.stdev(fits) if len(fits) > 1 else 0.0
+    return (
+        f"| {Path(data).name} | {count} | **{statistics.mean(fits):.4f}** ± {spread:.4f} | {each} "
+        f"| {statistics.mean(references):.4f} | {statistics.median(seconds):.0f} "
+        f"({min(seconds):.0f} to {max(seconds):.0f}) |"
+    )
+
+
+def _train(args: argparse.Namespace, data: str, seed: int, folder: Path):
+    from tl_keras.jobs import Job, train
+
+    settings = {"augment": args.augment} if args.augment else {}
+    source, share = _with_test(data, folder)
+    job = Job(
+        source, args.base, weights=args.weights, plan=args.plan, seed=seed, test=share,
+        settings=settings, epochs=tuple(int(e) for e in args.epochs.split(",") if e),
+    )  # fmt: skip
+    return train(job, folder / "run")
+
+
+def _with_test(data: str, folder: Path) -> tuple[str, float]:
+    """Return the source and the share to carve: a folder of two splits keeps the second."""
+    names = {path.name.lower() for path in Path(data).iterdir() if path.is_dir()}
+    if names & {"test"}:
+        return data, 0.0
+    if not names & {"train"}:
+        return data, 0.25
+    linked = folder / "data"
+    linked.mkdir()
+    (linked / "train").symlink_to(Path(data).resolve() / "train")
+    (linked / "test").symlink_to(Path(data).resolve() / "val")
+    return str(linked), 0.0
+
+
+def _reference(args: argparse.Namespace, data) -> float:
+    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    parts = {"train": data.train, "test": data.test}
+    # A source that came with its own validation split keeps it out of training for both.
+    features = {name: _features(args, part) for name, part in parts.items()}
+    carved = _features(args, data.val)
+    rows = np.concatenate([features["train"], carved])
+    labels = np.concatenate([data.train.labels, data.val.labels])
+    search = LogisticRegressionCV(Cs=[1e-3, 1e-2, 1e-1, 1.0], cv=5, max_iter=3000)
+    model = make_pipeline(StandardScaler(with_std=False), search).fit(rows, labels)
+    return float((model.predict(features["test"]) == data.test.labels).mean())
+
+
+_KEPT: dict = {}
+
+
+def _features(args: argparse.Namespace, samples) -> np.ndarray:
+    from tl_keras.data.pipeline import PictureReader
+    from tl_keras.models import graph
+    from tl_keras.models.builders import build_model
+    from tl_keras.training.engines import prefix_function
+
+    if "prefix" not in _KEPT:
+        weights = None if args.weights == "none" else args.weights
+        model = build_model(args.base, 2, weights=weights)
+        _KEPT["size"] = model.input_shape[1]
+        _KEPT["prefix"] = prefix_function(graph.split(model, "head_avg_pool")[0], "onnxruntime")
+    reader, rows = PictureReader(samples, _KEPT["size"]), []
+    for first in range(0, len(samples), 32):
+        pictures = reader.read(range(first, min(first + 32, len(samples))), 0)
+        rows.append(_KEPT["prefix"](pictures)[0])
+    return np.concatenate(rows)
+
+
+if __name__ == "__main__":
+    main()
