@@ -12,6 +12,7 @@ import typer
 
 from export.errors import ParityError
 from tl_keras.console import show, table, told
+from tl_keras.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -28,7 +29,7 @@ Each file must give the answers of Keras on the validation pictures, or nothing 
 Example:  tl-export runs/photos --to tflite,onnx
 """
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command(help=HELP, no_args_is_help=True)
@@ -55,6 +56,7 @@ def export_run(
         from export.stage import check_destination, export
 
         check_destination(target, formats, force)
+        start_tensorflow()
         with _bar() as bar:
             bar("reading the run", 0, 1)
             source = from_run(run, data=data, samples=samples)

@@ -29,6 +29,7 @@ LAYERS = (
     {"evaluation"},
     {"runs"},
     {"closing"},
+    {"preparing"},
     {"jobs"},
     {"inspection"},
     {"console"},

@@ -18,6 +18,9 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Rich's own help takes longer to import than all the rest.
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
     no_args_is_help=True,
     help="From a folder of labelled photos to a trained model.\n\n"
     "Example:  tl-keras fit photos/ --base mobilenet_v2 --out runs/photos",
@@ -40,8 +43,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
 @app.command(
+    short_help="Train a model on labelled pictures.",
     help="Train a model on labelled pictures, through the stages of a plan.\n\n"
-    "Example:  tl-keras fit photos/ --base mobilenet_v2 --plan lp-ft --out runs/photos"
+    "Example:  tl-keras fit photos/ --base mobilenet_v2 --out runs/photos"
 )
 def fit(  # noqa: PLR0913 - a command's options are its arguments
     data: Data,
@@ -50,8 +54,12 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     size: Size = None,
     weights: Weights = "default",
     plan: Annotated[
-        str, typer.Option(help="probe, lp-ft, gradual, top, full or scratch.")
-    ] = "lp-ft",
+        str,
+        typer.Option(
+            help="probe, lp-ft, gradual, top, full or scratch.",
+            show_default="lp-ft; scratch with --weights none",
+        ),
+    ] = "",
     epochs: Annotated[
         str, typer.Option(help="Epochs of each stage, with commas.", show_default="the plan's")
     ] = "",
@@ -79,7 +87,7 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
 ) -> None:
     """Run `fit`; its help says what it does."""
     settings = {"batch_size": batch_size, "augment": augment, "views": views}
-    with told(debug, lambda: f"Go on with: tl-keras resume {shlex.quote(str(out))}"):
+    with told(debug, lambda: _way_on(out)):
         from tl_keras.jobs import Job, train
 
         job = Job(
@@ -93,13 +101,19 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
 
 
 @app.command(help="Go on with a run that was stopped.\n\nExample:  tl-keras resume runs/photos")
-def resume(run: Run, debug: Debug = False) -> None:
+def resume(
+    run: Run,
+    data: Annotated[
+        str | None, typer.Option(help="Where the run's pictures are now, if they moved.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
     """Run `resume`; its help says what it does."""
-    with told(debug, lambda: f"Go on with: tl-keras resume {shlex.quote(str(run))}"):
+    with told(debug, lambda: _way_on(run)):
         from tl_keras.jobs import resume as go_on
 
         with bars() as progress:
-            done = go_on(run, progress=progress)
+            done = go_on(run, data=data, progress=progress)
         _show_run(done)
 
 
@@ -150,6 +164,7 @@ def predict(
         for row in rows:
             said = ", ".join(f"{one['name']} {one['value']:.3f}" for one in row["outputs"])
             made.add_row(str(row["path"]), said)
+        made.columns[1].justify = "left"
         show(made)
 
 
@@ -158,38 +173,41 @@ def bases(
     words: Annotated[str, typer.Argument(help="Part of a name.")] = "", debug: Debug = False
 ) -> None:
     """Run `bases`; its help says what it does."""
-    from tl_keras.models.bases import base_names, describe
+    with told(debug):
+        from tl_keras.models.bases import base_names, describe
 
-    names = [name for name in base_names() if words.lower() in name]
-    made = table("", "base", "size", "at least", "scaling in the model", "published")
-    for info in map(describe, names):
-        cells = (str(info.size), str(info.min_size), info.scaling, str(info.publication))
-        made.add_row(info.name, *cells)
-    show(made)
+        names = [name for name in base_names() if words.lower() in name]
+        # An unknown word gets the nearest names.
+        infos = [describe(name) for name in names or [words]]
+        made = table("", "base", "size", "at least", "weights", "published")
+        for info in infos:
+            cells = (info.default_size, info.minimum_size, info.default_weights, info.publication)
+            made.add_row(info.name, *map(str, cells))
+        made.columns[4].justify = "left"
+        show(made)
 
 
 @app.command(
     name="check-data",
+    short_help="Look at every picture before training.",
     help="Look at every picture before training: what cannot be used, and copies.\n\n"
     "Example:  tl-keras check-data photos/",
 )
 def check_data(data: Data, task: Task = "classes", seed: Seed = 0, debug: Debug = False) -> None:
     """Run `check-data`; its help says what it does."""
     with told(debug):
-        from tl_keras.jobs import Job, checked_data
+        from tl_keras.preparing import Job, check_options, checked_data
 
+        job = Job(data, task=task, seed=seed)
+        check_options(job)
         with bars() as progress:
-            checked = checked_data(Job(data, task=task, seed=seed), progress)
-        parts = checked.splits
-        made = table(f"{data}: all pictures can be used", "class", "train", "val", "test")
-        counts = [part.counts() if part else {} for part in (parts.train, parts.val, parts.test)]
-        for name in parts.train.class_names:
-            made.add_row(name, *(str(count.get(name, 0)) for count in counts))
-        show(made, f"fingerprint {checked.fingerprint}")
+            checked = checked_data(job, progress)
+        _show_data(data, checked)
 
 
 @app.command(
     name="lr-find",
+    short_help="Find a learning rate.",
     help="Find a learning rate: train a few steps at rising rates and watch the loss.\n\n"
     "Example:  tl-keras lr-find photos/ --base mobilenet_v2 --out rates.png",
 )
@@ -208,7 +226,7 @@ def lr_find(  # noqa: PLR0913 - a command's options are its arguments
     """Run `lr-find`; its help says what it does."""
     with told(debug):
         from tl_keras.inspection import find_rate
-        from tl_keras.jobs import Job
+        from tl_keras.preparing import Job
 
         job = Job(data, base, size, weights, seed=seed, skip_bad=skip_bad)
         with bars() as progress:
@@ -226,8 +244,28 @@ def _numbers(text: str, option: str) -> tuple[int, ...]:
     return numbers
 
 
+def _way_on(run: Path) -> str:
+    if (run / "run.json").exists():
+        return f"Go on with: tl-keras resume {shlex.quote(str(run))}"
+    return "Nothing was written yet."
+
+
 def _command() -> str:
     return shlex.join(["tl-keras", *sys.argv[1:]])
+
+
+def _show_data(data: str, checked: Any) -> None:
+    parts = [checked.splits.train, checked.splits.val, checked.splits.test]
+    made = table(f"{data}: all pictures can be used", "class", "train", "val", "test")
+    counts = [part.counts() if part else {} for part in parts]
+    for name in counts[0]:
+        made.add_row(name, *(str(count.get(name, 0)) for count in counts))
+    made.add_row("pictures", *(str(len(part) if part else 0) for part in parts))
+    show(made, f"fingerprint {checked.fingerprint}")
+    for keys in checked.duplicates[:20]:
+        show(f"the same picture: {', '.join(keys)}")
+    if len(checked.duplicates) > 20:
+        show(f"... and {len(checked.duplicates) - 20} more that are there more than once")
 
 
 def _show_run(run: Any) -> None:
@@ -235,13 +273,15 @@ def _show_run(run: Any) -> None:
     for row in run.record["stages"]:
         accuracy = row.get("best_val_accuracy")
         stages.add_row(
-            row["name"] + (" (kept)" if row["name"] == run.record["best_stage"] else ""),
+            row["name"] + (" (kept)" if row["name"] == run.record.get("best_stage") else ""),
             str(row["epochs_run"]),
             "" if accuracy is None else f"{accuracy:.3f}",
             f"{row['seconds']:.1f}",
             row["cut"] or "nothing",
         )
     show(stages, score_table("scores", run.record["metrics"]))
+    if run.record["job"]["weights"] == "none" and run.record["plan"]["name"] == "scratch":
+        show("plan scratch: a base without weights has nothing to keep frozen")
     if reason := run.record.get("precision", {}).get("reason"):
         show(f"frozen layers: {reason}")
     show(f"report: {run.path / 'report.html'}")

@@ -46,11 +46,11 @@ def close_run(
         progress: Called with a task's name, what is done and of how much.
     """
     began = time.perf_counter()
-    parts = {"val": data.val, "test": data.test}
+    parts = {"val": data.val} if data.test is None else {"val": data.val, "test": data.test}
     outputs = {
         name: predict(model, part, progress=functools.partial(progress, f"scores, {name}"))
         for name, part in parts.items()
-        if part is not None and len(part)
+        if len(part)
     }
     temperature = None
     if data.train.task == "classes" and "val" in outputs:
@@ -65,7 +65,8 @@ def close_run(
         run.path / "plots", history, outputs[main], parts[main], metrics[main], temperature
     )
     timings = {**run.record["timings"], "scores and plots": round(time.perf_counter() - began, 2)}
-    run.update(timings=timings)
+    timings.pop("total", None)
+    run.update(timings={**timings, "total": round(sum(timings.values()), 2)})
     _write_report(run, history, plots, mistakes)
     run.finish()
 

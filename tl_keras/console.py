@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,6 +22,10 @@ __all__ = ["MISTAKE", "STOPPED", "bars", "percent", "score_table", "show", "tabl
 MISTAKE, STOPPED = 2, 130
 
 
+# What a user can mend: no space, no permission, a disk that can only be read.
+_OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 @contextmanager
 def told(debug: bool, when_stopped: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Turn an error that a user can mend into its message and exit code 2.
@@ -29,21 +34,26 @@ def told(debug: bool, when_stopped: Callable[[], str] = lambda: "") -> Iterator[
         debug: Let errors through with their traceback, and warnings too.
         when_stopped: Gives what to say after Ctrl-C, which exits with 130.
     """
-    from tl_keras.quiet import start_tensorflow
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot show must not end the command.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.simplefilter("ignore")
+        try:
+            yield
+        except (TLKerasError, OSError) as error:
+            if debug or not _mendable(error):
+                raise
+            _say("[bold red]Error:[/] ", str(error))
+            raise typer.Exit(MISTAKE) from error
+        except KeyboardInterrupt as error:
+            _say("[bold]Stopped.[/] ", when_stopped())
+            raise typer.Exit(STOPPED) from error
 
-    if not debug:
-        warnings.filterwarnings("ignore")
-    start_tensorflow()
-    try:
-        yield
-    except TLKerasError as error:
-        if debug:
-            raise
-        _say("[bold red]Error:[/] ", str(error))
-        raise typer.Exit(MISTAKE) from error
-    except KeyboardInterrupt as error:
-        _say("[bold]Stopped.[/] ", when_stopped())
-        raise typer.Exit(STOPPED) from error
+
+def _mendable(error: Exception) -> bool:
+    return isinstance(error, TLKerasError) or getattr(error, "errno", None) in _OUTSIDE
 
 
 def _say(head: str, text: str) -> None:
@@ -51,7 +61,7 @@ def _say(head: str, text: str) -> None:
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(head, end="")
-    console.print(text, markup=False)
+    console.print(text, markup=False, emoji=False)
 
 
 @contextmanager
@@ -98,12 +108,21 @@ class _Bars:
 
 
 def table(title: str, *columns: str) -> Table:
-    """Return an empty table; columns after the first are numbers."""
-    from rich.table import Table
+    """Return an empty table; columns after the first are numbers.
 
-    made = Table(title=title or None, title_justify="left")
+    Cells are text as it stands: a class may be named "[red]".
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    class Plain(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            texts = [Text(cell) if isinstance(cell, str) else cell for cell in cells]
+            super().add_row(*texts, **options)
+
+    made = Plain(title=Text(title) if title else None, title_justify="left")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right")
+        made.add_column(Text(column), justify="left" if index == 0 else "right")
     return made
 
 
@@ -113,7 +132,7 @@ def show(*things: Any) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     for thing in things:
-        console.print(thing, markup=not isinstance(thing, str))
+        console.print(thing, markup=False, emoji=False)
 
 
 def percent(value: Any) -> str:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.closing import score
-from tl_keras.data.samples import Samples
+from tl_keras.data.folders import PICTURES, listed
+from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
 from tl_keras.evaluation.prediction import predict
-from tl_keras.jobs import Job, build, checked_data
+from tl_keras.preparing import Job, build, check_options, checked_data
+from tl_keras.quiet import start_tensorflow
 from tl_keras.runs import RunDirectory
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_run", "find_rate", "predict_files"]
 
 Progress = Callable[[str, int, int], None]
-_PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 def evaluate_run(
@@ -41,19 +42,33 @@ def evaluate_run(
         RunError: The run is not complete.
         DataError: There is no such split, or the classes differ.
     """
-    run = RunDirectory(path)
-    model = run.model()
+    run = _complete(path)
+    if split not in SPLITS:
+        raise DataError(f"unknown split '{split}', expected one of {', '.join(SPLITS)}")
     samples = run.samples(split) if data is None else _other(run, data, split)
+    start_tensorflow()
+    model = run.model()
     outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
-    return score(outputs, samples, run.record["seed"], run.record.get("temperature"))
+    return score(outputs, samples, run.fact("seed"), run.record.get("temperature"))
+
+
+def _complete(path: Path) -> RunDirectory:
+    run = RunDirectory(path)
+    run.require_complete()
+    return run
 
 
 def _other(run: RunDirectory, data: str, split: str) -> Samples:
-    samples = load_samples(data, task=run.record["data"]["task"])
-    got, expected = list(samples.class_names), run.record["classes"]
-    if got != expected:
+    samples = load_samples(data, task=run.fact("data", "task"))
+    got, expected = samples.class_names, run.fact("classes")
+    if list(got) != expected:
+        new = [name for name in got if name not in expected]
+        lost = [name for name in expected if name not in got]
+        what = [f"unknown to the run: {listed(new)}"] if new else []
+        what += [f"missing: {listed(lost)}"] if lost else []
         raise DataError(
-            f"{data} has the classes {', '.join(got)}; the run knows {', '.join(expected)}"
+            f"{data} has other classes than {run.path}; {'; '.join(what)}. "
+            "Name the class folders as the run's labels.txt does"
         )
     part = samples.where(split) if samples.splits else samples
     return part if len(part) else samples
@@ -73,13 +88,14 @@ def predict_files(
     Raises:
         DataError: There is no such file, or one is no picture.
     """
-    run = RunDirectory(path)
+    run = _complete(path)
     files = [file for given in pictures for file in _files(given)]
-    labels = np.zeros(len(files), np.int64)
+    labels: np.ndarray = np.zeros(len(files), np.int64)
     keys = tuple(str(file) for file in files)
     samples = Samples(keys, labels, ("",), keys)
+    names, ranked = run.fact("classes"), run.fact("data", "task") != "values"
+    start_tensorflow()
     outputs = predict(run.model(), samples, progress=lambda d, n: progress("pictures", d, n))
-    names, ranked = run.record["classes"], run.record["data"]["task"] != "values"
     rows = []
     for key, values in zip(keys, outputs, strict=True):
         order = np.argsort(-values)[:top] if ranked else range(len(values))
@@ -90,9 +106,9 @@ def predict_files(
 
 def _files(given: Path) -> list[Path]:
     if given.is_dir():
-        found = sorted(file for file in given.rglob("*") if file.suffix.lower() in _PICTURES)
+        found = sorted(f for f in given.rglob("*") if f.suffix.lower().lstrip(".") in PICTURES)
         if not found:
-            raise DataError(f"{given} holds no picture; expected {', '.join(sorted(_PICTURES))}")
+            raise DataError(f"{given} holds no picture; expected {', '.join(sorted(PICTURES))}")
         return found
     if not given.exists():
         raise DataError(f"there is no file {given}; expected a picture or a folder of pictures")
@@ -107,11 +123,14 @@ def find_rate(
     Raises:
         TLKerasError: Anything a user can mend.
     """
+    check_options(job)
+    samples = load_samples(job.data, task=job.task)
+    start_tensorflow()
+    model = build(job, samples)
+    data = checked_data(job, progress, samples)
     from tl_keras.evaluation.plots import plot_rates
     from tl_keras.training.lr_finder import lr_find
 
-    data = checked_data(job, progress)
-    model = build(job, data.splits.train)
     found = lr_find(
         model, data.splits, train, steps=steps, seed=job.seed, progress=progress
     )

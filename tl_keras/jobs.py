@@ -5,131 +5,40 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
+import os
 import platform
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tl_keras
 from tl_keras.closing import close_run
-from tl_keras.data import splits as splitting
-from tl_keras.data.check import BadPicture, CheckReport, check_pictures, fingerprint
-from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
-from tl_keras.data.splits import Splits, find_shared, leave_out, shared_error
-from tl_keras.errors import RunError, TrainingError
+from tl_keras.data.splits import Splits
+from tl_keras.errors import DataError, PlanError, RunError, StorageError, TrainingError
+from tl_keras.preparing import (
+    Checked,
+    Job,
+    build,
+    check_options,
+    checked_data,
+    plan_for,
+    settled,
+)
+from tl_keras.quiet import start_tensorflow
 from tl_keras.runs import RunDirectory, refuse_existing
+from tl_keras.training.cache import full_disk_is_named
 
 if TYPE_CHECKING:
     import keras
 
-    from tl_keras.training.plans import Plan
-
-__all__ = ["Checked", "Job", "build", "checked_data", "resume", "train"]
+__all__ = ["Job", "resume", "train"]
 
 Progress = Callable[[str, int, int], None]
 _VERSIONS = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "onnxruntime")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to train, on what, and how.
-
-    Attributes:
-        data: A folder, a CSV file or a built-in name.
-        base: A base's name or a `.keras` file.
-        size: Side in pixels, None for the base's own.
-        weights: "default", "imagenet", "none" or a file.
-        pooling: See `tl_keras.models.heads.Head`.
-        dense: Units of dense layers before the output.
-        dropout: Rate of dropout in the head.
-        plan: A plan's name.
-        settings: Fields of `Plan` to set, such as batch_size, augment, views.
-        epochs: Epochs of each stage in order; empty keeps the plan's.
-        rate: Factor on every stage's rate, above 0.
-        task: "classes", "tags" or "values".
-        val: Share carved for validation where the data has none.
-        test: Share carved for the test where the data has none.
-        seed: Decides splits, initial weights, orders and views.
-        precision: See `tl_keras.training.fit.FitOptions`.
-        devices: GPUs to train on.
-        skip_bad: Go on without pictures that cannot be used.
-        save_every: Least seconds between snapshots within a stage.
-    """
-
-    data: str
-    base: str = "mobilenet_v2"
-    size: int | None = None
-    weights: str = "default"
-    pooling: str = "avg"
-    dense: tuple[int, ...] = ()
-    dropout: float = 0.0
-    plan: str = "lp-ft"
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    epochs: tuple[int, ...] = ()
-    rate: float = 1.0
-    task: str = "classes"
-    val: float = 0.2
-    test: float = 0.0
-    seed: int = 0
-    precision: str = "auto"
-    devices: int = 1
-    skip_bad: bool = False
-    save_every: float = 5.0
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Data that can be trained on.
-
-    Attributes:
-        splits: The samples.
-        fingerprint: SHA-256 of their keys, labels and pixels.
-        left_out: What was left out, each with a path and a reason.
-    """
-
-    splits: Splits
-    fingerprint: str
-    left_out: list[dict[str, str]]
-
-
-def checked_data(job: Job, progress: Progress) -> Checked:
-    """Load the samples, look at every picture, split.
-
-    Raises:
-        DataError: Pictures cannot be used, or the same one is in two splits or classes, and
-            `skip_bad` is not set.
-    """
-    samples = load_samples(job.data, task=job.task)
-    report = check_pictures(samples, progress=lambda d, n: progress("check of pictures", d, n))
-    samples, digests, left_out = _without_bad(samples, report, job.skip_bad)
-    words = splitting.assign(samples, job.val, job.test, job.seed, digests)
-    shared = find_shared(samples, digests, words)
-    if shared and not job.skip_bad:
-        raise shared_error(shared)
-    dropped = set(leave_out(samples, digests, words)) if shared else set()
-    left_out += [{"path": samples.keys[i], "reason": "shared"} for i in sorted(dropped)]
-    keep = [i for i in range(len(samples)) if i not in dropped]
-    kept = dataclasses.replace(samples.take(keep), splits=tuple(words[i] for i in keep))
-    mark = fingerprint(kept, [digests[i] for i in keep])
-    return Checked(splitting.split(kept, job.val, job.test, job.seed), mark, left_out)
-
-
-def _without_bad(
-    samples: Samples, report: CheckReport, skip: bool
-) -> tuple[Samples, list[str], list[dict[str, str]]]:
-    if not report.bad:
-        return samples, list(report.digests), []
-    if not skip:
-        raise report.error()
-    good = report.good
-    return samples.take(good), [report.digests[i] for i in good], _listed(report.bad)
-
-
-def _listed(bad: Sequence[BadPicture]) -> list[dict[str, str]]:
-    return [{"path": picture.path, "reason": picture.reason} for picture in bad]
 
 
 def train(
@@ -137,102 +46,127 @@ def train(
 ) -> RunDirectory:
     """Run a job into a new directory.
 
+    Args:
+        job: What to do.
+        out: The directory to make; it must not exist, or be empty.
+        progress: Called with a task's name, what is done and of how much.
+        command: What the user wrote, for the record.
+
     Raises:
         TLKerasError: Anything a user can mend; a run that had begun stays and can be resumed.
     """
+    check_options(job)
     refuse_existing(Path(out))
-    plan = _plan(job)
-    data = checked_data(job, progress)
-    # Built before the directory is made: a name that is wrong should leave nothing behind.
-    model = build(job, data.splits.train)
+    job = settled(job)
+    # Before the directory is made: what is refused should leave nothing behind.
+    model, data = _prepared(job, progress)
     run = RunDirectory.create(out, _first_record(job, data, model, command))
+    return _begin(run, job, model, data, progress)
+
+
+def _prepared(job: Job, progress: Progress) -> tuple[keras.Model, Checked]:
+    samples = load_samples(job.data, task=job.task)
+    start_tensorflow()
+    _check_devices(job.devices)
+    # The model first: it takes seconds, a look at every picture can take minutes.
+    model = build(job, samples)
+    plan_for(job, model)
+    return model, checked_data(job, progress, samples)
+
+
+def _check_devices(wanted: int) -> None:
+    import tensorflow as tf
+
+    if wanted == 1:
+        return
+    gpus = tf.config.list_logical_devices("GPU")
+    found = len(gpus or tf.config.list_logical_devices("CPU"))
+    if found < wanted:
+        kind = f"{found} GPUs" if gpus else "no GPU"
+        raise PlanError(f"{wanted} devices asked for, {kind} found; use --devices {found or 1}")
+
+
+def _begin(
+    run: RunDirectory, job: Job, model: keras.Model, data: Checked, progress: Progress
+) -> RunDirectory:
     run.write_split(data.splits)
     run.write_labels(data.splits.train.class_names)
     _save_model(model, run.state / "initial.keras")
-    return _go_on(run, job, model, data.splits, plan, progress)
+    run.update(state="incomplete")
+    return _go_on(run, job, model, data.splits, progress)
 
 
-def resume(path: str | Path, *, progress: Progress = lambda *_: None) -> RunDirectory:
+def resume(
+    path: str | Path, *, data: str | None = None, progress: Progress = lambda *_: None
+) -> RunDirectory:
     """Go on with a run that was interrupted, from its last snapshot.
+
+    Args:
+        path: The run's directory.
+        data: Where the pictures are now, when they moved.
+        progress: Called with a task's name, what is done and of how much.
 
     Raises:
         RunError: It is complete already, or what resuming needs is gone.
+        DataError: The pictures are not where they were.
     """
-    import keras
-
     run = RunDirectory(path)
+    job = _job_of(run, data)
+    if run.record["state"] == "beginning":
+        model, checked = _prepared(job, progress)
+        run.update(**_first_record(job, checked, model, run.record.get("command", "")))
+        return _begin(run, job, model, checked, progress)
+    samples = run.splits(data)
+    if data:
+        run.update(data={**run.fact("data"), "root": samples.train.root})
+    start_tensorflow()
+    model = run.model(run.state / "initial.keras")
+    return _go_on(run, job, model, samples, progress)
+
+
+def _job_of(run: RunDirectory, data: str | None) -> Job:
     if run.complete:
-        raise RunError(f"{path} is complete; there is nothing to resume")
-    values = dict(run.record["job"])
-    job = Job(**{**values, "dense": tuple(values["dense"]), "epochs": tuple(values["epochs"])})
-    initial = run.state / "initial.keras"
-    if not initial.exists():
-        raise RunError(f"{path} ended before training began; remove it and start anew")
-    model = keras.saving.load_model(initial, compile=False, safe_mode=True)
-    return _go_on(run, job, model, run.splits(), _plan(job), progress)
-
-
-def _plan(job: Job) -> Callable[[keras.Model], Plan]:
-    from tl_keras.errors import PlanError
-    from tl_keras.models import graph
-    from tl_keras.training.plans import named_plan
-
-    named_plan(job.plan, **job.settings)
-    if job.rate <= 0:
-        raise PlanError(f"the factor on the rate is {job.rate}, expected a number above 0")
-
-    def of(model: keras.Model) -> Plan:
-        plan = named_plan(job.plan, blocks=len(graph.blocks(model)), **job.settings)
-        epochs = dict(zip(plan.stages, job.epochs, strict=False))
-        stages = tuple(
-            dataclasses.replace(
-                stage, rate=stage.rate * job.rate, epochs=epochs.get(stage, stage.epochs)
-            )
-            for stage in plan.stages
-        )
-        return dataclasses.replace(plan, stages=stages)
-
-    return of
-
-
-def build(job: Job, samples: Samples) -> keras.Model:
-    """Build a job's model for its data; the same seed gives the same weights."""
-    import keras
-
-    from tl_keras.models.builders import build_model
-    from tl_keras.models.heads import Head
-
-    activation = {"classes": "softmax", "tags": "sigmoid", "values": "linear"}[job.task]
-    head = Head(job.pooling, job.dense, job.dropout, activation)
-    weights = None if job.weights == "none" else job.weights
-    keras.utils.set_random_seed(job.seed)
-    outputs = len(samples.class_names)
-    return build_model(job.base, outputs, head=head, size=job.size, weights=weights)
+        raise RunError(f"{run.path} is complete; there is nothing to resume")
+    if why := run.record.get("stopped"):
+        raise RunError(f"{run.path} cannot go on, it would stop again: {why}")
+    values = dict(run.fact("job"))
+    try:
+        job = Job(**{**values, "dense": tuple(values["dense"]), "epochs": tuple(values["epochs"])})
+    except (TypeError, KeyError) as error:
+        raise RunError(f"the job in {run.path}/run.json does not read: {error}") from error
+    return dataclasses.replace(job, data=data or job.data)
 
 
 def _first_record(job: Job, data: Checked, model: keras.Model, command: str) -> dict[str, Any]:
-    parts = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
     return {
-        "state": "incomplete",
+        "state": "beginning",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "tl_keras": tl_keras.__version__,
         "versions": {**_versions(), "python": platform.python_version()},
         "command": command,
         "job": dataclasses.asdict(job),
         "seed": job.seed,
-        "data": {
-            "root": data.splits.train.root,
-            "task": job.task,
-            "fingerprint": data.fingerprint,
-            "counts": {name: part.counts() for name, part in parts.items() if part},
-            "left_out": data.left_out,
-        },
+        "data": _data_facts(job, data),
         "classes": list(data.splits.train.class_names),
         "base": job.base,
         "weights": job.weights,
         "size": int(model.input_shape[1]),
         "head": {"pooling": job.pooling, "dense": list(job.dense), "dropout": job.dropout},
-        "timings": {},
+        "timings": {"check": round(data.seconds, 2)},
+    }
+
+
+def _data_facts(job: Job, data: Checked) -> dict[str, Any]:
+    named = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
+    parts = {name: part for name, part in named.items() if part is not None}
+    return {
+        "root": data.splits.train.root,
+        "task": job.task,
+        "fingerprint": data.fingerprint,
+        "pictures": {name: len(part) for name, part in parts.items()},
+        "counts": {name: part.counts() for name, part in parts.items()},
+        "left_out": data.left_out,
+        "duplicates": data.duplicates,
     }
 
 
@@ -243,23 +177,23 @@ def _versions() -> dict[str, str]:
 def _save_model(model: keras.Model, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name("writing.keras")
-    model.save(temporary, include_optimizer=False)
-    temporary.replace(path)
+    try:
+        with full_disk_is_named(path.parent):
+            model.save(temporary, include_optimizer=False)
+            os.replace(temporary, path)
+    except (OSError, StorageError):
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _go_on(
-    run: RunDirectory,
-    job: Job,
-    model: keras.Model,
-    data: Splits,
-    plan: Callable[[keras.Model], Plan],
-    progress: Progress,
+    run: RunDirectory, job: Job, model: keras.Model, data: Splits, progress: Progress
 ) -> RunDirectory:
     from tl_keras.training.fit import fit_with
     from tl_keras.training.options import FitOptions
 
-    chosen, began = plan(model), time.perf_counter()
-    run.update(plan=chosen.to_dict())
+    plan, began = plan_for(job, model), time.perf_counter()
+    run.update(plan=plan.to_dict())
     options = FitOptions(
         seed=job.seed,
         state_dir=run.state,
@@ -267,17 +201,49 @@ def _go_on(
         devices=job.devices,
         save_every=job.save_every,
         progress=progress,
-        fingerprint=run.record["data"]["fingerprint"],
+        fingerprint=run.fact("data", "fingerprint"),
     )
-    try:
-        result = fit_with(model, data, chosen, options)
-    except TrainingError as error:
-        _save_model(model, run.path / "last_good.keras")
-        raise TrainingError(f"{error}; the last good weights are in {run.path}") from error
+    with _failures_told(run, job, model):
+        result = fit_with(model, data, plan, options)
     _record_fit(run, result, time.perf_counter() - began)
     _save_model(model, run.path / "model.keras")
     close_run(run, model, data, result.history, progress)
     return run
+
+
+@contextmanager
+def _failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[None]:
+    import tensorflow as tf
+
+    try:
+        yield
+    except TrainingError as error:
+        _save_model(model, run.path / "last_good.keras")
+        why = f"{str(error).split(' Try a rate')[0]} {_gentler(job.rate)}"
+        run.update(stopped=why)
+        shutil.rmtree(run.state, ignore_errors=True)
+        kept = run.path / "last_good.keras"
+        raise TrainingError(f"{why}. The last good weights are in {kept}") from error
+    except tf.errors.ResourceExhaustedError as error:
+        raise RunError(
+            f"the memory does not hold a step of {job.settings.get('batch_size', 32)} pictures; "
+            "start a new run with a smaller --batch-size or --size"
+        ) from error
+    except tf.errors.OpError as error:
+        # What a reader of pictures raises within TensorFlow comes out as its text.
+        found = [line for line in str(error).splitlines() if "PictureError: " in line]
+        if not found:
+            raise
+        reason = found[-1].partition("PictureError: ")[2]
+        raise DataError(f"{reason}; put the picture back and resume the run") from error
+
+
+def _gentler(rate: float) -> str:
+    lower = 1.0 if rate > 1 else rate / 10
+    return (
+        f"Start a new run with --rate {lower:g}, which is a factor on the plan's rates, or find "
+        "one with tl-keras lr-find"
+    )
 
 
 def _record_fit(run: RunDirectory, result: Any, seconds: float) -> None:

@@ -8,6 +8,7 @@ are turned away for the moment.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -95,3 +96,6 @@ def start_tensorflow() -> None:
     with hushed():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
+    # Advice on retracing and the like, which a user of a command can do nothing with.
+    for name in ("tensorflow", "absl", "tf2onnx"):
+        logging.getLogger(name).setLevel(logging.ERROR)

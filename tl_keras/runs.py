@@ -15,7 +15,10 @@ import csv
 import io
 import json
 import os
+import shlex
 import shutil
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +73,9 @@ class RunDirectory:
         except (ValueError, OSError) as error:
             raise RunError(f"{file} does not read ({error}); the run cannot be used") from error
         schema = record.get("schema") if isinstance(record, dict) else None
-        if not isinstance(schema, int) or schema > SCHEMA:
+        if not isinstance(schema, int) or "state" not in record and schema <= SCHEMA:
+            raise RunError(f"{file} is no record of a run; expected what 'tl-keras fit' wrote")
+        if schema > SCHEMA:
             raise RunError(
                 f"{file} has schema {schema}, this version reads up to {SCHEMA}; "
                 "update tl_keras"
@@ -87,16 +92,32 @@ class RunDirectory:
         """Where what resuming needs is kept."""
         return self.path / "state"
 
+    def fact(self, *keys: str) -> Any:
+        """Return a fact of the record, by the way down to it.
+
+        Raises:
+            RunError: The record lacks it.
+        """
+        value: Any = self.record
+        for key in keys:
+            if not isinstance(value, dict) or key not in value:
+                raise RunError(
+                    f"{self.path / 'run.json'} lacks {'.'.join(keys)}; the run cannot be used"
+                )
+            value = value[key]
+        return value
+
     def require_complete(self) -> None:
         """Check that the run can be used.
 
         Raises:
             RunError: It is not complete.
         """
-        if not self.complete:
-            raise RunError(
-                f"{self.path} is not complete; finish it with: tl-keras resume {self.path}"
-            )
+        if self.complete:
+            return
+        why = self.record.get("stopped")
+        way = why or f"finish it with: tl-keras resume {shlex.quote(str(self.path))}"
+        raise RunError(f"{self.path} is not complete; {way}")
 
     def update(self, **facts: Any) -> None:
         """Set facts in the record and write it."""
@@ -111,7 +132,7 @@ class RunDirectory:
     def write_labels(self, names: tuple[str, ...]) -> None:
         """Write labels.txt, one class a line; a line break in a name becomes a space."""
         lines = "".join(" ".join(name.splitlines()) + "\n" for name in names)
-        write_atomically(self.path / "labels.txt", lines.encode("utf-8"))
+        write_atomically(self.path / "labels.txt", lines.encode("utf-8", "surrogateescape"))
 
     def write_split(self, data: Splits) -> None:
         """Write which sample is in which split."""
@@ -134,20 +155,28 @@ class RunDirectory:
         """Return history.csv's rows."""
         return _read_csv(self.path / "history.csv")
 
-    def model(self) -> keras.Model:
+    def model(self, path: Path | None = None) -> keras.Model:
         """Return the trained model.
+
+        Args:
+            path: Another model of the run, which need not be complete then.
 
         Raises:
             RunError: The run is not complete, or the file does not load.
         """
         import keras
 
-        self.require_complete()
-        path = self.path / "model.keras"
+        if path is None:
+            self.require_complete()
+            path = self.path / "model.keras"
+        # Keras calls a file that is cut short "not found".
+        if not zipfile.is_zipfile(path):
+            what = "is damaged or cut short" if path.exists() else "is missing"
+            raise RunError(f"{path} {what}; the run does not load, put the file back or fit anew")
         try:
             return keras.saving.load_model(path, compile=False, safe_mode=True)
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} does not load: {error}") from error
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path} does not load ({error}); the run cannot be used") from error
 
     def splits(self, root: str | os.PathLike[str] | None = None) -> Splits:
         """Return the samples of the run as they were split.
@@ -158,14 +187,13 @@ class RunDirectory:
         Raises:
             DataError: The data, or some pictures of it, are not where they were.
         """
-        facts = self.record["data"]
-        where = str(root or facts["root"]).removeprefix("builtin:")
-        samples = load_samples(where, task=facts["task"])
+        where = str(root or self.fact("data", "root")).removeprefix("builtin:")
+        samples = load_samples(where, task=self.fact("data", "task"))
         places = {key: index for index, key in enumerate(samples.keys)}
         chosen: dict[str, list[int]] = {"train": [], "val": [], "test": []}
         missing = []
-        for row in _read_csv(self.path / "split.csv"):
-            if row["key"] in places:
+        for row in _read_csv(self.path / "split.csv", "key", "split"):
+            if row["key"] in places and row["split"] in chosen:
                 chosen[row["split"]].append(places[row["key"]])
             else:
                 missing.append(row["key"])
@@ -193,16 +221,32 @@ def refuse_existing(folder: Path) -> None:
     """Check that a new run may be written here.
 
     Raises:
-        RunError: The folder exists and is not empty.
+        RunError: The folder exists and is not empty, or cannot be made.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out")
+    if folder.exists() and any(folder.iterdir()):
+        way = f"finish it with: tl-keras resume {shlex.quote(str(folder))}"
         unfinished = (folder / "state").exists()
-        way = f"finish it with: tl-keras resume {folder}" if unfinished else "nothing was changed"
-        raise RunError(f"{folder} exists already; choose another --out, or {way}")
+        raise RunError(
+            f"{folder} exists already and was not changed; choose another --out"
+            + (f", or {way}" if unfinished else "")
+        )
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        # Permissions do not tell of read-only disks: only a try does.
+        with tempfile.TemporaryDirectory(prefix=".tl_keras-", dir=place):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written ({place}: {error.strerror}); choose another --out"
+        ) from error
 
 
 def _json(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8")
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    # A file's name that is no UTF-8 comes back from these escapes as it was.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _csv(rows: list[dict[str, Any]], fields: list[str]) -> bytes:
@@ -213,9 +257,12 @@ def _csv(rows: list[dict[str, Any]], fields: list[str]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def _read_csv(path: Path, *fields: str) -> list[dict[str, str]]:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as handle:
-            return list(csv.DictReader(handle))
-    except OSError as error:
+            rows = list(csv.DictReader(handle))
+    except (OSError, csv.Error) as error:
         raise RunError(f"{path} does not read ({error}); the run cannot be used") from error
+    if any(row.get(field) is None for row in rows for field in fields):
+        raise RunError(f"{path} lacks {' or '.join(fields)} on a line; the run cannot be used")
+    return rows

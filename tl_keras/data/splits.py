@@ -21,7 +21,10 @@ import numpy as np
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
 
-__all__ = ["Shared", "Splits", "assign", "find_shared", "leave_out", "shared_error", "split"]
+__all__ = [
+    "Shared", "Splits", "assign", "check_shares", "find_shared", "leave_out", "shared_error",
+    "split",
+]  # fmt: skip
 
 _SHOWN = 20
 
@@ -88,6 +91,19 @@ def split(
     return Splits(parts["train"], parts["val"], parts["test"] if len(parts["test"]) else None)
 
 
+def check_shares(val: float, test: float) -> None:
+    """Check shares of validation and test.
+
+    Raises:
+        DataError: if one makes no sense, or nothing would be left to train on.
+    """
+    if not 0 < val < 1 or not 0 <= test < 1 or val + test >= 1:
+        raise DataError(
+            f"Shares val={val}, test={test}: expected 0 < val < 1, 0 <= test < 1, "
+            "and something left to train on."
+        )
+
+
 def assign(
     samples: Samples,
     val: float = 0.2,
@@ -96,11 +112,7 @@ def assign(
     groups: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
     """Say "train", "val" or "test" for each sample; arguments as for `split`."""
-    if not 0 < val < 1 or not 0 <= test < 1 or val + test >= 1:
-        raise DataError(
-            f"Shares val={val}, test={test}: expected 0 < val < 1, 0 <= test < 1, "
-            "and something left to train on."
-        )
+    check_shares(val, test)
     words = np.array(samples.splits or ("",) * len(samples), dtype="U5")
     said = set(words)
     shares = (0.0 if "test" in said else test, 0.0 if "val" in said else val)

@@ -20,7 +20,8 @@ from tl_keras.models.registry import BASES, BaseInfo
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["BASES", "BaseInfo", "base_names", "build_base", "describe"]
+__all__ = ["BASES", "BaseInfo", "base_names", "build_base", "check_size", "describe"]
+
 
 def base_names() -> list[str]:
     """Names of all bases, in the order of the registry."""
@@ -67,7 +68,12 @@ def _with_alpha(info: BaseInfo, text: str) -> BaseInfo:
     return info if alpha == 1.0 else replace(info, name=f"{info.name}@{alpha:g}", alpha=alpha)
 
 
-def _check_size(info: BaseInfo, size: int | None) -> int:
+def check_size(info: BaseInfo, size: int | None) -> int:
+    """The side of the input in pixels; None gives the base's own.
+
+    Raises:
+        ModelError: When the base refuses it.
+    """
     size = info.default_size if size is None else size
     if isinstance(size, bool) or not isinstance(size, int) or size < info.minimum_size:
         raise ModelError(
@@ -98,6 +104,6 @@ def build_base(
         DownloadError: When the weights must be downloaded and cannot be.
     """
     info = describe(name)
-    side = _check_size(info, size)
+    side = check_size(info, size)
     chosen = info.default_weights if weights == "default" else weights
     return load_weights(info, side, chosen)

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -211,6 +212,8 @@ def load_user_model(path: Path) -> keras.Model:
 
     if not path.is_file():
         raise ModelError(f"got {str(path)!r}: no such file; expected a saved model (.keras)")
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ModelError(f"{path} is no saved model, or damaged or cut short; save it again")
     try:
         return keras.saving.load_model(str(path), compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
