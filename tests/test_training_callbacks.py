@@ -33,7 +33,8 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self.epochs.append(weights_of(self.model))
         optimizer = self.model.optimizer
-        self.moments.append({v.path: np.array(keras.ops.convert_to_numpy(v)) for v in optimizer.variables})
+        read = keras.ops.convert_to_numpy
+        self.moments.append({v.path: np.array(read(v)) for v in optimizer.variables})
 
     def moved(self, epoch: int) -> set[str]:
         before, after = self.epochs[epoch], self.epochs[epoch + 1]

@@ -44,7 +44,7 @@ class Mistake:
 
 
 def collect_mistakes(
-    items: Sequence[Any],
+    items: Sequence[Any] | np.ndarray,
     open_item: Callable[[Any], Image],
     probabilities: np.ndarray,
     labels: np.ndarray,

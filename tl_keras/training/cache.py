@@ -60,7 +60,7 @@ class FeatureFile:
 
     def open(self) -> Any:
         """Return the rows as an array (rows, *shape): in memory when small, else mapped."""
-        kept = np.memmap(
+        kept: np.ndarray = np.memmap(
             self.path, dtype=_numpy_dtype(self.dtype), mode="r", shape=(self.rows, *self.shape)
         )
         return np.array(kept) if kept.nbytes <= IN_MEMORY_BYTES else kept

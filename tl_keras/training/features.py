@@ -59,7 +59,7 @@ def plan_cuts(model: keras.Model, layers: list[str | None]) -> list[Cut]:
     cuts = []
     for stage, layer in enumerate(layers):
         earlier = [s for s in range(stage) if positions[s] < positions[stage]]
-        shape = tuple(known[layer].shape[1:]) if layer else ()
+        shape = tuple(int(side or 0) for side in known[layer].shape[1:]) if layer else ()
         cuts.append(Cut(layer, positions[stage], max(earlier, default=-1), shape))
     return cuts
 
@@ -144,7 +144,8 @@ class FeatureStore:
             )
 
     def _later_taps(self, stage: int) -> list[Cut]:
-        budget, taps = (self._free() - self._missing(self.cuts[stage])) // 2, []
+        budget = (self._free() - self._missing(self.cuts[stage])) // 2
+        taps: list[Cut] = []
         for later in self.cuts[stage + 1 :]:
             inside = 0 <= later.position < self.cuts[stage].position
             new = later.folder not in {tap.folder for tap in taps}
@@ -173,7 +174,7 @@ class FeatureStore:
         key = tuple(cut.folder for cut in taps)
         if getattr(self, "_kept", (None, None))[0] != key:
             known = {cut.layer: cut.tensor for cut in graph.cut_points(self.model)}
-            outputs = [known[cut.layer] for cut in taps]
+            outputs = [known[str(cut.layer)] for cut in taps]
             self._kept = (key, self._compiled(keras.Model(self.model.inputs, outputs)))
         return self._kept[1]
 
@@ -216,7 +217,7 @@ class _ReadAhead:
         ahead = self.next
         first = int(indices[0])
         pictures = ahead[1].result() if ahead and ahead[0] == first else self._read(indices)
-        following = indices + len(indices)
+        following: np.ndarray = indices + len(indices)
         following = following[following < len(self.reader)]
         if len(following):
             self.next = int(following[0]), self.pool.submit(self._read, following)

@@ -87,8 +87,8 @@ def cached_data(
     labels, weights, val_labels = targets(data.train), _weights(data, plan), targets(data.val)
 
     def fetch(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows = np.empty((len(indices), *shape), np.float32)
-        views = (int(epoch) + indices) % len(train)
+        rows: np.ndarray = np.empty((len(indices), *shape), np.float32)
+        views: np.ndarray = (int(epoch) + indices) % len(train)
         for view in np.unique(views):
             chosen = views == view
             rows[chosen] = train[view][indices[chosen]]

@@ -86,7 +86,8 @@ def lr_find(
 
 def _climb(trainer: Any, rates: np.ndarray, folder: Path) -> list[float]:
     trainer.compile()
-    data, smoothed, average = trainer.data, [], 0.0
+    data, average = trainer.data, 0.0
+    smoothed: list[float] = []
     epochs = Epochs(data.rows, trainer.plan.batch_size, trainer.seed, 0, len(rates))
     for step, batch in enumerate(batches(data.train, data.spec, epochs)):
         if step == len(rates):

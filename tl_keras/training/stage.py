@@ -96,8 +96,9 @@ class StageTrainer:
                 self._fit(first)
         except tf.errors.OpError:
             for fetch in (self.data.train, self.data.val):
-                if getattr(fetch, "error", None):
-                    raise fetch.error from None
+                cause = getattr(fetch, "error", None)
+                if cause is not None:
+                    raise cause from None
             raise
         finally:
             assign(self._kept(), self.best if self.best is not None else start)

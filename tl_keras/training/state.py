@@ -68,7 +68,7 @@ def write_snapshot(path: Path, meta: dict[str, Any], **groups: Sequence[np.ndarr
     temporary = path.with_suffix(".tmp")
     with full_disk_is_named(path.parent):
         with open(temporary, "wb") as handle:
-            np.savez(handle, **arrays)
+            np.savez(handle, **arrays)  # type: ignore[arg-type]
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
