@@ -137,7 +137,6 @@ def load_elsewhere(folder: Path, names: tuple[str, ...], head=None) -> str:
     for name in names:
         size = max(48, bases.describe(name).minimum_size)
         model = build_model(name, 3, size=size, weights=None, head=head)
-        parity().randomize(model)
         path = folder / name
         model.save(f"{path}.keras")
         np.save(f"{path}.x.npy", pictures(size))
@@ -153,8 +152,9 @@ def test_a_saved_model_loads_with_keras_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_saved_model_of_each_family_loads_with_keras_alone(tmp_path):
-    assert load_elsewhere(tmp_path, SMALLEST).count("equal") == len(SMALLEST)
+@pytest.mark.parametrize("name", SMALLEST[1:])
+def test_a_saved_model_of_each_family_loads_with_keras_alone(tmp_path, name):
+    assert load_elsewhere(tmp_path, (name,)).count("equal") == 1
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
@@ -219,6 +219,13 @@ def test_a_file_that_is_none_is_refused(tmp_path, name):
         small(weights=tmp_path / name)
     with pytest.raises(ModelError, match="no such file"):
         small(weights=tmp_path / "absent.h5")
+
+
+def test_the_small_base_comes_with_its_weights():
+    random, shipped = (small("small_resnet", weights=w) for w in (None, "default"))
+    assert not np.allclose(run(random, pictures()), run(shipped, pictures()))
+    np.testing.assert_array_equal(
+        run(shipped, pictures()), run(small("small_resnet", weights="glyphs"), pictures()))
 
 
 def test_published_names_are_kept_apart():

@@ -122,3 +122,20 @@ def test_a_head_that_does_not_fit_is_refused(outputs, head, said):
 def test_one_number_is_one_dense_layer():
     assert Head(dense=256).dense == (256,)
     assert Head(dense=[3, 2]).dense == (3, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooling", POOLED)
+def test_every_pooling_converts_to_tflite(pooling):
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = build_model(base(), 3, head=Head(pooling=pooling, dense=(4,), dropout=0.2))
+    converted = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    interpreter = Interpreter(model_content=converted)
+    interpreter.allocate_tensors()
+    x = np.random.default_rng(5).normal(size=(1, 6, 6, 3)).astype("float32")
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, run(model, x), atol=1e-5)
