@@ -1,7 +1,7 @@
 # `make demo` and `make test` set up what they need by themselves, in .venv.
 PYTHON ?= python3
 VENV   ?= .venv
-DEMO   ?= benchmarks/demo.py
+DEMO   ?= scripts/demo.py
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed

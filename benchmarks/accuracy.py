@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--weights", default="imagenet")
     parser.add_argument("--plan", default="lp-ft")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--augment", default=None)
+    parser.add_argument("--augment", default="flip+crop")
     parser.add_argument("--epochs", default="")
     args = parser.parse_args()
     start_tensorflow()
@@ -66,7 +66,7 @@ def _row(args: argparse.Namespace, data: str) -> str:
 def _train(args: argparse.Namespace, data: str, seed: int, folder: Path):
     from tl_keras.jobs import Job, train
 
-    settings = {"augment": args.augment} if args.augment else {}
+    settings = {"augment": args.augment, "views": 4}
     source, share = _with_test(data, folder)
     job = Job(
         source, args.base, weights=args.weights, plan=args.plan, seed=seed, test=share,

@@ -198,3 +198,19 @@ def test_a_picture_that_vanishes_while_training_is_named(tmp_path) -> None:
     (tmp_path / "7.png").unlink()
     with pytest.raises(DataError, match=r"7\.png"):
         fit(small_model(), Splits(train, data.val, None), _plan(ALL))
+
+
+def test_the_model_is_left_uncompiled_so_that_it_loads_without_this_package(tmp_path) -> None:
+    import subprocess
+    import sys
+
+    model = small_model()
+    fit(model, splits(), _plan(ALL))
+    assert not model.compiled
+    model.save(tmp_path / "model.keras")
+    code = (
+        "import sys; sys.modules['tl_keras'] = None; import keras; "
+        f"print(keras.saving.load_model({str(tmp_path / 'model.keras')!r}).count_params())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split()[-1:] == [str(model.count_params())], done.stderr[-2000:]

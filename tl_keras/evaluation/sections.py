@@ -152,16 +152,21 @@ def _stage(stage: Mapping[str, Any]) -> list[str]:
     rate, cut = number(planned.get("rate")), stage.get("cut")
     return [
         page.name(stage.get("name", "")),
-        page.escape(planned.get("train") or ""),
+        page.escape(_words(planned.get("train"))),
         thousands(stage.get("trainable_parameters")),
         page.escape(count or (epochs if epochs is not None else "")),
-        page.escape("" if stage.get("best_epoch") is None else stage["best_epoch"]),
+        # Counted from 0 in the record, from 1 in the plots beside it.
+        page.escape("" if stage.get("best_epoch") is None else stage["best_epoch"] + 1),
         page.share(best) if best == best else "",
         f"{rate:.1e}" if rate == rate else "",
         duration(stage.get("seconds")),
         f"<code>{page.escape(cut)}</code>" if cut else "",
         page.escape(stage.get("views") or ""),
     ]
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
 
 
 def _curves(history: Sequence[dict[str, Any]], plots: Mapping[str, Path]) -> str:

@@ -207,7 +207,9 @@ class StageRunner:
         """Return what trains a stage, its features computed."""
         stage, cut = self.plan.stages[index], self.cuts[index]
         freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
-        suffix = graph.split(self.model, cut.layer)[1] if cut.layer else self.model
+        # Never the user's own object: compiled, it would carry our optimizer into what it saves.
+        whole = keras.Model(self.model.inputs, self.model.outputs[0])
+        suffix = graph.split(self.model, cut.layer)[1] if cut.layer else whole
         return StageTrainer(
             suffix,
             stage,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON-able values."""
-        return dataclasses.asdict(self)
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
@@ -141,24 +142,24 @@ def _probe(blocks: int) -> tuple[Stage, ...]:
 
 
 def _lp_ft(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("all", ("all",), epochs=8, rate=1e-4, decay=0.8, patience=4))
+    return (_HEAD, Stage("all", ("all",), epochs=6, rate=3e-4, patience=3))
 
 
 def _top(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("top", ("head", "blocks:2"), epochs=8, rate=1e-4, patience=4))
+    return (_HEAD, Stage("top", ("head", "blocks:2"), epochs=8, rate=3e-4, patience=4))
 
 
 def _gradual(blocks: int) -> tuple[Stage, ...]:
     steps = [
-        Stage(f"blocks-{count}", ("head", f"blocks:{count}"), 3, 1e-4 * 0.7**count, decay=0.7)
+        Stage(f"blocks-{count}", ("head", f"blocks:{count}"), 3, 3e-4 * 0.7**count, decay=0.7)
         for count in range(1, blocks)
     ]
-    last = Stage("all", ("all",), epochs=4, rate=1e-4 * 0.7**blocks, decay=0.7, patience=3)
+    last = Stage("all", ("all",), epochs=4, rate=3e-4 * 0.7**blocks, decay=0.7, patience=3)
     return (_HEAD, *steps, last)
 
 
 def _full(blocks: int) -> tuple[Stage, ...]:
-    return (Stage("all", ("all",), epochs=12, rate=1e-4, patience=5),)
+    return (Stage("all", ("all",), epochs=12, rate=3e-4, patience=5),)
 
 
 def _scratch(blocks: int) -> tuple[Stage, ...]:

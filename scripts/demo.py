@@ -1,0 +1,78 @@
+"""The main job on the digits that come along: transfer, scratch at the same budget, export.
+
+    make demo
+
+Ten pictures a class, both networks the same, with the same pictures, views and epochs; the one
+starts from the base that was pretrained on rendered letters, the other from random weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tl_keras.console import bars, percent, show, table, told
+from tl_keras.jobs import Job, train
+
+# Head, then all; from scratch all epochs train everything. Rates were chosen on validation.
+EPOCHS = (30, 30)
+SETTINGS = {"augment": "affine", "views": 10, "batch_size": 20}
+JOBS = {
+    "from the small base": Job(
+        "digits", base="small_resnet", plan="lp-ft", epochs=EPOCHS, rate=10.0, settings=SETTINGS
+    ),
+    "from scratch": Job(
+        "digits", base="small_resnet", weights="none", plan="scratch", epochs=(sum(EPOCHS),),
+        settings=SETTINGS,
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Train, compare, export, verify."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=None, help="default: runs/demo-<time>")
+    out = parser.parse_args().out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    with told(debug=False, when_stopped=lambda: f"What is done so far is in {out}"):
+        _demo(out)
+
+
+def _demo(out: Path) -> None:
+    began, runs = time.perf_counter(), {}
+    for name, job in JOBS.items():
+        with bars() as progress:
+            runs[name] = train(job, out / name.replace(" ", "-"), progress=progress)
+    result = table("digits, 10 training pictures a class", "", "test accuracy", "seconds")
+    for name, run in runs.items():
+        accuracy, seconds = run.record["metrics"]["test"]["accuracy"], run.record["timings"]
+        result.add_row(name, percent(accuracy), f"{seconds['training']:.0f}")
+    best = runs["from the small base"]
+    made = _export(best.path)
+    values = [run.record["metrics"]["test"]["accuracy"]["value"] for run in runs.values()]
+    show(result, made)
+    show(f"gain by transfer: {100 * (values[0] - values[1]):.1f} points")
+    show(f"report: {best.path / 'report.html'}", f"in all {time.perf_counter() - began:.0f} s")
+    if values[0] <= values[1]:
+        sys.exit("transfer did not help: that is not as it should be")
+
+
+def _export(path: Path):
+    from export.source import from_run
+    from export.stage import export
+
+    with bars() as progress:
+        formats, target = ["tflite", "onnx"], path / "export"
+        files = export(from_run(path), formats, target, force=False, progress=progress)
+    heading = "exported, and compared with Keras"
+    made = table(heading, "file", "size", "largest difference", "labels")
+    for file in files:
+        same = file.comparison
+        cells = (f"{file.bytes / 1e6:.2f} MB", f"{same.max_difference:.1e}")
+        made.add_row(file.file, *cells, f"{same.labels_equal} of {same.pictures} equal")
+    return made
+
+
+if __name__ == "__main__":
+    main()
