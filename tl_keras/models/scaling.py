@@ -79,8 +79,8 @@ def _read(layer: Any) -> Scaling | None:
     if isinstance(layer, keras.layers.Rescaling):
         return _of(layer.scale, layer.offset, layers=(layer,))
     if isinstance(layer, keras.layers.Normalization) and not layer.invert:
-        mean, variance = (np.ravel(keras.ops.convert_to_numpy(value)).astype(np.float64)
-                          for value in (layer.mean, layer.variance))
+        mean: np.ndarray = np.ravel(keras.ops.convert_to_numpy(layer.mean)).astype(float)
+        variance: np.ndarray = np.ravel(keras.ops.convert_to_numpy(layer.variance)).astype(float)
         deviation = np.maximum(np.sqrt(variance), keras.config.epsilon())
         return _of(1 / deviation, -mean / deviation, layers=(layer,))
     return None
