@@ -214,3 +214,15 @@ def test_the_model_is_left_uncompiled_so_that_it_loads_without_this_package(tmp_
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split()[-1:] == [str(model.count_params())], done.stderr[-2000:]
+
+
+def test_what_is_kept_is_the_average_of_the_weights() -> None:
+    stage = Stage("head", ("head",), 1, 0.3, warmup=0.0)
+    averaged, last = small_model(), small_model()
+    fit(averaged, splits(), _plan(stage, ema=True))
+    fit(last, splits(), _plan(stage, ema=False))
+    start, end = weights_of(small_model()), weights_of(last)
+    path = "head_logits/kernel"
+    # An average over the steps lies nearer to the start than the last step does.
+    moved = np.abs(weights_of(averaged)[path] - start[path]).sum()
+    assert 0 < moved < np.abs(end[path] - start[path]).sum()

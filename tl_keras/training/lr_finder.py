@@ -106,6 +106,9 @@ def _climb(trainer: Any, rates: np.ndarray, folder: Path) -> list[float]:
 def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
     """Return the rate at which the loss falls fastest per factor of the rate.
 
+    The first tenth of the steps, where the average is over few batches, and all behind the
+    least loss are not considered.
+
     Raises:
         TrainingError: Fewer than five losses are numbers.
     """
@@ -115,4 +118,6 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> float:
             "labels and the weights right?"
         )
     slopes = np.gradient(np.asarray(losses), np.log(rates))
-    return float(rates[int(np.argmin(slopes))])
+    first = max(1, len(losses) // 10)
+    last = max(first + 1, int(np.argmin(losses)) + 1)
+    return float(rates[first + int(np.argmin(slopes[first:last]))])
