@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import tl_keras
 from tl_keras.closing import close_run
 from tl_keras.data.sources import load_samples
@@ -205,6 +207,8 @@ def _go_on(
     )
     with _failures_told(run, job, model):
         result = fit_with(model, data, plan, options)
+        if not _finite(model):
+            raise TrainingError("the weights are not numbers after training; expected numbers.")
     _record_fit(run, result, time.perf_counter() - began)
     _save_model(model, run.path / "model.keras")
     close_run(run, model, data, result.history, progress)
@@ -218,7 +222,9 @@ def _failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[
     try:
         yield
     except TrainingError as error:
-        _save_model(model, run.path / "last_good.keras")
+        # An epoch whose weights went bad at its end may have been kept as the best so far.
+        good = model if _finite(model) else run.model(run.state / "initial.keras")
+        _save_model(good, run.path / "last_good.keras")
         why = f"{str(error).split(' Try a rate')[0]} {_gentler(job.rate)}"
         run.update(stopped=why)
         shutil.rmtree(run.state, ignore_errors=True)
@@ -236,6 +242,10 @@ def _failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[
             raise
         reason = found[-1].partition("PictureError: ")[2]
         raise DataError(f"{reason}; put the picture back and resume the run") from error
+
+
+def _finite(model: keras.Model) -> bool:
+    return all(bool(np.isfinite(weight).all()) for weight in model.get_weights())
 
 
 def _gentler(rate: float) -> str:

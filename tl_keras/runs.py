@@ -200,7 +200,8 @@ class RunDirectory:
         if missing:
             raise DataError(
                 f"{len(missing)} pictures of the run are no longer under {where}, the first is "
-                f"{missing[0]}; put them back, or name the folder with --data"
+                f"{missing[0]}; put them back, or where the folder moved give --data to resume or "
+                "tl-export"
             )
         parts = {name: samples.take(indices) for name, indices in chosen.items()}
         return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)

@@ -83,7 +83,8 @@ def split_totals(run: Mapping[str, Any]) -> dict[str, int]:
     Returns:
         {split: count}; empty where the record has no counts.
     """
-    counts = pick(run, "data", "counts", default={})
+    # A picture may have several tags, or none: its classes' counts do not add up to pictures.
+    counts = pick(run, "data", "pictures", default=pick(run, "data", "counts", default={}))
     return {
         split: sum(of.values()) if isinstance(of, Mapping) else int(of)
         for split, of in counts.items()

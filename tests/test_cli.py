@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import NAMES, draw_folder
+from typer.testing import CliRunner
+
+from tl_keras.cli import app
+
+COMMANDS = ("fit", "resume", "evaluate", "predict", "bases", "check-data", "lr-find")
+SMALL = ("--base", "small_resnet", "--weights", "none", "--size", 16)
+CALL = [sys.executable, "-c", "from tl_keras.cli import main; main()"]
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def flat(text):
+    return " ".join(text.split())
+
+
+def child(*words, **options):
+    # What silences TensorFlow must come from the command itself.
+    environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [*CALL, *map(str, words)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_shows_an_example_on_a_line_of_its_own(command):
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert any(line.startswith(f"Example:  tl-keras {command} ") for line in lines)
+
+
+def test_help_lists_every_command_in_whole_words():
+    text = invoke("--help").stdout
+    assert all(f"  {command}  " in text for command in COMMANDS)
+    assert "..." not in text.partition("Commands:")[2]
+
+
+def test_help_is_there_at_once():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = child("fit", "--help")
+    assert "--base" in process.communicate()[0]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # The processor's time, not the clock's: that depends on who else is at work.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+WRONG = {
+    "no folder": (("nowhere",), "nowhere does not exist"),
+    "unknown base": (("photos", "--base", "mobilnet_v2"), "nearest are: mobilenet_v2"),
+    "size": (("photos", "--base", "inception_v3", "--size", 64), "75 px or more"),
+    "plan": (("photos", "--plan", "prob"), "did you mean 'probe'"),
+    "augment": (("photos", "--augment", "flipp"), "Did you mean flip?"),
+    "precision": (("photos", "--precision", "half"), "bfloat16"),
+    "epochs": (("photos", "--epochs", "a,b"), "whole numbers"),
+    "share": (("photos", "--val", 2), "0 < val < 1"),
+    "dropout": (("photos", "--dropout", 5), "0 to below 1"),
+    "rate": (("photos", "--rate", 0), "above 0"),
+    "devices": (("photos", "--devices", 64, *SMALL), "--devices"),
+    "batch": (("photos", "--batch-size", 0), "--batch-size"),
+    "no weights": (("photos", *SMALL, "--weights", "no.h5"), "no such file"),
+    "text as weights": (("photos", *SMALL, "--weights", "no_split.csv"), "no HDF5 file"),
+    "text as base": (("photos", "--base", "text.keras"), "no saved model"),
+    "no column": (("no_label.csv",), "missing or repeated: label"),
+    "unknown file": (("no_file.csv",), "line 2: photos/none.png"),
+    "comma": (("comma.csv",), "put the label in quotes"),
+    "one class": (("photos/one",), "expected two or more"),
+    "bad pictures": (("bad", *SMALL), "zero bytes"),
+    "out is a file": (("photos", "--out", "text.keras"), "is a file"),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("cli")
+    draw_folder(place / "photos", count=6)
+    draw_folder(place / "bad", count=6)
+    (place / "bad" / NAMES[0] / "x.png").write_bytes(b"")
+    (place / "text.keras").write_text("text")
+    (place / "no_split.csv").write_text("path,label\n")
+    (place / "no_label.csv").write_text("path,class\nphotos/a.png,a\n")
+    (place / "no_file.csv").write_text("path,label\nphotos/none.png,a\n")
+    (place / "comma.csv").write_text("path,label\nphotos/a.png,a,b\n")
+    draw_folder(place / "photos" / NAMES[0] / "deep", ("one",), count=2)
+    shutil.move(place / "photos" / NAMES[0] / "deep", place / "one")
+    return place
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG.values(), ids=WRONG)
+def test_a_mistake_gives_one_clear_message_and_leaves_nothing(place, monkeypatch, words, message):
+    monkeypatch.chdir(place)
+    before = sorted(place.rglob("*"))
+    words = ("one", *words[1:]) if words[0] == "photos/one" else words
+    out = () if "--out" in words else ("--out", "run")
+    result = invoke("fit", *words, *out)
+    assert result.exit_code == 2, result.output
+    assert message in flat(result.stderr)
+    assert "Traceback" not in result.stderr
+    assert sorted(place.rglob("*")) == before
+
+
+def test_all_bad_pictures_are_listed_at_once(place):
+    (place / "bad" / NAMES[1] / "y.jpg").write_text("text")
+    result = invoke("check-data", place / "bad")
+    assert result.exit_code == 2
+    assert "2 of 20 pictures" in flat(result.stderr)
+    assert {"x.png: zero bytes", "y.jpg: no picture"} <= {
+        text for text in ("x.png: zero bytes", "y.jpg: no picture") if text in result.stderr
+    }
+
+
+def test_sound_data_is_counted_and_copies_are_named(trained):
+    broken = trained.parent / "photos" / NAMES[0] / "broken.jpg"
+    photos = shutil.copytree(trained.parent / "photos", trained.parent / "sound")
+    (photos / broken.relative_to(trained.parent / "photos")).unlink()
+    result = invoke("check-data", photos)
+    assert result.exit_code == 0, result.output
+    assert all(name in result.stdout for name in NAMES)
+    assert f"the same picture: {NAMES[1]}/0.png, {NAMES[1]}/copy.png" in result.stdout
+
+
+def test_evaluation_of_a_run_repeats_the_scores_of_its_record(trained, tmp_path):
+    result = invoke("evaluate", trained, "--split", "val", "--out", tmp_path / "scores.json")
+    assert result.exit_code == 0, result.output
+    recorded = json.loads((trained / "run.json").read_text(encoding="utf-8"))["metrics"]["val"]
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert scores["confusion"] == recorded["confusion"]
+    assert scores["nll"] == pytest.approx(recorded["nll"], rel=1e-4)
+
+
+def test_pictures_of_other_classes_cannot_be_evaluated(trained, tmp_path):
+    other = draw_folder(tmp_path / "other", ("cat", NAMES[0]), count=1)
+    result = invoke("evaluate", trained, "--data", other)
+    assert result.exit_code == 2
+    assert "unknown to the run: cat; missing: " in flat(result.stderr)
+    assert invoke("evaluate", trained, "--split", "tset").exit_code == 2
+
+
+def test_predictions_are_json_with_the_classes_names(trained):
+    picture = trained.parent / "photos" / NAMES[2] / "0.png"
+    result = invoke("predict", trained, picture, "--json", "--top", 2)
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)
+    assert row["path"] == str(picture)
+    values = [output["value"] for output in row["outputs"]]
+    assert len(values) == 2 and values == sorted(values, reverse=True)
+    assert {output["name"] for output in row["outputs"]} <= set(NAMES)
+
+
+def test_predictions_are_shown_with_names_as_they_are(trained):
+    result = invoke("predict", trained, trained.parent / "photos" / NAMES[2], "--top", 3)
+    assert result.exit_code == 0, result.output
+    assert "[b]天空" in result.stdout
+
+
+def test_what_is_no_picture_cannot_be_predicted(trained, tmp_path):
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    for given, message in (("text.jpg", "no picture"), ("empty", "holds no"), ("no", "no file")):
+        result = invoke("predict", trained, tmp_path / given)
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+def test_bases_are_listed_and_a_wrong_word_gets_the_nearest():
+    assert "mobilenet_v2" in invoke("bases", "mobilenet").stdout
+    result = invoke("bases", "mobilnet")
+    assert result.exit_code == 2
+    assert "mobilenet" in result.stderr
+
+
+def test_a_rate_is_found_and_drawn(tmp_path):
+    words = ("lr-find", "digits", *SMALL, "--steps", 12, "--out", tmp_path / "rates.png")
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    assert "suggested peak rate" in result.stdout
+    assert (tmp_path / "rates.png").read_bytes().startswith(b"\x89PNG")
+
+
+CASES = {"tags": ("a|b", "a", "b", ""), "values": ("0.5", "1", "-2", "3e1")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", CASES)
+def test_tags_and_values_go_the_whole_way(folder, tmp_path, task):
+    from export.cli import app as export_app
+
+    pictures = sorted(folder.rglob("*.png"))
+    rows = [f"{path.relative_to(folder)},{CASES[task][i % 4]}" for i, path in enumerate(pictures)]
+    table = folder / "table.csv"
+    table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    run = tmp_path / "run"
+    words = ("fit", table, "--task", task, "--out", run, *SMALL, "--plan", "probe", "--epochs", 1)
+    for result in (
+        invoke(*words, "--test", 0.2),
+        invoke("evaluate", run),
+        invoke("evaluate", run, "--data", table),
+        invoke("predict", run, folder, "--json"),
+        CliRunner().invoke(export_app, [str(run)]),
+    ):
+        assert result.exit_code == 0, result.output
+
+
+@pytest.mark.slow
+def test_a_run_says_nothing_but_its_own_and_goes_on_after_ctrl_c(folder, tmp_path):
+    run = tmp_path / "my run"
+    words = ("fit", folder, "--out", run, *SMALL, "--plan", "lp-ft", "--epochs", "2,30")
+    process = child(*words)
+    while not (run / "state" / "best.npz").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, said = process.communicate()
+    assert (process.returncode, output) == (130, "")
+    assert f"Go on with: tl-keras resume '{run}'" in said
+    process = child("resume", run)
+    output, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "scores" in output
+    strange = [line for line in said.splitlines() if line.strip() and " left " not in line]
+    assert not strange
