@@ -23,10 +23,11 @@ from tl_keras.models import graph
 from tl_keras.training import freezing
 from tl_keras.training.features import Cut, FeatureStore, plan_cuts
 from tl_keras.training.feed import cached_data, picture_data
+from tl_keras.training.judge import clearly_better
 from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.options import FitOptions, FitResult
 from tl_keras.training.plans import Plan, named_plan
-from tl_keras.training.stage import StageData, StageTrainer, score
+from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.state import assign, model_variables, read_snapshot, values, write_snapshot
 
 __all__ = ["StageRunner", "fit", "fit_with"]
@@ -35,8 +36,9 @@ __all__ = ["StageRunner", "fit", "fit_with"]
 def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options: Any) -> FitResult:
     """Train a model through a plan's stages; frozen layers are computed once per view.
 
-    Of all stages the one with the least validation loss keeps its weights. The model is
-    changed in place.
+    Each stage keeps its epoch with the least validation loss. The weights of a later stage are
+    kept where its validation loss is lower by more than chance would explain (see
+    :func:`tl_keras.training.judge.clearly_better`). The model is changed in place.
 
     Args:
         model: A flat functional model that takes RGB 0..255 (batch, size, size, 3), such as
@@ -195,11 +197,10 @@ class StageRunner:
                 "best_epoch": best.get("stage_epoch"),
                 "best_val_loss": best.get("val_loss"),
                 "best_val_accuracy": best.get("val_accuracy"),
-                "score": score(best),
                 "seconds": round(time.perf_counter() - began, 2),
             }
         )
-        self._keep_if_best()
+        self._keep_if_better(trainer)
         self._begin_stage(index + 1)
         self.store.forget(index)
 
@@ -231,11 +232,17 @@ class StageRunner:
             return cached_data(self.data, self.plan, train, val, cut.shape)
         return picture_data(self.data, self.plan, self.store.train, self.store.val, augmented)
 
-    def _keep_if_best(self) -> None:
-        last = self.result.stages[-1]
-        if min(self.result.stages, key=lambda row: row["score"]) is last:
+    def _keep_if_better(self, trainer: StageTrainer) -> None:
+        name, losses = trainer.stage.name, trainer.val_losses()
+        kept = read_snapshot(self.folder / "best.npz")
+        # A run that was killed right here has judged this stage before.
+        if kept is None or (
+            kept[0]["stage"] != name and clearly_better(losses, kept[1]["losses"][0])
+        ):
             weights = values(model_variables(self.model))
-            write_snapshot(self.folder / "best.npz", {"stage": last["name"]}, weights=weights)
+            write_snapshot(
+                self.folder / "best.npz", {"stage": name}, weights=weights, losses=[losses]
+            )
 
     def _restore_best(self) -> None:
         saved = read_snapshot(self.folder / "best.npz")

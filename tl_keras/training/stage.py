@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tl_keras.data.pipeline import Epochs, Fetch, batches
 from tl_keras.training.callbacks import StopOnNaN
+from tl_keras.training.judge import sample_losses
 from tl_keras.training.optimizers import LayerwiseAdamW
 from tl_keras.training.plans import Plan, Stage
 from tl_keras.training.schedules import warmup_cosine
@@ -150,6 +151,17 @@ class StageTrainer:
             verbose=0,
             shuffle=False,
         )
+
+    def val_losses(self) -> np.ndarray:
+        """Return the loss of each validation sample, float64 (n,); of none, n is 0."""
+        call = tf.function(lambda x: self.suffix(x, training=False), reduce_retracing=True)
+        losses = [np.zeros(0)]
+        for first in range(0, self.data.val_rows, self.data.val_batch_size):
+            last = min(first + self.data.val_batch_size, self.data.val_rows)
+            inputs, targets = self.data.val(0, np.arange(first, last))
+            outputs = np.asarray(call(tf.cast(inputs, tf.float32)))
+            losses.append(sample_losses(outputs, targets, self.task))
+        return np.concatenate(losses)
 
     def best_row(self) -> dict[str, Any] | None:
         """Return the row of the best epoch so far."""
