@@ -2,8 +2,8 @@
 
     make demo
 
-Ten pictures a class, both networks the same, with the same pictures, views and epochs; the one
-starts from the base that was pretrained on rendered letters, the other from random weights.
+Ten pictures a class, both networks the same, with the same pictures and epochs; the one starts
+from the base that was pretrained on rendered letters, the other from random weights.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tl_keras.jobs import Job, train
 
 # Head, then all; from scratch all epochs train everything. Rates were chosen on validation.
 EPOCHS = (30, 30)
-SETTINGS = {"augment": "affine", "views": 10, "batch_size": 20}
+SETTINGS = {"augment": "none", "batch_size": 20}
 JOBS = {
     "from the small base": Job(
-        "digits", base="small_resnet", plan="lp-ft", epochs=EPOCHS, rate=10.0, settings=SETTINGS
+        "digits", base="small_resnet", plan="lp-ft", epochs=EPOCHS, rate=5.0, settings=SETTINGS
     ),
     "from scratch": Job(
         "digits", base="small_resnet", weights="none", plan="scratch", epochs=(sum(EPOCHS),),
-        settings=SETTINGS,
+        rate=5.0, settings=SETTINGS,
     ),
 }  # fmt: skip
 

@@ -226,3 +226,15 @@ def test_what_is_kept_is_the_average_of_the_weights() -> None:
     # An average over the steps lies nearer to the start than the last step does.
     moved = np.abs(weights_of(averaged)[path] - start[path]).sum()
     assert 0 < moved < np.abs(end[path] - start[path]).sum()
+
+
+def test_training_without_validation_pictures_works() -> None:
+    from tl_keras.data.splits import Splits
+
+    data = splits()
+    model = small_model()
+    before = weights_of(model)
+    result = fit(model, Splits(data.train, data.val.take([]), None), _plan(HEAD, ALL))
+    assert [row["val_loss"] for row in result.history] == [None] * 6
+    assert result.best_stage == "all"
+    assert not (before["block1_conv/kernel"] == weights_of(model)["block1_conv/kernel"]).all()

@@ -66,8 +66,12 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     rate: Annotated[float, typer.Option(help="Factor on the plan's learning rates.")] = 1.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 32,
     augment: Annotated[
-        str, typer.Option(help="none, or of flip, crop, colour, affine, randaugment, with +.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="none, or flip, crop, colour, affine, randaugment, with +.",
+            show_default="flip+crop for photos",
+        ),
+    ] = None,
     views: Annotated[
         int, typer.Option(min=1, help="Views of each picture that frozen stages see.")
     ] = 4,
@@ -86,7 +90,7 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     debug: Debug = False,
 ) -> None:
     """Run `fit`; its help says what it does."""
-    settings = {"batch_size": batch_size, "augment": augment, "views": views}
+    settings = {"batch_size": batch_size, "views": views} | ({"augment": augment} if augment else {})
     with told(debug, lambda: _way_on(out)):
         from tl_keras.jobs import Job, train
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_keras.data import splits as splitting
+from tl_keras.data.builtin import is_builtin
 from tl_keras.data.check import BadPicture, CheckReport, check_pictures, fingerprint
 from tl_keras.data.samples import TASKS, Samples
 from tl_keras.data.sources import load_samples
@@ -105,9 +106,15 @@ class Checked:
 
 
 def settled(job: Job) -> Job:
-    """Return the job with its plan chosen, see :class:`Job`."""
+    """Return the job with its plan and its views chosen, see :class:`Job`.
+
+    Photos are seen flipped and cropped. The pictures of a built-in set are seen as they are: a
+    flipped digit is another sign.
+    """
     chosen = job.plan or ("scratch" if job.weights == "none" else "lp-ft")
-    return dataclasses.replace(job, plan=chosen)
+    augment = "none" if is_builtin(job.data) and not Path(job.data).exists() else "flip+crop"
+    settings = {"augment": augment, **job.settings}
+    return dataclasses.replace(job, plan=chosen, settings=settings)
 
 
 def check_options(job: Job) -> None:
@@ -118,7 +125,8 @@ def check_options(job: Job) -> None:
     """
     if job.task not in TASKS:
         raise DataError(f"unknown task '{job.task}', expected one of {', '.join(TASKS)}")
-    plan = named_plan(settled(job).plan, **job.settings)
+    job = settled(job)
+    plan = named_plan(job.plan, **job.settings)
     parse_augment(plan.augment)
     check_shares(job.val, job.test)
     Head(job.pooling, job.dense, job.dropout, _ACTIVATIONS[job.task])
@@ -153,7 +161,8 @@ def plan_for(job: Job, model: keras.Model) -> Plan:
     """
     from tl_keras.models import graph
 
-    plan = named_plan(settled(job).plan, blocks=len(graph.blocks(model)), **job.settings)
+    job = settled(job)
+    plan = named_plan(job.plan, blocks=len(graph.blocks(model)), **job.settings)
     if len(job.epochs) > len(plan.stages):
         names = ", ".join(stage.name for stage in plan.stages)
         raise PlanError(

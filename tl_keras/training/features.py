@@ -107,6 +107,8 @@ class FeatureStore:
             self._fill(taps, self.train, "train", view)
         self._fill(taps, self.val, "val", 0)
         train = [self._file(cut, "train", view).open() for view in range(self.views)]
+        if not len(self.val):
+            return train, np.zeros((0, *cut.shape), np.float32)
         return train, self._file(cut, "val", 0).open()
 
     def forget(self, stage: int) -> None:
