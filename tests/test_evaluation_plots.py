@@ -90,11 +90,12 @@ def test_curves_of_odd_histories_are_drawn(history, tmp_path):
     assert plots.plot_curves(history, tmp_path / "c.png").exists()
 
 
-def test_the_best_epoch_is_the_most_accurate_and_of_equals_the_one_with_the_lower_loss():
-    pairs = ((0.8, 1), (0.9, 3), ("0.9", 2), (None, 0))
+def test_the_best_epoch_is_the_one_that_was_kept_else_the_one_with_the_lowest_loss():
+    pairs = ((0.8, 1), (0.9, 1), ("0.95", 2), (None, None))
     rows = [{"val_accuracy": accuracy, "val_loss": loss} for accuracy, loss in pairs]
-    assert best_row(rows) == 2
-    assert best_row([{"val_loss": 2}, {"val_loss": 1}, {}]) == 1
+    assert best_row(rows) == 1
+    assert best_row([*rows, {"val_loss": 3, "kept": True}]) == 4
+    assert best_row([{"val_accuracy": 0.1}, {"val_accuracy": 0.2}, {}]) == 1
     assert best_row([{"loss": 1}]) is None
     assert best_row([]) is None
 

@@ -90,7 +90,8 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     debug: Debug = False,
 ) -> None:
     """Run `fit`; its help says what it does."""
-    settings = {"batch_size": batch_size, "views": views} | ({"augment": augment} if augment else {})
+    settings: dict[str, Any] = {"batch_size": batch_size, "views": views}
+    settings |= {"augment": augment} if augment else {}
     with told(debug, lambda: _way_on(out)):
         from tl_keras.jobs import Job, train
 

@@ -45,7 +45,7 @@ def close_run(
         history: A row an epoch.
         progress: Called with a task's name, what is done and of how much.
     """
-    began = time.perf_counter()
+    began, history = time.perf_counter(), _marked(run, history)
     parts = {"val": data.val} if data.test is None else {"val": data.val, "test": data.test}
     outputs = {
         name: predict(model, part, progress=functools.partial(progress, f"scores, {name}"))
@@ -69,6 +69,13 @@ def close_run(
     run.update(timings={**timings, "total": round(sum(timings.values()), 2)})
     _write_report(run, history, plots, mistakes)
     run.finish()
+
+
+def _marked(run: RunDirectory, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Say in the history which epoch's weights the model has."""
+    best = run.record.get("best_stage")
+    kept = [(s["name"], s.get("best_epoch")) for s in run.record["stages"] if s["name"] == best]
+    return [{**row, "kept": (row["stage"], row["stage_epoch"]) in kept} for row in history]
 
 
 def score(

@@ -39,20 +39,24 @@ def column(history: Sequence[dict[str, Any]], key: str) -> np.ndarray:
 
 
 def best_row(history: Sequence[dict[str, Any]]) -> int | None:
-    """The epoch with the highest validation accuracy; of equals, the lowest validation loss.
+    """The epoch whose weights were kept.
 
     Args:
-        history: one row an epoch.
+        history: one row an epoch; the one that was kept may say so by a true "kept".
 
     Returns:
-        Its place from 0 (by loss alone where there is no accuracy); None without validation.
+        Its place from 0. Where no row says so, the one with the lowest validation loss, by which
+        epochs are chosen; of equals, or without losses, the highest accuracy. None without
+        validation.
     """
-    accuracy, loss = column(history, "val_accuracy"), column(history, "val_loss")
-    known = [k for k in range(len(history)) if np.isfinite(accuracy[k])]
-    if not known:
-        known = [k for k in range(len(history)) if np.isfinite(loss[k])]
-    order = np.lexsort((np.nan_to_num(loss, nan=np.inf), -np.nan_to_num(accuracy, nan=-np.inf)))
-    return next((int(k) for k in order if k in known), None)
+    kept = [k for k, row in enumerate(history) if row.get("kept")]
+    if kept:
+        return kept[-1]
+    loss = np.nan_to_num(column(history, "val_loss"), nan=np.inf)
+    accuracy = np.nan_to_num(column(history, "val_accuracy"), nan=-np.inf)
+    order = np.lexsort((-accuracy, loss))
+    known = np.isfinite(loss) | np.isfinite(accuracy)
+    return next((int(k) for k in order if known[k]), None)
 
 
 def stage_spans(history: Sequence[dict[str, Any]]) -> list[tuple[str, int, int]]:

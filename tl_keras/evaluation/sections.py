@@ -96,7 +96,7 @@ def _tiles(run: Mapping[str, Any]) -> str:
         ("base", page.escape(pick(run, "base", default=""))),
         ("picture size", f"{page.escape(size)}\u202fpx" if size else ""),
         ("plan", page.escape(pick(run, "plan", "name", default=""))),
-        ("training time", duration(seconds)),
+        ("time", duration(seconds)),
     ), "tiles")
 
 
@@ -176,7 +176,7 @@ def _curves(history: Sequence[dict[str, Any]], plots: Mapping[str, Path]) -> str
     if best is not None:
         accuracy = float(column(history, "val_accuracy")[best])
         of = f", validation accuracy {page.share(accuracy)}" if accuracy == accuracy else ""
-        words = f"The best epoch was {best + 1}{of}."
+        words = f"The weights of epoch {best + 1} were kept{of}."
     stages = len(stage_spans(history))
     alternative = (
         f"Loss, accuracy and learning rate over {len(history)} epochs in {stages} stages. {words}"
