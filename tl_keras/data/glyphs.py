@@ -87,7 +87,7 @@ def render(
     look = look or GlyphLook()
     glyphs, rng = draw_glyphs(), np.random.default_rng(seed)
     chosen = _choose(glyphs, count, rng)
-    pictures = np.empty((count, look.size, look.size, 3), np.uint8)
+    pictures: np.ndarray = np.empty((count, look.size, look.size, 3), np.uint8)
     for start in range(0, count, chunk):
         fields = glyphs.fields[chosen[start : start + chunk]].astype(np.float32)
         ink = _ink(fields, look, rng)
@@ -150,7 +150,7 @@ def _sample(fields: np.ndarray, where: np.ndarray) -> np.ndarray:
     top, left = row.astype(np.int32), column.astype(np.int32)
     down, right = row - top, column - left
     flat = fields.reshape(-1)
-    first = np.arange(len(fields), dtype=np.int32)[:, None, None] * FIELD**2
+    first: np.ndarray = np.arange(len(fields), dtype=np.int32)[:, None, None] * FIELD**2
     at = first + top * FIELD + left
     above = flat[at] * (1 - right) + flat[at + 1] * right
     below = flat[at + FIELD] * (1 - right) + flat[at + FIELD + 1] * right

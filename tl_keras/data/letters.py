@@ -157,7 +157,8 @@ def _classes(files: dict[str, str]) -> dict[str, str]:
     shared = flat @ flat.T
     area = np.diag(shared)
     alike = shared / (area[:, None] + area - shared) > _ALIKE
-    names, classes = list(masks), {}
+    names = list(masks)
+    classes: dict[str, str] = {}
     for number, letter in enumerate(names):
         earlier = [names[i] for i in np.flatnonzero(alike[number, :number])]
         firsts = [name for name in earlier if classes[name] == name]
