@@ -10,12 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from tl_keras.console import bars, score_table, show, table, told
+from tl_keras.console import HelpFirst, bars, score_table, show, table, told
 from tl_keras.errors import PlanError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=HelpFirst,
     add_completion=False,
     pretty_exceptions_enable=False,
     # Rich's own help takes longer to import than all the rest.

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tl_keras.errors import TLKerasError
 
@@ -17,13 +18,30 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-__all__ = ["MISTAKE", "STOPPED", "bars", "percent", "score_table", "show", "table", "told"]
+__all__ = [
+    "MISTAKE", "STOPPED", "HelpFirst", "bars", "percent", "score_table", "show", "table", "told",
+]  # fmt: skip
 
 MISTAKE, STOPPED = 2, 130
 
 
 # What a user can mend: no space, no permission, a disk that can only be read.
 _OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class HelpFirst(TyperGroup):
+    """A group whose commands show their help before values are looked at.
+
+    Typer imports its validation for the first value, which takes longer than all the rest.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show a command's help if that is all that is asked for."""
+        command = self.get_command(ctx, args[0]) if "--help" in args[1:] else None
+        if command is not None:
+            typer.echo(command.get_help(typer.Context(command, info_name=args[0], parent=ctx)))
+            raise typer.Exit
+        return super().parse_args(ctx, args)
 
 
 @contextmanager
