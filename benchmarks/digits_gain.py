@@ -2,12 +2,9 @@
 
     python benchmarks/digits_gain.py --seeds 5
 
-A seed draws the training pictures (10 a class) and the initial weights. The validation pictures
-(20 a class) are the same for all seeds; all other pictures test. Each network is trained at
-several rates; the epoch is the one with the best validation accuracy, the rate the one with the
-best mean validation accuracy over the first two seeds. The test pictures are scored once, at the
-end.
-Both networks see the same views (`--augment`) of the same pictures.
+A seed draws the training pictures (10 a class) and the initial weights; 20 a class validate, all
+others test, once, at the end. Rates are chosen on the first two seeds' mean validation accuracy,
+the epoch on each seed's. Both networks see the same views (`--augment`) of the same pictures.
 """
 
 from __future__ import annotations
@@ -284,7 +281,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many, at least 2")
     parser.add_argument("--per-class", type=int, default=10, help="training pictures a class")
     parser.add_argument("--weights", default=SMALL_RESNET_WEIGHTS)
-    parser.add_argument("--augment", default="affine", help='for both; "none" for none')
+    parser.add_argument("--augment", default="none", help='for both, e.g. "affine"')
     options, began = parser.parse_args(), time.perf_counter()
     tasks = [make_task(seed, options.per_class, options.augment) for seed in range(options.seeds)]
     base = small_resnet(SIZE)
@@ -292,10 +289,7 @@ def main() -> None:
     features = [frozen_features(base, task) for task in tasks]
     rows = [*regressions(tasks, features), *transfer(tasks, base, features), scratch(tasks)]
     sizes = [len(part) for part in (tasks[0].train_labels, tasks[0].val, tasks[0].test)]
-    print(
-        f"\n{options.seeds} seeds; {sizes[0]} train, {sizes[1]} validate, {sizes[2]} test; "
-        f"views: {options.augment}\n"
-    )
+    print(f"\n{options.seeds} seeds; train, validate, test {sizes}; views: {options.augment}\n")
     print(table(rows))
     gain = np.subtract(rows[-2]["tests"], rows[-1]["tests"]) * 100
     print(f"\nGain over scratch: {gain.mean():.2f} points (each seed: {np.round(gain, 1)})")

@@ -56,7 +56,8 @@ class FeatureFile:
         if self.path.exists():
             return self.rows
         written = self.partial.stat().st_size // self.row_bytes if self.partial.exists() else 0
-        return min(written, self.rows) // step * step
+        # Whole but not renamed is not done: the last batch is computed once more.
+        return min(written, self.rows - 1) // step * step
 
     def open(self) -> Any:
         """Return the rows as an array (rows, *shape): in memory when small, else mapped."""

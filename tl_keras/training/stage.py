@@ -175,7 +175,7 @@ class StageTrainer:
     def end_epoch(self, row: dict[str, Any], weights: Callable[[], list[np.ndarray]]) -> bool:
         """Take an epoch's row; return whether the stage should stop here."""
         self.rows.append(row)
-        if self.best_row() is row:
+        if self.best_row() is row and np.isfinite(score(row)):
             self.best = weights()
         return self._out_of_patience()
 
