@@ -2,120 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Any
 
 import typer
 
-from export.errors import ParityError
-from tl_keras.console import show, table, told
-from tl_keras.quiet import start_tensorflow
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from export.stage import Artifact
+from export.commands import run
+from tl_keras.console import HelpFirst
 
 __all__ = ["app", "main"]
 
-DIFFERS = 3
-HELP = """Write a finished run as TensorFlow Lite and ONNX.
-
-Each file must give the answers of Keras on the validation pictures, or nothing is written.
-
-Example:  tl-export runs/photos --to tflite,onnx
-"""
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+DEFAULT = "run"
 
 
-@app.command(help=HELP, no_args_is_help=True)
-def export_run(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A directory that tl-keras fit has written.")
-    ],
-    to: Annotated[str, typer.Option(help="Formats, with commas between.")] = "tflite,onnx",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write to.", show_default="RUN/export")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where the run's pictures are now, if they moved.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Compare on at most so many.")] = 200,
-    force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Run the command; `HELP` says what it does."""
-    formats = [word.strip() for word in to.split(",") if word.strip()]
-    target = out or run / "export"
-    with _parity_told(), told(debug):
-        from export.source import from_run
-        from export.stage import check_destination, export
+class _RunFirst(HelpFirst):
+    """A group whose first word may be a run instead of a command."""
 
-        check_destination(target, formats, force)
-        start_tensorflow()
-        with _bar() as bar:
-            bar("reading the run", 0, 1)
-            source = from_run(run, data=data, samples=samples)
-            made = export(source, formats, target, force=force, progress=bar)
-        _show(made, target)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the name of the default command before a word that is no command."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            args = [DEFAULT, *args]
+        return super().parse_args(ctx, args)
 
 
-@contextmanager
-def _parity_told() -> Iterator[None]:
-    """Give an artifact that differs its own exit code."""
-    try:
-        yield
-    except typer.Exit as stop:
-        if isinstance(stop.__cause__, ParityError):
-            raise typer.Exit(DIFFERS) from stop
-        raise
+app = typer.Typer(
+    cls=_RunFirst,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
+    no_args_is_help=True,
+    help="From a trained run to files for a device, each one proven.\n\n"
+    "Example:  tl-export runs/photos --to tflite,onnx",
+)
+app.command(DEFAULT, help=run.HELP, no_args_is_help=True)(run.export_run)
 
 
-class _Bar:
-    """One line of progress, which stands still while something is converted."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=None)
-        self._word = ""
-
-    def __call__(self, word: str, done: int, total: int) -> None:
-        if word != self._word:
-            self._progress.reset(self._task, description=word, total=total)
-            self._word = word
-        self._progress.update(self._task, completed=done)
-        self._progress.refresh()
-
-
-@contextmanager
-def _bar() -> Iterator[_Bar]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
-    # No thread may draw: what is written during a conversion is kept from the terminal.
-    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
-        yield _Bar(progress)
-
-
-def _show(made: Sequence[Artifact], out: Path) -> None:
-    columns = ("file", "size", "max difference", "labels equal", "ms/picture")
-    closing = table(f"written to {out}", *columns)
-    for artifact in made:
-        same = artifact.comparison
-        closing.add_row(
-            artifact.file,
-            f"{artifact.bytes / 1e6:.2f} MB",
-            f"{same.max_difference:.1e} (≤ {same.tolerance:.0e})",
-            f"{same.labels_equal} of {same.pictures}",
-            f"{artifact.milliseconds:.2f}",
-        )
-    show(closing)
+@app.callback()
+def _group() -> None:
+    """Make even a single command one of a group."""
 
 
 def main() -> None:

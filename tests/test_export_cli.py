@@ -135,7 +135,7 @@ def test_debug_shows_where_an_error_came_from(run):
 
 
 def test_help_shows_an_example_and_every_option():
-    text = invoke("--help").stdout
+    text = invoke("run", "--help").stdout
     assert "tl-export runs/photos --to tflite,onnx" in text
     for option in ("--to", "--out", "--data", "--samples", "--force", "--debug"):
         assert option in text

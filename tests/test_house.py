@@ -33,6 +33,7 @@ LAYERS = (
     {"jobs"},
     {"inspection"},
     {"console"},
+    {"commands"},
     {"cli"},
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,0 +1,1 @@
+"""Commands of `tl-export`, one file each; `export.cli` is their roof."""
