@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class LiteRTRuntime(Runtime):
         threads: how many cores to use; `default_threads` by default.
 
     Raises:
-        ExportError: if the file is none, or does not take float32.
+        ExportError: if the file is none, or takes neither floats nor whole numbers.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
@@ -122,17 +123,39 @@ class LiteRTRuntime(Runtime):
             raise ExportError(f"{os.fspath(path)} cannot be loaded by LiteRT: {error}") from error
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]
-        if self._input["dtype"] is not np.float32:
-            raise ExportError(f"{path} takes {self._input['dtype'].__name__}; expected float32.")
+        if self._input["dtype"] not in (np.float32, np.uint8, np.int8, np.int16):
+            kind = self._input["dtype"].__name__
+            raise ExportError(f"{path} takes {kind}; expected float32, uint8, int8 or int16.")
         self.shape = tuple(int(side) for side in self._input["shape"][1:])
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         answers = np.zeros((len(batch), *self._output["shape"][1:]), np.float32)
         for index in range(len(batch)):
-            self._interpreter.set_tensor(self._input["index"], batch[index : index + 1])
+            taken = _to_tensor(batch[index : index + 1], self._input)
+            self._interpreter.set_tensor(self._input["index"], taken)
             self._interpreter.invoke()
-            answers[index] = self._interpreter.get_tensor(self._output["index"])[0]
+            given = self._interpreter.get_tensor(self._output["index"])
+            answers[index] = _from_tensor(given, self._output)[0]
         return answers
+
+
+def _to_tensor(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Round real values to what a tensor holds: q = value / scale + zero point."""
+    kind = details["dtype"]
+    if kind is np.float32:
+        return values
+    scale, zero = details["quantization"]
+    limits = np.iinfo(kind)
+    rounded = np.rint(values / (scale or 1.0)) + zero
+    return np.clip(rounded, limits.min, limits.max).astype(kind)
+
+
+def _from_tensor(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    """Turn what a tensor holds into real values: (q - zero point) * scale."""
+    if details["dtype"] is np.float32:
+        return values
+    scale, zero = details["quantization"]
+    return (values.astype(np.float32) - zero) * (scale or 1.0)
 
 
 class OnnxRuntime(Runtime):
