@@ -17,7 +17,9 @@ HEAVY = ("tensorflow", "keras", "tf_keras", "sklearn", "matplotlib", "onnx", "on
 # Classes of Keras are derived there, or models trained: they are imported when training begins.
 TRAINERS = {
     f"tl_keras.training.{name}"
-    for name in ("callbacks", "features", "feed", "fit", "lr_finder", "optimizers", "stage")
+    for name in (
+        "callbacks", "features", "feed", "fit", "lr_finder", "objective", "optimizers", "stage",
+    )
 }
 # A module may import what stands in an earlier row, and its own package.
 LAYERS = (

@@ -55,6 +55,11 @@ class PictureReader:
         """Return the number of pictures."""
         return len(self.samples)
 
+    @property
+    def varied(self) -> bool:
+        """Whether views differ from the plain picture."""
+        return bool(self.augment)
+
     def read(self, indices: Sequence[int] | np.ndarray, numbers: int | np.ndarray) -> np.ndarray:
         """Return pictures as uint8 of shape (n, size, size, 3), RGB 0..255.
 

@@ -92,7 +92,7 @@ class FeatureStore:
     @property
     def views(self) -> int:
         """Views kept of each training picture."""
-        return 1 if self.plan.augment == "none" else self.plan.views
+        return self.plan.views if self.train.varied else 1
 
     def arrays(self, stage: int) -> tuple[list[Any], Any]:
         """Return a stage's features: one array for each training view, and validation's.

@@ -24,6 +24,7 @@ from tl_keras.training import freezing
 from tl_keras.training.features import Cut, FeatureStore, plan_cuts
 from tl_keras.training.feed import cached_data, picture_data
 from tl_keras.training.judge import clearly_better
+from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.options import FitOptions, FitResult
 from tl_keras.training.plans import Plan, named_plan
@@ -110,20 +111,19 @@ def _on_devices(model: keras.Model, devices: int) -> Iterator[keras.Model]:
 class StageRunner:
     """One run of a plan, stage by stage, with its state in `options.state_dir`."""
 
-    def __init__(
-        self, model: keras.Model, data: Splits, plan: Plan, options: FitOptions
-    ) -> None:
+    def __init__(self, model: keras.Model, data: Splits, plan: Plan, options: FitOptions) -> None:
         self.model, self.data, self.plan, self.options = model, data, plan, options
         self.folder = folder = Path(options.state_dir or ".")
         self.result = FitResult()
         self.cuts = self._find_cuts()
-        size, seed = model.input_shape[1], options.seed
+        self.objective = options.objective or Objective(data, plan)
+        size = model.input_shape[1]
         self.store = FeatureStore(
             model,
             plan,
             self.cuts,
             folder / "features",
-            PictureReader(data.train, size, plan.augment, seed),
+            self.objective.reader(size, options.seed),
             PictureReader(data.val, size),
             options.precision,
             options.progress,
@@ -152,6 +152,7 @@ class StageRunner:
             "plan": self.plan.to_dict(),
             "seed": self.options.seed,
             "fingerprint": self.options.fingerprint,
+            **self.objective.identity(),
         }
 
     def _restore(self) -> int:
@@ -212,25 +213,25 @@ class StageRunner:
         whole = keras.Model(self.model.inputs, self.model.outputs[0])
         suffix = graph.split(self.model, cut.layer)[1] if cut.layer else whole
         return StageTrainer(
-            suffix,
+            self.objective.learner(suffix),
             stage,
             self.plan,
+            self.objective,
             self._stage_data(index),
             # Another order in each stage, and the same one whenever the stage runs.
             self.options.seed * 1000 + index,
             depth_factors(graph.blocks(self.model), stage.decay),
             self.folder / "epoch.npz",
             self.options.save_every,
-            self.data.train.task,
             (_Progress(f"stage {stage.name}", stage.epochs, self.options.progress),),
         )
 
     def _stage_data(self, index: int) -> StageData:
-        cut, augmented = self.cuts[index], self.plan.augment != "none"
+        cut = self.cuts[index]
         if cut.layer:
             train, val = self.store.arrays(index)
-            return cached_data(self.data, self.plan, train, val, cut.shape)
-        return picture_data(self.data, self.plan, self.store.train, self.store.val, augmented)
+            return cached_data(self.objective, train, val, cut.shape)
+        return picture_data(self.objective, self.store.train, self.store.val)
 
     def _keep_if_better(self, trainer: StageTrainer) -> None:
         name, losses = trainer.stage.name, trainer.val_losses()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tl_keras.training.engines import Engine
+
+if TYPE_CHECKING:
+    from tl_keras.training.objective import Objective
 
 __all__ = ["FitOptions", "FitResult"]
 
@@ -33,6 +36,8 @@ class FitOptions:
             `tf.distribute.MirroredStrategy`.
         progress: Called with a task's name, what is done and of how much.
         fingerprint: Says which data a state belongs to.
+        objective: What the stages learn from; None is the labels. It must be made from the same
+            data and plan.
     """
 
     seed: int = 0
@@ -42,6 +47,7 @@ class FitOptions:
     devices: int = 1
     progress: Callable[[str, int, int], None] = _silent
     fingerprint: str = ""
+    objective: Objective | None = None
 
 
 @dataclass

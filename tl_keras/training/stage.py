@@ -15,6 +15,7 @@ import tensorflow as tf
 from tl_keras.data.pipeline import Epochs, Fetch, batches
 from tl_keras.training.callbacks import StopOnNaN
 from tl_keras.training.judge import sample_losses
+from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import LayerwiseAdamW
 from tl_keras.training.plans import Plan, Stage
 from tl_keras.training.schedules import warmup_cosine
@@ -33,6 +34,7 @@ class StageData:
         rows: Training samples.
         val_rows: Validation samples; may be 0.
         spec: Shapes and dtypes of what `train` fetches.
+        val_spec: Shapes and dtypes of what `val` fetches.
         val_batch_size: Samples a validation batch.
     """
 
@@ -41,6 +43,7 @@ class StageData:
     rows: int
     val_rows: int
     spec: tuple[tf.TensorSpec, ...]
+    val_spec: tuple[tf.TensorSpec, ...]
     val_batch_size: int
 
 
@@ -49,27 +52,28 @@ class StageTrainer:
     """Trains a suffix through a stage, from its start or from a snapshot.
 
     Attributes:
-        suffix: The part that learns; its `trainable` flags are set.
+        suffix: The part that learns, as its objective has it compiled; its `trainable` flags
+            are set.
         stage: What to do.
         plan: What holds for all stages.
+        objective: Loss and metrics.
         data: What to feed.
         seed: Decides the order of the pictures.
         factors: Factors on the rate by layer.
         snapshot: Where to keep what resuming needs, or None.
         save_every: Least seconds between snapshots.
-        task: "classes", "tags" or "values".
         callbacks: More callbacks, such as a progress bar's.
     """
 
     suffix: keras.Model
     stage: Stage
     plan: Plan
+    objective: Objective
     data: StageData
     seed: int
     factors: dict[str, float]
     snapshot: Path | None = None
     save_every: float = 5.0
-    task: str = "classes"
     callbacks: tuple[Any, ...] = ()
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: list[np.ndarray] | None = None
@@ -111,7 +115,7 @@ class StageTrainer:
     def compile(self) -> None:
         """Compile the suffix for this stage."""
         steps = Epochs(self.data.rows, self.plan.batch_size).steps
-        loss, metrics = _objective(self.task, self.plan.label_smoothing)
+        loss, metrics = self.objective.compiled()
         optimizer = LayerwiseAdamW(
             self.stage.rate,
             self.factors,
@@ -136,9 +140,7 @@ class StageTrainer:
         return len(self.rows)
 
     def _fit(self, first: int) -> None:
-        epochs = Epochs(
-            self.data.rows, self.plan.batch_size, self.seed, first, self.stage.epochs
-        )
+        epochs = Epochs(self.data.rows, self.plan.batch_size, self.seed, first, self.stage.epochs)
         val = Epochs(self.data.val_rows, self.data.val_batch_size)
         has_val = self.data.val_rows > 0
         self.suffix.fit(
@@ -146,7 +148,7 @@ class StageTrainer:
             steps_per_epoch=epochs.steps,
             initial_epoch=first,
             epochs=self.stage.epochs,
-            validation_data=batches(self.data.val, self.data.spec[:2], val) if has_val else None,
+            validation_data=batches(self.data.val, self.data.val_spec, val) if has_val else None,
             callbacks=[_StageCallback(self, epochs.steps), StopOnNaN(), *self.callbacks],
             verbose=0,
             shuffle=False,
@@ -159,8 +161,8 @@ class StageTrainer:
         for first in range(0, self.data.val_rows, self.data.val_batch_size):
             last = min(first + self.data.val_batch_size, self.data.val_rows)
             inputs, targets = self.data.val(0, np.arange(first, last))
-            outputs = np.asarray(call(tf.cast(inputs, tf.float32)))
-            losses.append(sample_losses(outputs, targets, self.task))
+            outputs = self.objective.predictions(np.asarray(call(tf.cast(inputs, tf.float32))))
+            losses.append(sample_losses(outputs, targets, self.objective.data.val.task))
         return np.concatenate(losses)
 
     def best_row(self) -> dict[str, Any] | None:
@@ -256,15 +258,3 @@ def _has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
-
-
-def _objective(task: str, smoothing: float) -> tuple[Any, list[Any]]:
-    """Return the loss, and the metrics: the loss without smoothing, and an accuracy."""
-    if task == "tags":
-        plain = keras.metrics.BinaryCrossentropy(name="plain_loss")
-        return "binary_crossentropy", [plain, keras.metrics.BinaryAccuracy(name="accuracy")]
-    if task == "values":
-        return "mean_squared_error", [keras.metrics.MeanSquaredError(name="plain_loss")]
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)
-    plain = keras.metrics.CategoricalCrossentropy(name="plain_loss")
-    return loss, [plain, keras.metrics.CategoricalAccuracy(name="accuracy")]
