@@ -1,0 +1,1 @@
+"""Adapting a trained base with few parameters, and keeping what was learnt."""

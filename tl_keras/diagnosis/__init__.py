@@ -1,0 +1,1 @@
+"""Knowing beforehand whether transfer will help, and whether the data has shifted."""
