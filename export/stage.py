@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +18,9 @@ from export import onnx, tflite
 from export.errors import ExportError
 from export.runtimes import KerasRuntime, Runtime, default_threads, load
 from export.signature import INPUT, OUTPUT, signature
+from export.source import Source
 from export.verify import Comparison, compare, require
 from tl_keras.errors import StorageError
-
-if TYPE_CHECKING:
-    import keras
 
 __all__ = ["FORMATS", "Artifact", "Format", "Source", "check_destination", "export"]
 
@@ -31,46 +28,6 @@ SCHEMA = 1
 _BATCH = 16
 _TIMED = 30
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """A trained model and the pictures that its artifacts are compared on.
-
-    Attributes:
-        model: takes float32 (n, size, size, 3), RGB 0..255; gives (n, outputs).
-        class_names: one per output, in output order.
-        pictures: uint8 or float (n, size, size, 3), RGB 0..255; at least one.
-        keys: one name per picture.
-        task: "classes", "tags" or "values".
-        name: what to call it.
-
-    Raises:
-        ExportError: if names, outputs and pictures do not belong together.
-    """
-
-    model: keras.Model
-    class_names: tuple[str, ...]
-    pictures: np.ndarray
-    keys: tuple[str, ...]
-    task: str = "classes"
-    name: str = "model"
-
-    def __post_init__(self) -> None:
-        """Refuse parts that do not belong together."""
-        spec = signature(self.model)
-        if len(self.class_names) != spec.outputs:
-            raise ExportError(
-                f"The model has {spec.outputs} outputs and {len(self.class_names)} class names; "
-                "expected one name per output."
-            )
-        if self.pictures.shape[1:] != spec.shape or len(self.pictures) != len(self.keys):
-            raise ExportError(
-                f"Got pictures of shape {self.pictures.shape} and {len(self.keys)} keys; "
-                f"expected {spec.shape} for each picture, and a key."
-            )
-        if not len(self.pictures):
-            raise ExportError("There is no picture to compare on; expected at least one.")
 
 
 @dataclass(frozen=True)
