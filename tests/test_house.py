@@ -17,10 +17,8 @@ HEAVY = ("tensorflow", "keras", "tf_keras", "sklearn", "matplotlib", "onnx", "on
 # Classes of Keras are derived there, or models trained: they are imported when training begins.
 TRAINERS = {
     f"tl_keras.training.{name}"
-    for name in (
-        "callbacks", "features", "feed", "fit", "lr_finder", "objective", "optimizers", "stage",
-    )
-}
+    for name in ("callbacks", "features", "feed", "fit", "lr_finder", "optimizers", "stage")
+} | {"export.distill_losses"}
 # A module may import what stands in an earlier row, and its own package.
 LAYERS = (
     {"errors", "quiet"},
@@ -33,7 +31,7 @@ LAYERS = (
     {"closing"},
     {"preparing"},
     {"jobs"},
-    {"inspection"},
+    {"inspection", "probing", "advising"},
     {"console"},
     {"commands"},
     {"cli"},

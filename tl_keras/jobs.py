@@ -37,7 +37,7 @@ from tl_keras.training.cache import full_disk_is_named
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Job", "resume", "train"]
+__all__ = ["Job", "first_record", "resume", "save_model", "train"]
 
 Progress = Callable[[str, int, int], None]
 _VERSIONS = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "onnxruntime")
@@ -62,7 +62,7 @@ def train(
     job = settled(job)
     # Before the directory is made: what is refused should leave nothing behind.
     model, data = _prepared(job, progress)
-    run = RunDirectory.create(out, _first_record(job, data, model, command))
+    run = RunDirectory.create(out, first_record(job, data, model, command))
     return _begin(run, job, model, data, progress)
 
 
@@ -93,7 +93,7 @@ def _begin(
 ) -> RunDirectory:
     run.write_split(data.splits)
     run.write_labels(data.splits.train.class_names)
-    _save_model(model, run.state / "initial.keras")
+    save_model(model, run.state / "initial.keras")
     run.update(state="incomplete")
     return _go_on(run, job, model, data.splits, progress)
 
@@ -116,7 +116,7 @@ def resume(
     job = _job_of(run, data)
     if run.record["state"] == "beginning":
         model, checked = _prepared(job, progress)
-        run.update(**_first_record(job, checked, model, run.record.get("command", "")))
+        run.update(**first_record(job, checked, model, run.record.get("command", "")))
         return _begin(run, job, model, checked, progress)
     samples = run.splits(data)
     if data:
@@ -129,6 +129,9 @@ def resume(
 def _job_of(run: RunDirectory, data: str | None) -> Job:
     if run.complete:
         raise RunError(f"{run.path} is complete; there is nothing to resume")
+    if "distillation" in run.record:
+        way = run.record.get("command") or "tl-export distill"
+        raise RunError(f"{run.path} is an unfinished distillation; the same command ends it: {way}")
     if why := run.record.get("stopped"):
         raise RunError(f"{run.path} cannot go on, it would stop again: {why}")
     values = dict(run.fact("job"))
@@ -139,7 +142,9 @@ def _job_of(run: RunDirectory, data: str | None) -> Job:
     return dataclasses.replace(job, data=data or job.data)
 
 
-def _first_record(job: Job, data: Checked, model: keras.Model, command: str) -> dict[str, Any]:
+def first_record(job: Job, data: Checked, model: keras.Model, command: str) -> dict[str, Any]:
+    """Return what a run's record says before training."""
+    """Return what a run's record says from the start: what is done with what."""
     return {
         "state": "beginning",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -176,7 +181,17 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _VERSIONS}
 
 
-def _save_model(model: keras.Model, path: Path) -> None:
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a model without its optimizer, whole or not at all.
+
+    Raises:
+        StorageError: The disk is full.
+    """
+    """Write a model whole or not at all.
+
+    Raises:
+        StorageError: The disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name("writing.keras")
     try:
@@ -205,18 +220,25 @@ def _go_on(
         progress=progress,
         fingerprint=run.fact("data", "fingerprint"),
     )
-    with _failures_told(run, job, model):
+    with failures_told(run, job, model):
         result = fit_with(model, data, plan, options)
         if not _finite(model):
             raise TrainingError("the weights are not numbers after training; expected numbers.")
     _record_fit(run, result, time.perf_counter() - began)
-    _save_model(model, run.path / "model.keras")
+    save_model(model, run.path / "model.keras")
     close_run(run, model, data, result.history, progress)
     return run
 
 
 @contextmanager
-def _failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[None]:
+def failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[None]:
+    """Say of a failed training what its user can do, and keep the last good weights.
+
+    Raises:
+        TrainingError: The weights are not numbers any more.
+        RunError: The memory is too small.
+        DataError: A picture can no longer be read.
+    """
     import tensorflow as tf
 
     try:
@@ -224,7 +246,7 @@ def _failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[
     except TrainingError as error:
         # An epoch whose weights went bad at its end may have been kept as the best so far.
         good = model if _finite(model) else run.model(run.state / "initial.keras")
-        _save_model(good, run.path / "last_good.keras")
+        save_model(good, run.path / "last_good.keras")
         why = f"{str(error).split(' Try a rate')[0]} {_gentler(job.rate)}"
         run.update(stopped=why)
         shutil.rmtree(run.state, ignore_errors=True)
