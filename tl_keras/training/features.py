@@ -25,7 +25,7 @@ from tl_keras.training import engines
 from tl_keras.training.cache import FeatureFile, fill
 from tl_keras.training.plans import Plan
 
-__all__ = ["Cut", "FeatureStore", "plan_cuts"]
+__all__ = ["FILL_BATCH", "Cut", "FeatureStore", "ReadAhead", "plan_cuts"]
 
 FILL_BATCH = 32
 
@@ -163,7 +163,7 @@ class FeatureStore:
             return
         wanted = [cut for cut, file in zip(taps, files, strict=True) if file in missing]
         predict = self._predict(wanted)
-        pictures = _ReadAhead(reader, view)
+        pictures = ReadAhead(reader, view)
         label = f"features, {split}, view {view + 1}"
         fill(
             missing,
@@ -207,8 +207,13 @@ class FeatureStore:
         temporary.replace(self.folder / "engine.json")
 
 
-class _ReadAhead:
-    """Reads the next batch of pictures while the last one is computed."""
+class ReadAhead:
+    """Reads the next batch of pictures while the last one is computed.
+
+    Args:
+        reader: Reads pictures.
+        view: In which view.
+    """
 
     def __init__(self, reader: PictureReader, view: int) -> None:
         self.reader, self.view = reader, view
@@ -216,6 +221,7 @@ class _ReadAhead:
         self.next: tuple[int, Future[np.ndarray]] | None = None
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """Return the pictures, uint8 (n, size, size, 3)."""
         ahead = self.next
         first = int(indices[0])
         pictures = ahead[1].result() if ahead and ahead[0] == first else self._read(indices)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from tl_keras.data.pipeline import PictureReader
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.training.plans import Plan
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["Objective", "class_weights", "targets"]
 
@@ -90,6 +92,8 @@ class Objective:
 
         Validation gives both the labels alone (n, outputs) as targets.
         """
+        import keras
+
         if self.data.train.task == "tags":
             plain = keras.metrics.BinaryCrossentropy(name="plain_loss")
             return "binary_crossentropy", [plain, keras.metrics.BinaryAccuracy(name="accuracy")]
