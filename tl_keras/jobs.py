@@ -143,7 +143,6 @@ def _job_of(run: RunDirectory, data: str | None) -> Job:
 
 
 def first_record(job: Job, data: Checked, model: keras.Model, command: str) -> dict[str, Any]:
-    """Return what a run's record says before training."""
     """Return what a run's record says from the start: what is done with what."""
     return {
         "state": "beginning",
@@ -183,11 +182,6 @@ def _versions() -> dict[str, str]:
 
 def save_model(model: keras.Model, path: Path) -> None:
     """Save a model without its optimizer, whole or not at all.
-
-    Raises:
-        StorageError: The disk is full.
-    """
-    """Write a model whole or not at all.
 
     Raises:
         StorageError: The disk is full.
