@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ def close_run(
     data: Splits,
     history: list[dict[str, Any]],
     progress: Progress,
+    more_plots: Mapping[str, Path] | None = None,
 ) -> None:
     """Score the model on validation and test, draw, report, and mark the run complete.
 
@@ -44,6 +45,7 @@ def close_run(
         data: Its samples.
         history: A row an epoch.
         progress: Called with a task's name, what is done and of how much.
+        more_plots: Pictures for the report, by name.
     """
     began, history = time.perf_counter(), _marked(run, history)
     parts = {"val": data.val} if data.test is None else {"val": data.val, "test": data.test}
@@ -67,7 +69,7 @@ def close_run(
     timings = {**run.record["timings"], "scores and plots": round(time.perf_counter() - began, 2)}
     timings.pop("total", None)
     run.update(timings={**timings, "total": round(sum(timings.values()), 2)})
-    _write_report(run, history, plots, mistakes)
+    _write_report(run, history, {**plots, **(more_plots or {})}, mistakes)
     run.finish()
 
 

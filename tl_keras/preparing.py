@@ -96,6 +96,7 @@ class Checked:
         left_out: What was left out, each with a path and a reason.
         duplicates: Keys of pictures that are there more than once, a list for each.
         seconds: What the check took.
+        digests: Hash of each picture's pixels, by its key.
     """
 
     splits: Splits
@@ -103,6 +104,7 @@ class Checked:
     left_out: list[dict[str, str]]
     duplicates: list[list[str]]
     seconds: float
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def settled(job: Job) -> Job:
@@ -198,13 +200,19 @@ def build(job: Job, samples: Samples) -> keras.Model:
         )
 
 
-def checked_data(job: Job, progress: Progress, samples: Samples | None = None) -> Checked:
+def checked_data(
+    job: Job,
+    progress: Progress,
+    samples: Samples | None = None,
+    report: CheckReport | None = None,
+) -> Checked:
     """Look at every picture, and split.
 
     Args:
         job: What to look at.
         progress: Called with a task's name, what is done and of how much.
         samples: The job's samples if they are loaded already.
+        report: Of the check of these samples if it was made already.
 
     Raises:
         DataError: Pictures cannot be used, or the same one is in two splits or classes, and
@@ -212,7 +220,8 @@ def checked_data(job: Job, progress: Progress, samples: Samples | None = None) -
     """
     began = time.perf_counter()
     samples = load_samples(job.data, task=job.task) if samples is None else samples
-    report = check_pictures(samples, progress=lambda d, n: progress("check of pictures", d, n))
+    if report is None:
+        report = check_pictures(samples, progress=lambda d, n: progress("check of pictures", d, n))
     samples, digests, left_out = _without_bad(samples, report, job.skip_bad)
     words = splitting.assign(samples, job.val, job.test, job.seed, digests)
     shared = find_shared(samples, digests, words)
@@ -226,7 +235,9 @@ def checked_data(job: Job, progress: Progress, samples: Samples | None = None) -
     _refuse_lost_classes(kept)
     parts = splitting.split(kept, job.val, job.test, job.seed)
     seconds = time.perf_counter() - began
-    return Checked(parts, fingerprint(kept, digests), left_out, _copies(kept, digests), seconds)
+    named = dict(zip(kept.keys, digests, strict=True))
+    whole, copies = fingerprint(kept, digests), _copies(kept, digests)
+    return Checked(parts, whole, left_out, copies, seconds, named)
 
 
 def _without_bad(

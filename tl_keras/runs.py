@@ -22,7 +22,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_keras.data.samples import Samples
+from tl_keras.data import kept
+from tl_keras.data.samples import Samples, in_order
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError
@@ -187,8 +188,37 @@ class RunDirectory:
         Raises:
             DataError: The data, or some pictures of it, are not where they were.
         """
+        samples, chosen, missing = self.find(root)
+        if missing:
+            where = root or self.fact("data", "root")
+            raise DataError(
+                f"{len(missing)} pictures of the run are no longer under {where}, the first is "
+                f"{missing[0]}; put them back, or where the folder moved give --data to resume or "
+                "tl-export"
+            )
+        parts = {name: samples.take(indices) for name, indices in chosen.items()}
+        return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)
+
+    def find(
+        self, root: str | os.PathLike[str] | None = None
+    ) -> tuple[Samples, dict[str, list[int]], list[str]]:
+        """Return the data as it is now, where each split's samples are in it, and what is gone.
+
+        Args:
+            root: Where the data is now, when it moved.
+
+        Returns:
+            Samples whose labels count as the run's classes do; indices by split; keys.
+
+        Raises:
+            DataError: There is no data at all.
+        """
+        if self.fact("data", "root") == kept.ROOT:
+            return kept.found(self.path, self.fact("classes"))
         where = str(root or self.fact("data", "root")).removeprefix("builtin:")
         samples = load_samples(where, task=self.fact("data", "task"))
+        if samples.task == "classes":
+            samples = in_order(samples, self.fact("classes"))
         places = {key: index for index, key in enumerate(samples.keys)}
         chosen: dict[str, list[int]] = {"train": [], "val": [], "test": []}
         missing = []
@@ -197,14 +227,7 @@ class RunDirectory:
                 chosen[row["split"]].append(places[row["key"]])
             else:
                 missing.append(row["key"])
-        if missing:
-            raise DataError(
-                f"{len(missing)} pictures of the run are no longer under {where}, the first is "
-                f"{missing[0]}; put them back, or where the folder moved give --data to resume or "
-                "tl-export"
-            )
-        parts = {name: samples.take(indices) for name, indices in chosen.items()}
-        return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)
+        return samples, chosen, missing
 
     def samples(self, split: str, root: str | os.PathLike[str] | None = None) -> Samples:
         """Return the samples of one split ("train", "val" or "test").

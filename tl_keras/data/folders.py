@@ -49,7 +49,7 @@ class _Part:
     classes: dict[str, list[str]]
 
 
-def from_folder(root: str) -> Samples:
+def from_folder(root: str, fewest: int = 2) -> Samples:
     """Read a folder of class folders, or of split folders that hold class folders.
 
     A folder named as a split (`SPLIT_WORDS`) is a split folder if it holds folders and no
@@ -57,6 +57,7 @@ def from_folder(root: str) -> Samples:
 
     Args:
         root: absolute path of the folder.
+        fewest: classes that there must be, 1 or 2.
 
     Returns:
         Samples of task "classes"; keys are paths relative to `root`, sorted; class names
@@ -73,7 +74,7 @@ def from_folder(root: str) -> Samples:
         _same_classes(parts)
     else:
         parts = [_Part("", root, {name: _files(path) for name, path in folders.items()})]
-    _refuse_poor(root, parts)
+    _refuse_poor(root, parts, fewest)
     return _samples(root, parts)
 
 
@@ -170,7 +171,7 @@ def _same_classes(parts: list[_Part]) -> None:
             )
 
 
-def _refuse_poor(root: str, parts: list[_Part]) -> None:
+def _refuse_poor(root: str, parts: list[_Part], fewest: int) -> None:
     names = list(parts[0].classes)
     if not names:
         loose = sum(_extension(e.name) in PICTURES for e in _visible(parts[0].path))
@@ -184,7 +185,7 @@ def _refuse_poor(root: str, parts: list[_Part]) -> None:
             f"Empty classes in {root}: {listed(empty)}. Add pictures "
             f"({', '.join(sorted(PICTURES))}) or remove the folder."
         )
-    if len(names) == 1:
+    if len(names) < fewest:
         raise DataError(
             f"{parts[0].path} has one class ({names[0]}); expected two or more class folders. "
             "Is this the folder above or below the one you meant?"

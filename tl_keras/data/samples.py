@@ -16,7 +16,7 @@ import numpy as np
 from tl_keras.data import decode
 from tl_keras.errors import DataError
 
-__all__ = ["SPLITS", "TASKS", "Samples", "from_arrays"]
+__all__ = ["SPLITS", "TASKS", "Samples", "from_arrays", "in_order"]
 
 TASKS = ("classes", "tags", "values")
 SPLITS = ("train", "val", "test")
@@ -100,6 +100,22 @@ class Samples:
         """Return the samples whose source puts them in `split` ("" for unsaid)."""
         words = self.splits if self.splits is not None else ("",) * len(self)
         return self.take([i for i, word in enumerate(words) if word == split])
+
+
+def in_order(samples: Samples, class_names: Sequence[str]) -> Samples:
+    """Return the samples of the named classes, their labels counted in the names' order.
+
+    Args:
+        samples: Of task "classes".
+        class_names: The wanted classes; samples of others are left out.
+    """
+    names = tuple(class_names)
+    if names == samples.class_names:
+        return samples
+    places = {name: place for place, name in enumerate(names)}
+    new = np.array([places.get(name, -1) for name in samples.class_names], np.int64)
+    part = samples.take(new[samples.labels] >= 0)
+    return replace(part, labels=new[part.labels], class_names=names)
 
 
 def from_arrays(

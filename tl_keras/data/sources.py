@@ -14,7 +14,9 @@ from tl_keras.errors import DataError
 __all__ = ["Samples", "from_arrays", "load_samples"]
 
 
-def load_samples(source: str | os.PathLike[str], *, task: str = "classes") -> Samples:
+def load_samples(
+    source: str | os.PathLike[str], *, task: str = "classes", fewest: int = 2
+) -> Samples:
     """Read labelled pictures.
 
     Args:
@@ -22,6 +24,7 @@ def load_samples(source: str | os.PathLike[str], *, task: str = "classes") -> Sa
             folders of class folders; a CSV file with the columns path, label and maybe
             split; or, if no such path exists, the name of a built-in data set ("digits").
         task: "classes", "tags" or "values"; the last two need a CSV file.
+        fewest: classes that there must be, 1 or 2.
 
     Returns:
         The samples; nothing is decoded yet.
@@ -35,21 +38,21 @@ def load_samples(source: str | os.PathLike[str], *, task: str = "classes") -> Sa
     text = os.fspath(source)
     path = os.path.abspath(os.path.expanduser(text))
     if os.path.isfile(path):
-        return _from_file(path, task)
+        return _from_file(path, task, fewest)
     if not os.path.isdir(path) and not is_builtin(text):
         raise DataError(_missing(text, path))
     if task != "classes":
         raise DataError(f"Task {task!r} needs a CSV file with path,label; got {text}.")
-    return from_folder(path) if os.path.isdir(path) else builtin(text)
+    return from_folder(path, fewest) if os.path.isdir(path) else builtin(text)
 
 
-def _from_file(path: str, task: str) -> Samples:
+def _from_file(path: str, task: str, fewest: int) -> Samples:
     if not path.lower().endswith(".csv"):
         raise DataError(
             f"{path} is a file; expected a folder of class folders, or a .csv file with the "
             "columns path,label[,split]."
         )
-    return from_csv(path, task)
+    return from_csv(path, task, fewest)
 
 
 def _missing(text: str, path: str) -> str:

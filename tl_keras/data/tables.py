@@ -32,12 +32,13 @@ class _Row:
     split: str
 
 
-def from_csv(table: str, task: str = "classes") -> Samples:
+def from_csv(table: str, task: str = "classes", fewest: int = 2) -> Samples:
     """Read a CSV file (UTF-8, comma-separated, with a header).
 
     Args:
         table: absolute path of the CSV file.
         task: "classes", "tags" or "values"; says how the label column is read.
+        fewest: classes that there must be, 1 or 2.
 
     Returns:
         Samples in the rows' order; keys are the paths as written, normalised; class names
@@ -46,7 +47,7 @@ def from_csv(table: str, task: str = "classes") -> Samples:
     Raises:
         DataError: if a column or a file is missing, a row has too many or too few fields
             (a label with an unquoted comma), a split word is unknown, a label is missing or
-            no number, a file is listed twice, or there are fewer than two classes.
+            no number, a file is listed twice, or there are fewer classes than that.
     """
     rows = _rows(table)
     folder = os.path.dirname(table)
@@ -56,6 +57,8 @@ def from_csv(table: str, task: str = "classes") -> Samples:
     _refuse_unknown(table, rows, items)
     words = tuple(_split_word(table, row) for row in rows)
     names, labels = _LABELS[task](table, rows)
+    if task == "classes" and len(names) < fewest:
+        raise DataError(f"{table} has one class ({names[0]}); expected two or more.")
     samples = Samples(items, labels, names, keys, words if any(words) else None, task, table)
     _refuse_untrained(samples)
     return samples
@@ -164,8 +167,6 @@ def _class_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np
         if not row.label:
             raise DataError(f"{table}, line {row.line}: {row.path} has no label.")
     names = tuple(sorted({row.label for row in rows}))
-    if len(names) < 2:
-        raise DataError(f"{table} has one class ({names[0]}); expected two or more.")
     index = {name: i for i, name in enumerate(names)}
     return names, np.array([index[row.label] for row in rows], np.int64)
 
