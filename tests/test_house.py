@@ -31,7 +31,7 @@ LAYERS = (
     {"closing"},
     {"preparing"},
     {"jobs"},
-    {"inspection", "probing", "advising"},
+    {"inspection", "probing", "advising", "shifting", "remedies", "planning"},
     {"console"},
     {"commands"},
     {"cli"},

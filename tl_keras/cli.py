@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tl_keras.console import HelpFirst, bars, score_table, show, table, told
-from tl_keras.errors import PlanError
+from tl_keras.commands.registered import register
+from tl_keras.console import HelpFirst, bars, numbers, score_table, show, table, told
 
 __all__ = ["app", "main"]
 
@@ -46,7 +46,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 @app.command(
     short_help="Train a model on labelled pictures.",
     help="Train a model on labelled pictures, through the stages of a plan.\n\n"
-    "Example:  tl-keras fit photos/ --base mobilenet_v2 --out runs/photos"
+    "Example:  tl-keras fit photos/ --base mobilenet_v2 --out runs/photos",
 )
 def fit(  # noqa: PLR0913 - a command's options are its arguments
     data: Data,
@@ -97,8 +97,8 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.jobs import Job, train
 
         job = Job(
-            data, base, size, weights, pooling, _numbers(dense, "--dense"), dropout,
-            plan, settings, _numbers(epochs, "--epochs"), rate, task, val, test, seed,
+            data, base, size, weights, pooling, numbers(dense, "--dense"), dropout,
+            plan, settings, numbers(epochs, "--epochs"), rate, task, val, test, seed,
             precision, devices, skip_bad,
         )  # fmt: skip
         with bars() as progress:
@@ -240,14 +240,7 @@ def lr_find(  # noqa: PLR0913 - a command's options are its arguments
         show(f"suggested peak rate {found.suggestion:.1e}; the curve is in {out}")
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(word) for word in text.split(",") if word.strip())
-    except ValueError as error:
-        raise PlanError(f"{option} is '{text}', expected whole numbers with commas") from error
-    if any(number < 1 for number in numbers):
-        raise PlanError(f"{option} is '{text}', expected numbers of at least 1")
-    return numbers
+register(app)
 
 
 def _way_on(run: Path) -> str:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from tl_keras.errors import TLKerasError
+from tl_keras.errors import PlanError, TLKerasError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
 __all__ = [
-    "MISTAKE", "STOPPED", "HelpFirst", "bars", "percent", "score_table", "show", "table", "told",
+    "MISTAKE", "STOPPED", "HelpFirst", "bars", "numbers", "percent", "score_table", "show", "table",
+    "told",
 ]  # fmt: skip
 
 MISTAKE, STOPPED = 2, 130
@@ -151,6 +152,21 @@ def show(*things: Any) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for thing in things:
         console.print(thing, markup=False, emoji=False)
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Return whole numbers of at least 1 from a text with commas.
+
+    Raises:
+        PlanError: The text holds something else.
+    """
+    try:
+        found = tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        raise PlanError(f"{option} is '{text}', expected whole numbers with commas") from error
+    if any(number < 1 for number in found):
+        raise PlanError(f"{option} is '{text}', expected numbers of at least 1")
+    return found
 
 
 def percent(value: Any) -> str:

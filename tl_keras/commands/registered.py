@@ -1,0 +1,20 @@
+"""The commands of this package by name: a new one is one line here."""
+
+from __future__ import annotations
+
+import typer
+
+from tl_keras.commands import probe, shift
+
+__all__ = ["register"]
+
+COMMANDS = (
+    ("probe", probe.HELP, probe.probe),
+    ("shift", shift.HELP, shift.shift),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add every command to the roof."""
+    for name, words, function in COMMANDS:
+        app.command(name, help=words)(function)

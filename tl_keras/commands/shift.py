@@ -1,0 +1,75 @@
+"""`tl-keras shift`: a run against other pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tl_keras.console import bars, percent, show, table, told
+
+if TYPE_CHECKING:
+    from tl_keras.shifting import ShiftReport
+
+__all__ = ["shift"]
+
+HELP = (
+    "Say whether other pictures differ from those that a run knows, and what it costs.\n\n"
+    "Example:  tl-keras shift runs/photos other_photos/"
+)
+
+
+def shift(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A directory that fit has written.")],
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="OTHER", help="Class folders, a folder of pictures, a CSV file."),
+    ] = None,
+    corrupt: Annotated[
+        str, typer.Option(help="In place of OTHER: half of the held-out pictures, as in blur:3.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the report.", show_default="RUN/shift")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other permutations.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Run `shift`; its help says what it does."""
+    with told(debug):
+        from tl_keras.shifting import shift_run
+
+        with bars() as progress:
+            report = shift_run(
+                run, other, corruption=corrupt, out=out, seed=seed, progress=progress
+            )
+        _show(run, other or corrupt, report)
+
+
+def _show(run: Path, other: str, report: ShiftReport) -> None:
+    from tl_keras.evaluation.shift_page import headline, p_text
+
+    facts = report.shift.facts
+    made = table(f"{run} and {other}", "", "known", "new")
+    counts = facts["pictures"]
+    made.add_row("pictures", str(counts["reference"]), str(counts["new"]))
+    made.add_row("discrepancy (MMD)", "", p_text(facts["mmd"]["p_value"]))
+    made.add_row("A-distance, 0 to 2", "", f"{facts['domain']['a_distance']:.2f}")
+    moved = facts["features"]
+    made.add_row("features that differ", "", f"{moved['shifted']} of {moved['count']}")
+    made.add_row("unlike the training set", "5.0 %", percent(facts["unlike"]))
+    for cells in _answers(facts):
+        made.add_row(*cells)
+    show(made, headline(facts), *report.notes, f"report: {report.page}")
+
+
+def _answers(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    if "accuracy" not in facts:
+        return []
+    accuracy, sure = facts["accuracy"], facts["confidence"]
+    true = "unknown" if accuracy["true"] is None else percent(accuracy["true"])
+    return [
+        ("mean confidence", percent(sure["reference"]), percent(sure["new"])),
+        ("estimated accuracy", "", percent(accuracy["estimated"])),
+        ("true accuracy", percent(accuracy["reference"]), true),
+    ]

@@ -1,0 +1,186 @@
+"""The report of a shift: one page that needs nothing else, and its figures as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.data.samples import Samples
+from tl_keras.diagnosis.finding import Shift
+from tl_keras.evaluation import page
+from tl_keras.evaluation.files import write_atomically
+from tl_keras.evaluation.shift_plots import plot_shift
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["headline", "p_text", "write_shift"]
+
+_SHOWN = 12
+_LARGEST = 320
+_REMEDIES = (
+    ("batchnorm", "re-estimates BatchNorm's statistics on the new pictures; needs no label"),
+    ("first-block", "tunes the first block on labelled new pictures: for blur, noise, light"),
+    ("lp-ft", "trains the head, then all, on labelled new pictures"),
+)
+
+
+def headline(facts: dict[str, Any]) -> str:
+    """The finding in one sentence, plain text."""
+    p_value = p_text(facts["mmd"]["p_value"])
+    if not facts["shifted"]:
+        return f"No shift that chance would not explain ({p_value})."
+    accuracy = facts.get("accuracy")
+    if accuracy is None:
+        return f"The new pictures differ from the known ones ({p_value})."
+    fallen = accuracy["reference"] - accuracy["estimated"]["value"]
+    lost = f"an estimated {100 * fallen:.0f} points of accuracy are lost"
+    lost = lost if fallen >= 0.01 else "the estimated accuracy holds"
+    return f"The new pictures differ from the known ones ({p_value}); {lost}."
+
+
+def p_text(value: float | None) -> str:
+    """A p-value as text, "" for None."""
+    return "" if value is None else f"p = {value:.2g}" if value >= 0.001 else "p < 0.001"
+
+
+def write_shift(folder: Path, title: str, shift: Shift, new: Samples, notes: Sequence[str]) -> Path:
+    """Write report.html, shift.json and shift.png into a folder.
+
+    Args:
+        folder: Made if missing; older files of these names are replaced.
+        title: Which run and which pictures, plain text.
+        shift: What was found.
+        new: The new pictures, of which the most unlike are shown.
+        notes: Sentences for the reader, plain text.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    plot = plot_shift(shift, folder / "shift.png")
+    facts = {**shift.facts, "notes": list(notes)}
+    write_atomically(folder / "shift.json", (json.dumps(facts, indent=1) + "\n").encode())
+    said = "".join(f"<li>{page.escape(note)}</li>" for note in notes)
+    shown = page.png(plot, "Both sets' features, discrepancy, confidence and novelty.", "")
+    body = [
+        f"<header><h1>Shift: {page.name(title)}</h1>",
+        page.paragraph(page.escape(headline(facts))),
+        page.term_list(_tiles(facts), "tiles"),
+        "</header>\n<main>",
+        page.section("Both sets", shown),
+        _accuracy(facts),
+        _classes(facts),
+        _features(facts),
+        _unlike(shift, new),
+        _remedies(facts),
+        page.section("How to read this", f'<ul class="plain">{said}{_READING}</ul>'),
+        "</main>",
+    ]
+    html = page.page(f"Shift: {title}", "\n".join(part for part in body if part) + "\n")
+    return write_atomically(folder / "report.html", html.encode("utf-8", "replace"))
+
+
+_READING = (
+    "<li>The p-value is the share of random partitions of all pictures that differ as much as "
+    "known and new ones do. A small one says that there is a difference, not that it matters: "
+    "the accuracy says that.</li>"
+    "<li>The A-distance is 0 for sets that a classifier cannot tell apart and 2 for sets that "
+    "it always can.</li>"
+    "<li>The estimated accuracy counts the new pictures on which the model is as sure as it is "
+    "where it is right. It can be wrong where the model is sure of wrong answers.</li>"
+)
+
+
+def _tiles(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    accuracy = facts.get("accuracy") or {}
+    true = accuracy.get("true")
+    return [
+        ("discrepancy", page.escape(p_text(facts["mmd"]["p_value"]))),
+        ("A-distance, 0 to 2", f"{facts['domain']['a_distance']:.2f}"),
+        ("estimated accuracy", page.share(accuracy["estimated"]["value"]) if accuracy else ""),
+        ("true accuracy", "" if true is None else page.share(true)),
+        ("unlike the training set", page.share(facts["unlike"], 0)),
+        ("new pictures", str(facts["pictures"]["new"])),
+    ]
+
+
+def _accuracy(facts: dict[str, Any]) -> str:
+    if "accuracy" not in facts:
+        return ""
+    accuracy, sure = facts["accuracy"], facts["confidence"]
+    estimated = accuracy["estimated"]
+    interval = f"{page.share(estimated['low'])} to {page.share(estimated['high'])}"
+    rows = [
+        ["accuracy", page.share(accuracy["reference"]),
+         "" if accuracy["true"] is None else page.share(accuracy["true"]), ""],
+        ["estimated accuracy", "", page.share(estimated["value"]), interval],
+        ["mean confidence", page.share(sure["reference"]), page.share(sure["new"]),
+         f"change {100 * sure['low']:+.1f} to {100 * sure['high']:+.1f} points"],
+    ]  # fmt: skip
+    head = ["", "known pictures", "new pictures", "95 % interval"]
+    return page.section("Accuracy and confidence", page.table(head, rows, ["", "n", "n", "n"]))
+
+
+def _classes(facts: dict[str, Any]) -> str:
+    rows = [
+        [page.name(row["name"]), page.share(row["reference_share"]), page.share(row["new_share"]),
+         p_text(row["p_value"]) or '<span class="soft">too few</span>',
+         "" if row["recall"] is None else page.share(row["recall"])]
+        for row in facts.get("classes", [])
+    ]  # fmt: skip
+    head = ["class, as the model says", "of the known", "of the new", "shift within", "true recall"]
+    return page.section("Classes", page.table(head, rows, ["", "n", "n", "n", "n"]))
+
+
+def _features(facts: dict[str, Any]) -> str:
+    found = facts["features"]
+    rows = [
+        [f"channel {row['feature']}", f"{row['shift']:+.2f}", f"{row['ks']:.2f}",
+         p_text(row["p_value"])]
+        for row in found["strongest"]
+    ]  # fmt: skip
+    intro = page.paragraph(
+        f"{found['shifted']} of {found['count']} features where the base ends differ by more than "
+        "chance (p &lt; 0.01 for all of them together). The strongest:"
+    )
+    head = ["feature", "shift in standard deviations", "largest difference of distributions", "p"]
+    return page.section("Features", intro, page.table(head, rows, ["", "n", "n", "n"]))
+
+
+def _unlike(shift: Shift, new: Samples) -> str:
+    distances, usual = shift.novelty[1], np.sort(shift.novelty[0])
+    items = []
+    for index in np.argsort(-distances, kind="stable")[:_SHOWN]:
+        key = new.keys[index]
+        further = 1 - np.searchsorted(usual, distances[index]) / len(usual)
+        shown = _opened(new, int(index))
+        seen = page.picture(shown, key) if shown else '<span class="gone">cannot be opened</span>'
+        items.append(
+            f"<li>{seen}<p>distance {distances[index]:.2f}<br>{page.share(further, 0)} of the "
+            "known ones are further<br>"
+            f'<span class="soft">{page.name(key.rsplit("/", 1)[-1])}</span></p></li>'
+        )
+    return page.section("Most unlike the training set", f'<ul class="grid">{"".join(items)}</ul>')
+
+
+def _opened(samples: Samples, index: int) -> Image | None:
+    try:
+        picture = samples.decoder(samples.items[index]).convert("RGB")
+    except (OSError, ValueError):
+        return None  # moved or damaged since: the figures still stand
+    picture.thumbnail((_LARGEST, _LARGEST))
+    return picture
+
+
+def _remedies(facts: dict[str, Any]) -> str:
+    if not facts["shifted"]:
+        return ""
+    rows = [[f"<code>--remedy {name}</code>", page.escape(what)] for name, what in _REMEDIES]
+    return page.section("What may help", page.table(["flag", "what it does"], rows))
