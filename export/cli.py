@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from export.commands import run
+from export.commands import distill, run
 from tl_keras.console import HelpFirst
 
 __all__ = ["app", "main"]
@@ -35,6 +35,9 @@ app = typer.Typer(
     "Example:  tl-export runs/photos --to tflite,onnx",
 )
 app.command(DEFAULT, help=run.HELP, no_args_is_help=True)(run.export_run)
+app.command("distill", short_help=distill.SHORT_HELP, help=distill.HELP, no_args_is_help=True)(
+    distill.distill
+)
 
 
 @app.callback()
