@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tl_keras.errors import TLKerasError
 
-__all__ = ["ExportError", "ParityError"]
+__all__ = ["BundleError", "ExportError", "GateError", "ParityError"]
 
 
 class ExportError(TLKerasError):
@@ -13,3 +13,11 @@ class ExportError(TLKerasError):
 
 class ParityError(ExportError):
     """An artifact does not give the answers of the model that it was made from."""
+
+
+class GateError(ExportError):
+    """A quantized file loses more than it may, whatever is tried."""
+
+
+class BundleError(ExportError):
+    """A bundle is none, was changed, or comes from a newer version."""

@@ -30,6 +30,15 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def toys(tmp_path_factory):
+    """A small source and its variants (tflite-fp32, tflite-int8, onnx-fp32); change copies only."""
+    from bundle_models import toy_source, toy_variants
+
+    source = toy_source()
+    return source, toy_variants(source, tmp_path_factory.mktemp("variants"))
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A complete run; read it, change copies only."""
     from tl_keras.jobs import Job, train
