@@ -12,6 +12,7 @@ import typer
 
 from tl_keras.commands.registered import register
 from tl_keras.console import HelpFirst, bars, numbers, score_table, show, table, told
+from tl_keras.training.plans import PLAN_NAMES
 
 __all__ = ["app", "main"]
 
@@ -57,10 +58,12 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     plan: Annotated[
         str,
         typer.Option(
-            help="probe, lp-ft, gradual, top, full or scratch.",
+            help=f"One of {', '.join(PLAN_NAMES)}.",
             show_default="lp-ft; scratch with --weights none",
         ),
     ] = "",
+    adapt: Annotated[str, typer.Option(help="Layers of plan lora or adapters: patterns.")] = "",
+    rank: Annotated[int, typer.Option(min=1, help="Of plan lora.")] = 4,
     epochs: Annotated[
         str, typer.Option(help="Epochs of each stage, with commas.", show_default="the plan's")
     ] = "",
@@ -99,7 +102,7 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         job = Job(
             data, base, size, weights, pooling, numbers(dense, "--dense"), dropout,
             plan, settings, numbers(epochs, "--epochs"), rate, task, val, test, seed,
-            precision, devices, skip_bad,
+            precision, devices, skip_bad, adapt=adapt, rank=rank,
         )  # fmt: skip
         with bars() as progress:
             run = train(job, out, progress=progress, command=_command())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tl_keras
+from tl_keras.adaptation.planned import described, finished
 from tl_keras.closing import close_run
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
@@ -157,6 +158,7 @@ def first_record(job: Job, data: Checked, model: keras.Model, command: str) -> d
         "base": job.base,
         "weights": job.weights,
         "size": int(model.input_shape[1]),
+        "adaptation": described(model),
         "head": {"pooling": job.pooling, "dense": list(job.dense), "dropout": job.dropout},
         "timings": {"check": round(data.seconds, 2)},
     }
@@ -219,6 +221,7 @@ def _go_on(
         if not _finite(model):
             raise TrainingError("the weights are not numbers after training; expected numbers.")
     _record_fit(run, result, time.perf_counter() - began)
+    model = finished(model, run.path / "adapter.npz")
     save_model(model, run.path / "model.keras")
     close_run(run, model, data, result.history, progress)
     return run

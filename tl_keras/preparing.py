@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_keras.adaptation.planned import adapted, check_adaptation
 from tl_keras.data import splits as splitting
 from tl_keras.data.builtin import is_builtin
 from tl_keras.data.check import BadPicture, CheckReport, check_pictures, fingerprint
@@ -63,6 +64,9 @@ class Job:
         devices: GPUs to train on.
         skip_bad: Go on without pictures that cannot be used.
         save_every: Least seconds between snapshots within a stage.
+        adapt: Layers that plan "lora" or "adapters" adapts: patterns with commas; empty
+            chooses.
+        rank: Of plan "lora", see `tl_keras.adaptation.lora.apply_lora`.
     """
 
     data: str
@@ -84,6 +88,13 @@ class Job:
     devices: int = 1
     skip_bad: bool = False
     save_every: float = 5.0
+    adapt: str = ""
+    rank: int = 4
+
+    @property
+    def patterns(self) -> list[str]:
+        """The layers to adapt, one pattern each."""
+        return [word.strip() for word in self.adapt.split(",") if word.strip()]
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,7 @@ def check_options(job: Job) -> None:
     job = settled(job)
     plan = named_plan(job.plan, **job.settings)
     parse_augment(plan.augment)
+    check_adaptation(job.plan, job.patterns, job.rank)
     check_shares(job.val, job.test)
     Head(job.pooling, job.dense, job.dropout, _ACTIVATIONS[job.task])
     _check_numbers(job)
@@ -184,6 +196,7 @@ def build(job: Job, samples: Samples) -> keras.Model:
 
     Raises:
         ModelError: Base, size, weights and head do not fit together.
+        PlanError: The layers to adapt are not there, or not to be adapted like this.
         DownloadError: The weights must be downloaded and cannot be.
     """
     import keras
@@ -195,9 +208,10 @@ def build(job: Job, samples: Samples) -> keras.Model:
     keras.utils.set_random_seed(job.seed)
     # Keras tells of downloads on standard output, across the bars.
     with contextlib.redirect_stdout(io.StringIO()):
-        return build_model(
+        model = build_model(
             job.base, len(samples.class_names), head=head, size=job.size, weights=weights
         )
+    return adapted(model, settled(job).plan, job.patterns, job.rank)
 
 
 def checked_data(

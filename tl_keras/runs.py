@@ -4,6 +4,7 @@ run.json      the record; its `state` is "incomplete" until all the rest is ther
 split.csv     key and split of every sample used
 labels.txt    one class a line, in output order
 model.keras   the trained model
+adapter.npz   what plan lora or adapters added to the base, alone
 history.csv   one row an epoch
 plots/*.png   report.html
 state/        what resuming needs; gone when the run is complete

@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import PlanError
 from tl_keras.models import graph
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["freeze", "last_frozen_cut", "select"]
 
+# Selectors of weights, not of whole layers.
+_PARTS = {"batchnorm": ("gamma", "beta"), "bias": ("bias", "beta")}
+
 
 def select(model: keras.Model, selectors: Sequence[str]) -> list[str]:
     """Return the names of the layers that the selectors name, in the model's order.
@@ -23,8 +26,9 @@ def select(model: keras.Model, selectors: Sequence[str]) -> list[str]:
     Args:
         model: A flat functional model.
         selectors: Any of "head" (pooling and all after it), "all", "top:N" (the N last base
-            layers that have weights), "blocks:N" (the N last blocks of the base), a layer's
-            name, or a shell pattern on names ("block5*").
+            layers that have weights), "blocks:N" (the N last blocks of the base), "batchnorm"
+            and "bias" (layers of the base that have such weights), a layer's name, or a shell
+            pattern on names ("block5*").
 
     Raises:
         PlanError: A selector matches no layer; the nearest names are offered.
@@ -47,7 +51,23 @@ def _match(model: keras.Model, selector: str) -> list[str]:
         return names
     if selector == "head":
         return graph.head_layers(model)
+    if selector in _PARTS:
+        return list(dict.fromkeys(layer.name for layer, _ in _parts(model, [selector])))
     return fnmatch.filter(names, selector)
+
+
+def _parts(model: keras.Model, selectors: Sequence[str]) -> list[tuple[Any, Any]]:
+    """Layers of the base with those of their weights that "batchnorm" and "bias" select."""
+    import keras
+
+    head, found = set(graph.head_layers(model)), []
+    for layer in model.layers:
+        normal = isinstance(layer, keras.layers.BatchNormalization)
+        kinds = ("batchnorm", "bias") if normal else ("bias",)
+        names = {name for kind in kinds if kind in selectors for name in _PARTS[kind]}
+        if layer.name not in head:
+            found += [(layer, weight) for weight in layer.weights if weight.name in names]
+    return found
 
 
 def _topmost(model: keras.Model, kind: str, count: int) -> list[str]:
@@ -64,7 +84,7 @@ def _no_match(model: keras.Model, selector: str) -> str:
     near = difflib.get_close_matches(selector, names, n=3, cutoff=0.3) or names[-3:]
     return (
         f"selector '{selector}' matches no layer of '{model.name}'; expected 'head', 'all', "
-        f"'top:N', 'blocks:N' or a name or pattern such as {', '.join(near)}"
+        f"'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as {', '.join(near)}"
     )
 
 
@@ -73,6 +93,11 @@ def freeze(model: keras.Model, train: Sequence[str], *, batchnorm: str = "frozen
 
     BatchNorm of the base stays in inference mode (`trainable=False` on each layer) unless
     `batchnorm="train"`: with few pictures a batch its statistics would drift.
+
+    "batchnorm" and "bias" choose single weights: scale and offset of every BatchNorm of the
+    base (Frankle et al., arXiv 2003.00152), or every bias, BatchNorm's offset among them
+    (Cai et al., arXiv 2007.11622; Ben Zaken et al., arXiv 2106.10199). These layers keep
+    `trainable=False`, so that statistics and kernels stay; only the weights themselves learn.
 
     Args:
         model: A flat functional model; changed in place.
@@ -87,13 +112,19 @@ def freeze(model: keras.Model, train: Sequence[str], *, batchnorm: str = "frozen
     """
     import keras
 
-    chosen = set(select(model, train))
+    select(model, train)
+    parts = [one for one in train if one in _PARTS and (one, batchnorm) != ("batchnorm", "train")]
+    chosen = set(select(model, [one for one in train if one not in parts]))
     head = set(graph.head_layers(model))
     model.trainable = True
     for layer in model.layers:
         still = isinstance(layer, keras.layers.BatchNormalization) and layer.name not in head
+        # Setting a flag to the value it has would leave single weights as they are.
+        layer.trainable = True
         layer.trainable = layer.name in chosen and not (still and batchnorm == "frozen")
-    learning = [layer.name for layer in model.layers if layer.trainable_weights]
+    for _, weight in _parts(model, parts):
+        weight.trainable = True
+    learning = [layer.name for layer in model.layers if _learns(layer)]
     if not learning:
         raise PlanError(f"selectors {list(train)} leave nothing of '{model.name}' to train")
     return learning
@@ -109,14 +140,15 @@ def last_frozen_cut(model: keras.Model) -> str | None:
         model: A flat functional model with its `trainable` flags set.
 
     Returns:
-        The name of the last such cut point's layer, or None when there is none or nothing
-        before it has weights (what scales the pictures is not worth a cache).
+        The name of the last such cut point's layer, or None when there is none or not
+        more than one layer before it has weights (what scales the pictures, or a first
+        convolution, is not worth a cache).
     """
     head = set(graph.head_layers(model))
     active = {
         layer.name
         for layer in model.layers
-        if layer.trainable_weights or (layer.name in head and _is_random(layer))
+        if _learns(layer) or (layer.name in head and _is_random(layer))
     }
     positions = [i for i, step in enumerate(graph.steps(model)) if step.name in active]
     first = min(positions, default=0)
@@ -124,9 +156,14 @@ def last_frozen_cut(model: keras.Model) -> str | None:
     return names[-1] if names and _has_weights_until(model, first) else None
 
 
+def _learns(layer: Any) -> bool:
+    """Whether a weight of the layer learns, perhaps without the layer as a whole."""
+    return any(weight.trainable for weight in layer.weights)
+
+
 def _has_weights_until(model: keras.Model, position: int) -> bool:
     before = graph.steps(model)[:position]
-    return any(getattr(step.operation, "weights", []) for step in before)
+    return sum(bool(getattr(step.operation, "weights", [])) for step in before) > 1
 
 
 def _is_random(layer: keras.layers.Layer) -> bool:

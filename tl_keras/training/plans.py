@@ -166,6 +166,22 @@ def _scratch(blocks: int) -> tuple[Stage, ...]:
     return (Stage("scratch", ("all",), epochs=60, rate=2e-3, batchnorm="train"),)
 
 
+def _lora(blocks: int) -> tuple[Stage, ...]:
+    return (_HEAD, Stage("lora", ("head", "*_lora_*"), epochs=10, rate=1e-3, patience=4))
+
+
+def _adapters(blocks: int) -> tuple[Stage, ...]:
+    return (_HEAD, Stage("adapters", ("head", "*_adapter_*"), epochs=10, rate=1e-3, patience=4))
+
+
+def _batchnorm(blocks: int) -> tuple[Stage, ...]:
+    return (_HEAD, Stage("batchnorm", ("head", "batchnorm"), epochs=8, rate=1e-3, patience=4))
+
+
+def _bias(blocks: int) -> tuple[Stage, ...]:
+    return (_HEAD, Stage("bias", ("head", "bias"), epochs=8, rate=1e-3, patience=4))
+
+
 _HEAD = Stage("head", ("head",), epochs=30, rate=3e-3, patience=10)
 _PLANS = {
     "probe": _probe,
@@ -174,6 +190,10 @@ _PLANS = {
     "full": _full,
     "top": _top,
     "scratch": _scratch,
+    "lora": _lora,
+    "adapters": _adapters,
+    "batchnorm": _batchnorm,
+    "bias": _bias,
 }
 PLAN_NAMES = tuple(_PLANS)
 
@@ -184,8 +204,10 @@ def named_plan(name: str, *, blocks: int = 5, **overrides: Any) -> Plan:
     Args:
         name: "probe" (the head only), "lp-ft" (head, then all at a low rate), "gradual"
             (head, then block by block from the top, rates falling with depth), "full" (all
-            at once), "top" (head, then the last two blocks) or "scratch" (all, BatchNorm
-            trained, for a base without weights).
+            at once), "top" (head, then the last two blocks), "scratch" (all, BatchNorm
+            trained, for a base without weights), or with few parameters: head, then "lora",
+            "adapters" (branches that the model must have, see :mod:`tl_keras.adaptation`),
+            "batchnorm" (scales and offsets) or "bias".
         blocks: Blocks of the base, which "gradual" goes through.
         **overrides: Fields of :class:`Plan` to set.
 

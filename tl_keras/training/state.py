@@ -88,6 +88,6 @@ def read_snapshot(path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray
             groups: dict[str, list[np.ndarray]] = {}
             for name in sorted(key for key in saved.files if "/" in key):
                 groups.setdefault(name.split("/")[0], []).append(saved[name])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} does not read ({error}); start a new run") from error
     return meta, groups
