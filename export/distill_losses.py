@@ -133,7 +133,7 @@ class DistillationLoss(keras.losses.Loss):
 
 
 class LabelLoss(keras.metrics.CategoricalCrossentropy):
-    """The plain loss of the labels, whatever else targets and outputs hold.
+    """The plain loss of the labels, as in any training, whatever else targets and outputs hold.
 
     Args:
         classes: Number of classes.

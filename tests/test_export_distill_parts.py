@@ -1,0 +1,256 @@
+"""Teacher and student see the same pictures, and the teacher stays as it was."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from training_models import small_model, splits
+
+from export.errors import ExportError
+from export.lesson import Lesson
+from export.logits import logits_of, with_own_softmax
+from export.mixing import Mixing
+from export.taught import Taught, Untaught, view_reader
+from export.teacher import Answers, Teacher, answering
+from tl_keras.quiet import start_tensorflow
+from tl_keras.training.options import FitOptions
+from tl_keras.training.plans import Plan, Stage
+
+start_tensorflow()
+HEAD, ALL = Stage("head", ("head",), 3, 1e-2), Stage("all", ("all",), 3, 1e-3)
+
+
+def plan_of(*stages, **values):
+    return Plan("test", stages or (HEAD, ALL), 8, **{"augment": "affine", "views": 2, **values})
+
+
+def taught_by(teacher, student, folder, lesson=None, plan=None, mixing=None):
+    lesson, plan, data = lesson or Lesson(), plan or plan_of(), splits()
+    model, pairs = answering(Teacher(teacher, None, "teacher"), student, lesson)
+    reader = view_reader(data.train, model.input_shape[1], plan.augment, 0, mixing)
+    answers = Answers(model, reader, plan.views, folder, "float32", lambda *_: None)
+    answers.compute()
+    return Taught(data, plan, answers, pairs, lesson, mixing)
+
+
+def runner_of(student, objective, folder):
+    from tl_keras.training.fit import StageRunner
+
+    options = FitOptions(state_dir=folder, objective=objective, precision="float32")
+    folder.mkdir(exist_ok=True)
+    return StageRunner(student, objective.data, objective.plan, options)
+
+
+def ended(kind):
+    """A classifier with a softmax of each kind; all give the same."""
+    import keras
+
+    model = small_model()
+    if kind == "linear":
+        return keras.Model(model.inputs, model.get_layer("head_logits").output)
+    if kind == "layer":
+        return model
+    dense, below = model.get_layer("head_logits"), model.get_layer("head_avg_pool").output
+    if kind == "within":
+        last = keras.layers.Dense(3, activation="softmax", name="last")
+        made = keras.Model(model.inputs, last(below))
+        last.set_weights(dense.get_weights())
+        return made
+    soft = keras.layers.Softmax() if kind == "softmax layer" else keras.ops.softmax
+    return keras.Model(model.inputs, soft(dense.output))
+
+
+KINDS = ["layer", "softmax layer", "operation", "within", "linear"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_softmax_is_cut_off_however_it_was_put_on(kind):
+    import keras
+
+    model, plain = ended(kind), small_model()
+    pictures = splits().train.items[:4].astype(np.float32)
+    logits = keras.Model(model.inputs, logits_of(model))(pictures)
+    expected = keras.Model(plain.inputs, plain.get_layer("head_logits").output)(pictures)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    student = with_own_softmax(model)
+    np.testing.assert_allclose(student(pictures), plain(pictures), atol=1e-6)
+    np.testing.assert_allclose(
+        keras.Model(student.inputs, logits_of(student))(pictures), expected, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("ending", ["sigmoid", "relu", "pooling"])
+def test_an_output_without_logits_is_refused_with_the_way_out(ending):
+    import keras
+
+    model = small_model()
+    last = model.get_layer("head_logits").output
+    tensor = keras.layers.Activation(ending)(last) if ending != "pooling" else None
+    if tensor is None:
+        tensor = keras.layers.GlobalMaxPooling2D()(model.get_layer("block2_relu").output)
+    with pytest.raises(ExportError, match="no logits to learn from; give a model that ends in"):
+        logits_of(keras.Model(model.inputs, tensor), "teacher")
+
+
+def test_the_teacher_is_not_changed(tmp_path):
+    teacher, student = small_model(size=32), small_model()
+    before, weights = teacher.to_json(), teacher.get_weights()
+    flags = [layer.trainable for layer in teacher.layers]
+    nodes = [len(layer._outbound_nodes) for layer in teacher.layers]
+    objective = taught_by(teacher, student, tmp_path / "answers", Lesson("kd+features"))
+    runner_of(student, objective, tmp_path / "state").run()
+    assert json.loads(teacher.to_json()) == json.loads(before)
+    assert all((a == b).all() for a, b in zip(teacher.get_weights(), weights, strict=True))
+    assert [layer.trainable for layer in teacher.layers] == flags
+    assert [len(layer._outbound_nodes) for layer in teacher.layers] == nodes
+
+
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+def test_the_teacher_answered_for_the_very_picture_that_the_student_sees(tmp_path, mixup):
+    import keras
+
+    teacher, student = small_model(), small_model()
+    mixing = Mixing(48, 0, mixup) if mixup else None
+    objective = taught_by(teacher, student, tmp_path / "answers", mixing=mixing)
+    logits = keras.Model(teacher.inputs, teacher.get_layer("head_logits").output)
+    runner = runner_of(student, objective, tmp_path / "state")
+    indices, seen = np.arange(3, 19), []
+    for epoch in range(3):
+        runner.trainer(1)
+        pictures, packed, _ = runner._stage_data(1).train(epoch, indices)
+        np.testing.assert_allclose(packed[:, 3:6], logits(pictures.astype("float32")), atol=1e-5)
+        seen.append(pictures)
+    # Two views were answered for: the third epoch sees the first one again, not a third.
+    assert (seen[0] == seen[2]).all()
+    assert (seen[0] != seen[1]).any()
+
+
+def test_cached_features_and_answers_are_of_the_same_view(tmp_path):
+    import keras
+
+    student = small_model()
+    objective = taught_by(student, student, tmp_path / "answers")
+    runner = runner_of(student, objective, tmp_path / "state")
+    trainer = runner.trainer(0)
+    assert runner.cuts[0].layer is not None
+    for epoch in range(3):
+        # The teacher is the student here: what its suffix says of the features is the answer.
+        features, packed, _ = trainer.data.train(epoch, np.arange(20))
+        said = keras.ops.convert_to_numpy(trainer.suffix(features))
+        np.testing.assert_allclose(packed[:, 3:6], said, atol=1e-5)
+
+
+def test_a_view_is_the_same_part_of_the_picture_at_every_size():
+    from PIL import Image
+
+    from tl_keras.data.samples import from_arrays
+
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)
+    picture = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64))] * 2, -1)[..., :3]
+    samples = from_arrays(picture[None], [0], ["a", "b"])
+    small, large = (view_reader(samples, n, "flip+crop", 3, None).read([0], 5) for n in (16, 32))
+    shrunk = np.asarray(Image.fromarray(large[0]).resize((16, 16), Image.Resampling.BOX))
+    assert np.abs(shrunk.astype(int) - small[0]).max() <= 6
+
+
+def test_mixed_pictures_labels_and_weights_are_the_same_mix(tmp_path):
+    data, mixing = splits(), Mixing(48, 7, 1.0)
+    objective = Untaught(data, plan_of(augment="none"), mixing)
+    views, indices = np.array([0, 1, 1, 1]), np.array([5, 6, 7, 8])
+    partners, shares = mixing.view(1)
+    read = objective.reader(16, 0).read(indices, views)
+    labels, weights = objective.batch(views, indices)
+    assert (read[0] == data.train.items[5]).all()
+    assert labels[0].tolist() == np.eye(3)[data.train.labels[5]].tolist()
+    for row, index in enumerate(indices[1:], 1):
+        own, other = shares[index], 1 - shares[index]
+        mix = own * data.train.items[index] + other * data.train.items[partners[index]]
+        assert np.abs(read[row] - mix).max() <= 0.5 + 1e-4
+        said = own * np.eye(3)[data.train.labels[index]]
+        said = said + other * np.eye(3)[data.train.labels[partners[index]]]
+        np.testing.assert_allclose(labels[row], said, atol=1e-6)
+    assert weights == pytest.approx(np.ones(4))
+    assert (shares >= 0.5).all()
+    assert (Mixing(48, 8, 1.0).view(1)[1] != shares).any()
+
+
+def saved(model, folder):
+    model.save(folder / "saved.keras")
+    return folder / "saved.keras"
+
+
+def test_features_are_matched_where_they_can_change_and_projections_stay_behind(tmp_path):
+    import keras
+
+    teacher, student = small_model(size=32), small_model()
+    lesson = Lesson("features", layers=(("block2_relu", "block1_relu"),))
+    objective = taught_by(teacher, student, tmp_path / "answers", lesson)
+    assert objective.answers.shapes == [(3,), (8, 8, 8)]
+    runner = runner_of(student, objective, tmp_path / "state")
+    frozen = runner.trainer(0)
+    assert (frozen.suffix.output_shape[-1], frozen.data.spec[1].shape[-1]) == (3, 6)
+    whole = runner.trainer(1)
+    assert whole.suffix.output_shape[-1] == 3 + 512
+    _, packed, _ = whole.data.train(0, np.arange(48))
+    shown = packed[:, 6:].reshape(-1, 8)
+    live = shown.std(0) > 0
+    np.testing.assert_allclose(shown.mean(0), 0, atol=1e-2)
+    np.testing.assert_allclose(shown.std(0)[live], 1, atol=1e-2)
+    whole.run({"stage": 1})
+    names = [layer.name for layer in keras.saving.load_model(saved(student, tmp_path)).layers]
+    assert names == [layer.name for layer in student.layers]
+    assert len(names) == len(small_model().layers)
+    assert not [name for name in names if "projection" in name]
+
+
+def test_matching_features_brings_them_together(tmp_path):
+    teacher, student = small_model(), small_model()
+    student.get_layer("block1_conv").set_weights(
+        [0.3 * w for w in reversed(student.get_layer("block1_conv").get_weights()[::-1])]
+    )
+    lesson = Lesson("features", beta=50.0)
+    stage = Stage("all", ("all",), 6, 1e-2)
+    objective = taught_by(teacher, student, tmp_path / "a", lesson, plan_of(stage))
+    rows = runner_of(student, objective, tmp_path / "state").trainer(0).run({})
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+
+
+def test_without_the_teachers_share_a_taught_student_is_the_untaught_one(tmp_path):
+    weights = []
+    for name in ("taught", "untaught"):
+        student = small_model(dropout=0.3)
+        objective = Untaught(splits(), plan_of())
+        if name == "taught":
+            objective = taught_by(small_model(), student, tmp_path / "a", Lesson("kd", alpha=0.0))
+        import keras
+
+        keras.utils.set_random_seed(0)
+        runner_of(student, objective, tmp_path / name).run()
+        weights.append(student.get_weights())
+    for left, right in zip(*weights, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
+    from tl_keras.evaluation.prediction import predict
+    from tl_keras.training.judge import sample_losses
+    from tl_keras.training.objective import targets
+
+    student, teacher = small_model(), small_model()
+    # A teacher that is sure of the wrong class: its lesson makes the plain loss worse.
+    kernel, bias = teacher.get_layer("head_logits").get_weights()
+    teacher.get_layer("head_logits").set_weights([kernel * 0, bias + [4, 0, 0]])
+    stage = Stage("all", ("all",), 4, 3e-3, warmup=0.0)
+    lesson = Lesson("kd", temperature=1.0, alpha=1.0)
+    objective = taught_by(teacher, student, tmp_path / "a", lesson, plan_of(stage, ema=False))
+    runner = runner_of(student, objective, tmp_path / "state")
+    result = runner.run()
+    rows = result.history
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["val_loss"] > rows[0]["val_loss"]
+    assert result.stages[0]["best_epoch"] == 0
+    val = objective.data.val
+    plain = sample_losses(predict(student, val), targets(val), "classes").mean()
+    assert rows[0]["val_loss"] == pytest.approx(plain, rel=1e-4)
