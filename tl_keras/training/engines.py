@@ -22,7 +22,10 @@ from tl_keras.errors import PlanError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENGINES", "Engine", "Predict", "choose_engine", "cosine", "prefix_function"]
+__all__ = [
+    "ENGINES", "Engine", "Predict", "choose_engine", "cosine", "onnx_function", "prefix_function",
+    "to_onnx",
+]  # fmt: skip
 
 Predict = Callable[[np.ndarray], list[np.ndarray]]
 ENGINES = ("float32", "bfloat16", "onnxruntime")
@@ -105,17 +108,28 @@ def _mixed_bfloat16() -> Iterator[None]:
 
 
 def _onnxruntime(prefix: keras.Model) -> Predict:
-    import onnxruntime
+    return onnx_function(to_onnx(prefix))
+
+
+def to_onnx(prefix: keras.Model) -> bytes:
+    """Return a functional model as an ONNX file's bytes: float32 pictures in, its outputs out."""
     import tensorflow as tf
     import tf2onnx
 
     signature = [tf.TensorSpec((None, *prefix.input_shape[1:]), tf.float32, name="picture")]
     call = tf.function(lambda x: tf.nest.flatten(prefix(x, training=False)))
     model, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=17)
+    return model.SerializeToString()
+
+
+def onnx_function(content: bytes) -> Predict:
+    """Return a function that runs an ONNX file of :func:`to_onnx` in ONNX Runtime on the CPU."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        content, options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
     return lambda batch: session.run(None, {name: np.asarray(batch, np.float32)})
