@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from tl_keras.commands import probe, shift
+from tl_keras.commands import probe, shift, update
 
 __all__ = ["register"]
 
 COMMANDS = (
     ("probe", probe.HELP, probe.probe),
     ("shift", shift.HELP, shift.shift),
+    ("update", update.HELP, update.update),
 )
 
 

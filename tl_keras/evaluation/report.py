@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tl_keras.evaluation import page, sections
 from tl_keras.evaluation.facts import pick
 from tl_keras.evaluation.files import write_atomically
+from tl_keras.evaluation.update_plots import update_section
 
 if TYPE_CHECKING:
     from tl_keras.evaluation.mistakes import Mistake
@@ -48,6 +49,7 @@ def write_report(
     body = "\n".join(part for part in (
         sections.headline(run, evaluations),
         sections.scores(evaluations),
+        update_section(run, plots),
         sections.training(run, history, plots),
         sections.confusion(evaluations, plots),
         sections.classes(evaluations),

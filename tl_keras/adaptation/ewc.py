@@ -1,0 +1,198 @@
+"""Weights held near where they were, each as strongly as it matters: EWC and L2-SP.
+
+The pull is a regularizer on each variable, which plain `fit` adds to the loss. It is there
+within :func:`anchored` alone, so nothing of it is in a model that is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.errors import ModelError
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Anchor", "anchored", "fisher", "l2sp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """Where weights should stay, and how much each matters.
+
+    Attributes:
+        centers: Value by "layer/variable".
+        importance: 0 or more, of the same shapes.
+    """
+
+    centers: Mapping[str, np.ndarray]
+    importance: Mapping[str, np.ndarray]
+
+    def __add__(self, other: Anchor) -> Anchor:
+        """Return one anchor whose pull is that of both, but for a constant.
+
+        F (w - a)² + G (w - b)² = (F + G) (w - (F a + G b) / (F + G))² + constant. A variable
+        that has more columns in the other (a head that grew) is filled up with zeros.
+        """
+        centers, importance = dict(self.centers), dict(self.importance)
+        for name, second in other.importance.items():
+            first = padded(importance.get(name, np.zeros_like(second)), second.shape)
+            center = padded(centers.get(name, np.zeros_like(second)), second.shape)
+            both = first + second
+            mixed = (first * center + second * other.centers[name]) / np.where(both > 0, both, 1)
+            centers[name] = np.where(both > 0, mixed, other.centers[name])
+            importance[name] = both
+        return Anchor(centers, importance)
+
+    def __mul__(self, factor: float) -> Anchor:
+        """Return the anchor with its pull multiplied."""
+        return Anchor(self.centers, {n: v * np.float32(factor) for n, v in self.importance.items()})
+
+
+def padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return an array filled up with zeros to a shape that is at least as large.
+
+    Raises:
+        ModelError: It does not fit.
+    """
+    if array.ndim != len(shape) or any(a > b for a, b in zip(array.shape, shape)):
+        raise ModelError(f"an anchor of shape {array.shape} does not fit a variable of {shape}")
+    return np.pad(array, [(0, b - a) for a, b in zip(array.shape, shape)])
+
+
+def _named(model: keras.Model) -> dict[str, Any]:
+    """The variables of layers that can learn, BatchNorm's statistics left out."""
+    import keras
+
+    names: dict[str, Any] = {}
+    for layer in model.layers:
+        statistics = isinstance(layer, keras.layers.BatchNormalization)
+        for variable in layer.weights:
+            if not (statistics and variable.name.startswith("moving_")):
+                names[f"{layer.name}/{variable.name}"] = variable
+    return names
+
+
+def fisher(
+    model: keras.Model,
+    pictures: np.ndarray,
+    *,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Anchor:
+    """Measure how much each weight matters for what a model says: the diagonal of Fisher's matrix.
+
+    F = mean over x of the expectation over y ~ p(y | x) of (d log p(y | x) / d w)², the
+    expectation by one draw a picture (Kirkpatrick et al., arXiv 1612.00796). Each picture's
+    gradient is taken alone, BatchNorm in inference mode.
+
+    Args:
+        model: Gives probabilities (n, classes); trained. For a pretrained base, put a head on
+            it and train that first.
+        pictures: What it was trained on, as the model takes it, (n, ...); a few hundred do.
+        labels: int (n,), to take instead of draws (the "empirical" Fisher matrix).
+        seed: Decides the draws.
+        progress: Called with the pictures done and all of them.
+
+    Returns:
+        An anchor at the model's weights.
+    """
+    import tensorflow as tf
+
+    names = _named(model)
+    variables = [variable.value for variable in names.values()]
+    sums = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
+
+    @tf.function(reduce_retracing=True)
+    def add(picture: Any, label: Any, draw: Any) -> None:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            logs = tf.math.log(tf.maximum(model(picture, training=False), 1e-12))
+            drawn = tf.random.stateless_categorical(logs, 1, [seed, draw], tf.int32)[0, 0]
+            chosen = logs[0, tf.where(label < 0, drawn, label)]
+        gradients = tape.gradient(
+            chosen, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        for total, gradient in zip(sums, gradients, strict=True):
+            total.assign_add(gradient**2)
+
+    for number in range(len(pictures)):
+        label = -1 if labels is None else int(labels[number])
+        one = tf.cast(pictures[number : number + 1], tf.float32)
+        add(one, tf.constant(label, tf.int32), tf.constant(number, tf.int32))
+        progress(number + 1, len(pictures))
+    shares = (total.numpy() / max(len(pictures), 1) for total in sums)
+    return Anchor(_values(names), dict(zip(names, shares, strict=True)))
+
+
+def l2sp(model: keras.Model, *, without: Sequence[str] = ()) -> Anchor:
+    """Hold every weight alike: "L2-SP", a decay towards the start (Li et al., arXiv 1802.01483).
+
+    Args:
+        model: The start.
+        without: Layers that are free.
+    """
+    names = {n: v for n, v in _named(model).items() if n.split("/")[0] not in without}
+    values = _values(names)
+    return Anchor(values, {name: np.ones_like(value) for name, value in values.items()})
+
+
+def _values(names: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    import keras
+
+    return {n: np.array(keras.ops.convert_to_numpy(variable)) for n, variable in names.items()}
+
+
+class _Pull:
+    """strength / 2 * sum of importance * (variable - center)², as a Keras regularizer."""
+
+    def __init__(self, center: np.ndarray, importance: np.ndarray, strength: float) -> None:
+        import keras
+
+        # Variables, not constants: a graph may hold at most 2 GB of those.
+        make = keras.Variable
+        self.center = make(center, trainable=False, dtype="float32")
+        self.weights = make(importance * np.float32(strength / 2), trainable=False, dtype="float32")
+
+    def __call__(self, variable: Any) -> Any:
+        import keras
+
+        return keras.ops.sum(self.weights * keras.ops.square(variable - self.center))
+
+
+@contextlib.contextmanager
+def anchored(model: keras.Model, anchor: Anchor, strength: float = 1.0) -> Iterator[None]:
+    """Hold a model's weights while it is trained within this context.
+
+    The penalty strength / 2 * sum F (w - w*)² is added to the loss of whatever fit trains the
+    model or a part of it. A head that has grown is held in its old columns alone.
+
+    Args:
+        model: Its variables get a regularizer; afterwards they have what they had.
+        anchor: From :func:`fisher` or :func:`l2sp`.
+        strength: 0 or more.
+
+    Raises:
+        ModelError: The anchor is of another model.
+    """
+    names = _named(model)
+    if missing := sorted(set(anchor.centers) - set(names)):
+        raise ModelError(
+            f"the anchor holds {missing[0]}, which '{model.name}' lacks: it is of another model"
+        )
+    before = {name: names[name].regularizer for name in anchor.centers}
+    try:
+        for name, center in anchor.centers.items():
+            shape = tuple(names[name].shape)
+            parts = padded(center, shape), padded(anchor.importance[name], shape)
+            names[name].regularizer = _Pull(*parts, strength)
+        yield
+    finally:
+        for name, regularizer in before.items():
+            names[name].regularizer = regularizer

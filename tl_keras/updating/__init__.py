@@ -1,0 +1,1 @@
+"""A trained run learns more: new classes, or new pictures of those it knows."""
