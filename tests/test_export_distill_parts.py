@@ -217,6 +217,7 @@ def test_matching_features_brings_them_together(tmp_path):
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
 
 
+@pytest.mark.slow
 def test_without_the_teachers_share_a_taught_student_is_the_untaught_one(tmp_path):
     weights = []
     for name in ("taught", "untaught"):
