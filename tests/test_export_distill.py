@@ -227,3 +227,13 @@ def test_the_better_student_is_the_more_accurate_then_the_surer_one():
     three[:3], two[3:5] = good[:3, ::-1], good[3:5, ::-1]
     verdict = better_student(three, two, labels)
     assert (verdict["kept"], verdict["clear"]) == ("distilled", False)
+
+
+@pytest.mark.slow
+def test_the_report_shows_teacher_and_students_side_by_side(distilled):
+    page = (distilled[0] / "report.html").read_text(encoding="utf-8")
+    facts = RunDirectory(distilled[0]).record["distillation"]
+    assert "What the teacher gave" in page
+    assert facts["why"] in page
+    assert f"{facts['teacher']['name']}</bdi> has" in page or facts["teacher"]["name"] in page
+    assert page.count("(this run)") == 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tl_keras.evaluation import page, sections
 from tl_keras.evaluation.facts import pick
 from tl_keras.evaluation.files import write_atomically
+from tl_keras.evaluation.sections_distillation import distillation
 from tl_keras.evaluation.update_plots import update_section
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def write_report(
         sections.scores(evaluations),
         update_section(run, plots),
         sections.training(run, history, plots),
+        distillation(run),
         sections.confusion(evaluations, plots),
         sections.classes(evaluations),
         sections.calibration(evaluations, plots),
