@@ -55,6 +55,13 @@ def test_the_base_itself_is_not_in_the_file_nor_anything_pickled(file):
     assert held == model.count_params() - base
 
 
+def test_the_same_model_gives_the_same_file(file, tmp_path):
+    save_adapter(trained(), tmp_path / "again.npz")
+    with np.load(file) as left, np.load(tmp_path / "again.npz") as right:
+        assert left.files == right.files
+        assert all(np.array_equal(left[name], right[name]) for name in left.files)
+
+
 def test_the_fingerprint_is_of_the_base_alone():
     assert base_fingerprint(trained()) == base_fingerprint(small_model())
     assert base_fingerprint(small_model(5)) == base_fingerprint(bare())

@@ -8,6 +8,7 @@ the base they belong to.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,9 @@ def _head_config(plain: keras.Model) -> str | None:
     first = min((walk.index(name) for name in names), default=0)
     if not names or walk[first - 1] not in {cut.layer for cut in graph.cut_points(plain)}:
         return None
-    return graph.split(plain, walk[first - 1])[1].to_json()
+    head = graph.split(plain, walk[first - 1])[1]
+    # Keras numbers the input over the process; the file should not depend on that.
+    return head.to_json().replace(json.dumps(head.layers[0].name), '"features"')
 
 
 def load_adapter(base_model: keras.Model, path: str | Path) -> keras.Model:
