@@ -8,8 +8,8 @@ from typing import Any
 from tl_keras.evaluation.history import number
 
 __all__ = [
-    "confusions", "duration", "majority", "main_split", "merged_stages", "pick", "split_totals",
-    "thousands",
+    "added", "confusions", "duration", "majority", "main_split", "merged_stages", "pick",
+    "split_totals", "thousands",
 ]
 
 
@@ -126,6 +126,32 @@ def confusions(evaluation: Mapping[str, Any], most: int = 5) -> list[tuple[str, 
         if i != j and count
     ]
     return sorted(found, key=lambda mistake: -mistake[2])[:most]
+
+
+def added(run: Mapping[str, Any]) -> str:
+    """What was added to the base: LoRA or adapters.
+
+    Args:
+        run: the content of run.json.
+
+    Returns:
+        "lora on 15 layers (width 4), 54 016 weights; with the head 2.9 % of the model", or ""
+        where nothing was added.
+    """
+    told = [
+        f"{kind.replace('_', ' ')} on {len(widths)} layers (width {_range(widths.values())})"
+        for kind, widths in pick(run, "adaptation", "branches", default={}).items()
+    ]
+    if not told:
+        return ""
+    weights = thousands(pick(run, "adaptation", "parameters", "branches"))
+    share = f"{100 * number(pick(run, 'adaptation', 'share')):.1f}\u202f%"
+    return f"{', '.join(told)}, {weights} weights; with the head {share} of the model"
+
+
+def _range(values: Iterable[int]) -> str:
+    ends = sorted(set(values))
+    return str(ends[0]) if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
 
 
 def merged_stages(run: Mapping[str, Any]) -> list[dict[str, Any]]:

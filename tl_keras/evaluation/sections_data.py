@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tl_keras.evaluation import page
-from tl_keras.evaluation.facts import duration, main_split, pick, split_totals, thousands
+from tl_keras.evaluation.facts import added, duration, main_split, pick, split_totals, thousands
 
 __all__ = ["data", "limits", "reproducing"]
 
@@ -135,6 +135,7 @@ def reproducing(run: Mapping[str, Any]) -> str:
         ("data fingerprint", _code(pick(run, "data", "fingerprint", default=""))),
         ("weights of the base", _code(weights)),
         ("head", _code(", ".join(f"{k}={v}" for k, v in head.items()) if head else "")),
+        ("added to the base", page.escape(added(run))),
         ("versions", page.escape(", ".join(f"{k} {v}" for k, v in versions.items()))),
         ("times", page.escape(_times(run))),
     ), "facts")
