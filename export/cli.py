@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from export.commands import distill, run
+from export.commands import check, distill, predict, run
 from tl_keras.console import HelpFirst
 
 __all__ = ["app", "main"]
@@ -37,6 +37,12 @@ app = typer.Typer(
 app.command(DEFAULT, help=run.HELP, no_args_is_help=True)(run.export_run)
 app.command("distill", short_help=distill.SHORT_HELP, help=distill.HELP, no_args_is_help=True)(
     distill.distill
+)
+app.command("check", short_help=check.SHORT_HELP, help=check.HELP, no_args_is_help=True)(
+    check.check_bundle
+)
+app.command("predict", short_help=predict.SHORT_HELP, help=predict.HELP, no_args_is_help=True)(
+    predict.predict
 )
 
 
