@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from tl_keras.commands import probe, shift, update
+from tl_keras.commands import advise, probe, shift, update
 
 __all__ = ["register"]
 
 COMMANDS = (
+    ("advise", advise.HELP, advise.advise),
     ("probe", probe.HELP, probe.probe),
     ("shift", shift.HELP, shift.shift),
     ("update", update.HELP, update.update),
