@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from export.commands import check, distill, predict, run
+from export.commands import bench, check, compress, distill, inspect_, predict, run
 from tl_keras.console import HelpFirst
 
 __all__ = ["app", "main"]
@@ -38,8 +38,17 @@ app.command(DEFAULT, help=run.HELP, no_args_is_help=True)(run.export_run)
 app.command("distill", short_help=distill.SHORT_HELP, help=distill.HELP, no_args_is_help=True)(
     distill.distill
 )
+app.command("compress", short_help=compress.SHORT_HELP, help=compress.HELP, no_args_is_help=True)(
+    compress.compress
+)
 app.command("check", short_help=check.SHORT_HELP, help=check.HELP, no_args_is_help=True)(
     check.check_bundle
+)
+app.command("bench", short_help=bench.SHORT_HELP, help=bench.HELP, no_args_is_help=True)(
+    bench.bench_models
+)
+app.command("inspect", short_help=inspect_.SHORT_HELP, help=inspect_.HELP, no_args_is_help=True)(
+    inspect_.inspect_file
 )
 app.command("predict", short_help=predict.SHORT_HELP, help=predict.HELP, no_args_is_help=True)(
     predict.predict
