@@ -9,8 +9,10 @@ from training_models import small_model
 
 from tl_keras.adaptation.adapter_files import base_fingerprint, load_adapter, save_adapter
 from tl_keras.adaptation.adapters import insert_adapters
-from tl_keras.adaptation.lora import apply_lora, merge_lora
+from tl_keras.adaptation.branches import parameters
+from tl_keras.adaptation.lora import apply_lora, default_lora_layers, merge_lora
 from tl_keras.errors import ModelError, PlanError
+from tl_keras.models.builders import build_model
 from tl_keras.models.graph import split
 
 
@@ -60,6 +62,22 @@ def test_the_same_model_gives_the_same_file(file, tmp_path):
     with np.load(file) as left, np.load(tmp_path / "again.npz") as right:
         assert left.files == right.files
         assert all(np.array_equal(left[name], right[name]) for name in left.files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_at_rank_4_the_file_is_at_most_3_percent_of_the_base(name, tmp_path):
+    base = build_model(name, 10, size=32, weights=None)
+    model = apply_lora(base, default_lora_layers(base, 4), 4)
+    save_adapter(model, tmp_path / "adapter.npz")
+    base.save_weights(tmp_path / "base.weights.h5")
+    assert size(tmp_path / "adapter.npz") <= 0.03 * size(tmp_path / "base.weights.h5")
+    counts = parameters(model)
+    assert counts["branches"] + counts["head"] <= 0.03 * base.count_params()
+
+
+def size(path):
+    return path.stat().st_size
 
 
 def test_the_fingerprint_is_of_the_base_alone():
