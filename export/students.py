@@ -140,7 +140,15 @@ def _job(request: Distillation, teacher: Teacher) -> Job:
 def _data(job: Job, request: Distillation, teacher: Teacher, progress: Progress) -> Checked:
     if teacher.run is None:
         return checked_data(job, progress, load_samples(job.data))
-    splits, facts = teacher.run.splits(request.data), teacher.run.fact("data")
+    facts = teacher.run.fact("data")
+    try:
+        splits = teacher.run.splits(request.data)
+    except DataError as error:
+        if request.data:
+            raise
+        raise DataError(
+            f"{error} The run's pictures were at {facts['root']}; if they moved, give --data FOLDER."
+        ) from error
     taught, found = teacher.run.fact("classes"), list(splits.train.class_names)
     if taught != found:
         raise DataError(

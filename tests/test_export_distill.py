@@ -211,6 +211,21 @@ def test_an_unfinished_teacher_and_a_folder_that_exists_are_refused(trained, stu
     assert (result.exit_code, "exists already and was not changed" in text) == (2, True)
 
 
+def test_pictures_that_moved_are_asked_for_and_taken_where_they_are(trained, student, tmp_path):
+    copied = shutil.copytree(trained, tmp_path / "teacher")
+    record = json.loads((copied / "run.json").read_text(encoding="utf-8"))
+    gone = {**record, "data": {**record["data"], "root": str(tmp_path / "gone")}}
+    (copied / "run.json").write_text(json.dumps(gone))
+    words = [copied, "--student", student, "--out", tmp_path / "run"]
+    result, text = invoke(*words)
+    assert result.exit_code == 2
+    assert f"pictures were at {tmp_path / 'gone'}; if they moved, give --data FOLDER" in text
+    # Found again, they are not what stops it any more: an unknown layer is.
+    moved = trained.parent / "photos"
+    result, text = invoke(*words, "--data", moved, "--loss", "features", "--features", "x:y")
+    assert (result.exit_code, "The teacher has no layer 'x'" in text) == (2, True)
+
+
 def test_the_better_student_is_the_more_accurate_then_the_surer_one():
     labels = np.eye(2)[[0, 1] * 20]
     good, sure = labels * 0.6 + 0.2, labels * 0.9 + 0.05

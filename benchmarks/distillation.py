@@ -1,0 +1,110 @@
+"""Teacher, student alone and distilled student on a folder, over seeds.
+
+    python benchmarks/distillation.py clothing10 --teacher-weights FILE --student-weights FILE
+
+Both students have the same start, epochs, views and order; the loss is the only difference. The
+teacher is trained once, with the first seed, unless --teacher names a run. The test split is
+scored once at the end; nothing is chosen by it. The share of the gap closed is (distilled -
+alone) / (teacher - alone) of the mean accuracies; the ratio of times leaves out the teacher's
+own pass over the views, whose seconds are printed beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+from tl_keras.quiet import start_tensorflow
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("--teacher", help="A finished run; none trains --teacher-base.")
+    parser.add_argument("--teacher-base", default="mobilenet_v2")
+    parser.add_argument("--teacher-weights", default="imagenet")
+    parser.add_argument("--student", default="mobilenet_v2@0.35")
+    parser.add_argument("--student-weights", default="imagenet")
+    parser.add_argument("--size", type=int, help="Side in pixels; none is the base's own.")
+    parser.add_argument("--plan", default="lp-ft")
+    parser.add_argument("--epochs", default="", help="Of each stage of the students' plan.")
+    parser.add_argument("--views", type=int, default=8)
+    parser.add_argument("--loss", default="kd")
+    parser.add_argument("--temperature", type=float)
+    parser.add_argument("--alpha", type=float)
+    parser.add_argument("--mixup", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    start_tensorflow()
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = args.teacher or _teacher(args, Path(folder) / "teacher")
+        runs = [_distilled(args, teacher, seed, Path(folder)) for seed in range(args.seeds)]
+    _print(args, runs)
+
+
+def _teacher(args: argparse.Namespace, out: Path) -> str:
+    from tl_keras.jobs import Job, train
+
+    run = train(Job(args.data, args.teacher_base, args.size, args.teacher_weights, test=0.2), out)
+    print(f"<!-- teacher: {run.record['timings']['total']:.0f} s -->", flush=True)
+    return str(run.path)
+
+
+def _distilled(args: argparse.Namespace, teacher: str, seed: int, folder: Path) -> dict:
+    from export.distill import Distillation, distill
+    from export.lesson import Lesson
+
+    given = {"temperature": args.temperature, "alpha": args.alpha}
+    lesson = Lesson(
+        args.loss,
+        mixup=1.0 if args.mixup else 0.0,
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    request = Distillation(
+        teacher,
+        args.student,
+        lesson,
+        weights=args.student_weights,
+        plan=args.plan,
+        settings={"views": args.views},
+        epochs=tuple(int(word) for word in args.epochs.split(",") if word),
+        seed=seed,
+    )
+    facts = distill(request, folder / f"student-{seed}").record["distillation"]
+    val = ", ".join(f"{n} {s['val']['accuracy']['value']:.4f}" for n, s in facts["scores"].items())
+    print(f"<!-- seed {seed}, validation: {val}; kept {facts['kept']}; {facts['seconds']} -->",
+          flush=True)  # fmt: skip
+    return facts
+
+
+def _print(args: argparse.Namespace, runs: list[dict]) -> None:
+    split = "test" if "test" in runs[0]["scores"]["teacher"] else "val"
+    each = {
+        name: [run["scores"][name][split]["accuracy"]["value"] for run in runs]
+        for name in ("teacher", "alone", "distilled")
+    }
+    means = {name: statistics.mean(values) for name, values in each.items()}
+    gap = means["teacher"] - means["alone"]
+    closed = (means["distilled"] - means["alone"]) / gap if gap else float("nan")
+    ratios = [run["seconds"]["distilled"] / run["seconds"]["alone"] for run in runs]
+    lesson, count = runs[0]["lesson"], runs[0]["scores"]["teacher"][split]["count"]
+    print(f"{Path(args.data).name}: {count} {split} pictures, {lesson}, {runs[0]['views']} views")
+    print("| teacher | student alone | distilled | gap closed | time ratio | teacher's pass |")
+    print("|---|---|---|---|---|---|")
+    cells = [f"{means[name]:.4f} ({_values(each[name])})" for name in ("alone", "distilled")]
+    print(
+        f"| {means['teacher']:.4f} | {cells[0]} | {cells[1]} | {closed:.0%} | "
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
+        f"{statistics.median(run['seconds']['teacher'] for run in runs):.0f} s |"
+    )
+
+
+def _values(values: list[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
+
+
+if __name__ == "__main__":
+    main()
