@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--size", type=int)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rank", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the plans' rates")
     args = parser.parse_args()
     start_tensorflow()
     plans = args.plans.split(",")
@@ -50,7 +51,7 @@ def _run(args: argparse.Namespace, data: str, plan: str, seed: int) -> dict:
         source, share = _with_test(data, Path(folder))
         job = Job(
             source, args.base, args.size, args.weights, plan=plan, seed=seed, test=share,
-            settings={"views": 4}, rank=args.rank,
+            settings={"views": 4}, rank=args.rank, rate=args.rate,
         )  # fmt: skip
         start = time.perf_counter()
         record = train(job, Path(folder) / "run").record
