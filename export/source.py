@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "from_run"]
 
-_FACTS = ("command", "data", "base", "weights", "plan", "job", "seed", "metrics", "versions")
+# Nothing that tells where things lay on the machine that trained.
+_FACTS = ("data", "base", "plan", "seed", "metrics", "versions")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,33 +1,35 @@
-"""Convert, compare, and only then ship: what happens to a source on its way out."""
+"""Convert, quantize, compare, and only then ship: what happens to a source on its way out."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from export import onnx, tflite
+from export.bundle import write_bundle
 from export.errors import ExportError
-from export.runtimes import KerasRuntime, Runtime, default_threads, load
-from export.signature import INPUT, OUTPUT, signature
+from export.gate import Progress, answers, verdict
+from export.ladder import Limits, Task, climb
+from export.metadata import with_metadata
+from export.recipes import FLOAT, Recipe, chosen
+from export.rungs import RUNGS
+from export.runtimes import KerasRuntime, load
 from export.source import Source
-from export.verify import Comparison, compare, require
+from export.speed import default_of, timed
+from export.variant import Attempt, Variant, Verdict
+from export.verify import compare, require
 from tl_keras.errors import StorageError
 
-__all__ = ["FORMATS", "Artifact", "Format", "Source", "check_destination", "export"]
-
-SCHEMA = 1
-_BATCH = 16
-_TIMED = 30
-Progress = Callable[[str, int, int], None]
+__all__ = ["FORMATS", "Format", "Orders", "Source", "check_destination", "check_orders", "export"]
 
 
 @dataclass(frozen=True)
@@ -35,118 +37,131 @@ class Format:
     """A file format to leave as.
 
     Attributes:
-        file: name of the file.
+        file: name of the float32 file.
         tolerance: largest absolute difference from Keras that is allowed in any output.
-        convert: makes the file's contents.
+        convert: makes the contents of a float32 file of a source's model, or of one like it.
+        finish: adds to a file what its readers want to know.
     """
 
     file: str
     tolerance: float
-    convert: Callable[[Source], bytes]
+    convert: Callable[[Source, Any], bytes]
+    finish: Callable[[Source, bytes], bytes] = lambda source, contents: contents
+
+
+def _with_metadata(source: Source, contents: bytes) -> bytes:
+    return with_metadata(contents, source.class_names, name=source.name)
 
 
 FORMATS = {
-    "tflite": Format("model.tflite", 1e-4, lambda source: tflite.convert(source.model)),
+    "tflite": Format(
+        "model.tflite", 1e-4, lambda source, model: tflite.convert(model), _with_metadata
+    ),
     "onnx": Format(
-        "model.onnx", 1e-5, lambda source: onnx.convert(source.model, source.class_names)
+        "model.onnx", 1e-5, lambda source, model: onnx.convert(model, source.class_names)
     ),
 }
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """A file that was shipped, with its proof.
+class Orders:
+    """What shall be made.
 
     Attributes:
-        format: its name in `FORMATS`.
-        file: its name.
-        bytes: its size.
-        sha256: of its contents, in hexadecimal.
-        comparison: with Keras.
-        milliseconds: median time for one picture.
-        threads: how many cores that took.
+        formats: names in `FORMATS`.
+        recipes: names of quantization recipes; float32 files are always made.
+        limits: what a quantized file may lose, and what may be spent on it.
     """
 
-    format: str
-    file: str
-    bytes: int
-    sha256: str
-    comparison: Comparison
-    milliseconds: float
-    threads: int
-
-    def record(self) -> dict:
-        """Return what is written down about it: numbers, no lists of pictures."""
-        facts = asdict(self)
-        for name in ("differing", "per_picture"):
-            del facts["comparison"][name]
-        return facts
+    formats: tuple[str, ...]
+    recipes: tuple[str, ...] = ()
+    limits: Limits = Limits()
 
 
-def check_destination(out: Path, formats: Sequence[str], force: bool = False) -> None:
+def check_orders(orders: Orders) -> tuple[list[Recipe], list[str]]:
+    """Refuse what cannot be made, before any work is done.
+
+    Returns:
+        The recipes of all formats, and a note for each that one of the formats lacks.
+
+    Raises:
+        ExportError: if a format or a recipe is unknown, or none is named.
+    """
+    known = ", ".join(FORMATS)
+    if unknown := [name for name in orders.formats if name not in FORMATS]:
+        raise ExportError(f"Unknown format {unknown}; expected some of: {known}.")
+    if not orders.formats:
+        raise ExportError(f"No format was named; expected some of: {known}.")
+    return chosen(orders.recipes, tuple(dict.fromkeys(orders.formats)))
+
+
+def check_destination(out: Path, force: bool = False) -> None:
     """Refuse a destination before any work is done.
 
     Raises:
-        ExportError: if a format is unknown, or a file to be written exists and `force` is not
-            set.
+        ExportError: if something is there and `force` is not set, or it is no bundle.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise ExportError(f"Unknown format {unknown}; expected some of: {', '.join(FORMATS)}.")
-    if not formats:
-        raise ExportError(f"No format was named; expected some of: {', '.join(FORMATS)}.")
-    names = [*(FORMATS[name].file for name in formats), "labels.txt", "export.json"]
-    present = [name for name in names if (out / name).exists()]
-    if present and not force:
+    if not os.path.lexists(out):
+        return
+    if not force:
         raise ExportError(
-            f"{out} holds {', '.join(present)} already; name another folder with --out, or "
-            "replace them with --force."
+            f"{out} exists already; name another place with --out, or replace it with --force."
         )
-    if out.exists() and not out.is_dir():
-        raise ExportError(f"{out} is a file; expected a folder, or nothing yet.")
+    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise ExportError(
+            f"{out} is a folder that is no bundle, and is not replaced; name another place with "
+            "--out."
+        )
 
 
 def export(
     source: Source,
-    formats: Sequence[str],
+    orders: Orders,
     out: str | os.PathLike[str],
     *,
     force: bool = False,
     progress: Progress = lambda word, done, total: None,
-) -> list[Artifact]:
-    """Write a model in several formats, each compared with Keras first.
+) -> list[Variant]:
+    """Write a bundle: a model in several formats and sizes, each compared with Keras first.
 
-    Everything is made in a temporary folder beside `out` and moved when all formats have
-    passed: after a failure, `out` is as it was. Written are the model files, `labels.txt` (one
-    class a line, in output order) and `export.json` (the comparison and the versions).
+    Float32 files must give Keras' answers within their format's tolerance. Quantized ones may
+    lose what `orders.limits` allows on all pictures of the source; where one loses more, the
+    rungs of `export.rungs` are tried. Everything is made in a temporary folder beside `out`:
+    after a failure, `out` is as it was.
 
     Args:
-        source: what to write, and the pictures to compare on.
-        formats: names in `FORMATS`.
-        out: the folder to write to; made if it is not there.
-        force: whether files that are there already are replaced.
+        source: what to write, the pictures to compare on, and those to calibrate with.
+        orders: what shall be made of it.
+        out: the bundle; a zip if its name ends in .zip, else a folder.
+        force: whether a bundle that is there already is replaced.
         progress: told (what is being done, how much is done, of how much).
 
     Returns:
-        What was written, in the order of `formats`.
+        What was written, timed; the files lie within the bundle.
 
     Raises:
-        ParityError: if an artifact's answers differ; nothing is written then.
+        ParityError: if a float32 file's answers differ; nothing is written then.
+        GateError: if a quantized file loses too much; nothing is written then.
         ExportError: if a conversion fails, or the destination is taken.
         StorageError: if `out` cannot be written.
     """
-    out, formats = Path(out), tuple(dict.fromkeys(formats))
-    check_destination(out, formats, force)
+    out = Path(out)
+    recipes, notes = check_orders(orders)
+    check_destination(out, force)
     with _staging(out) as folder:
-        truth = _answers(KerasRuntime(source.model), source, progress, "Keras")
-        made = [_artifact(name, source, truth, folder, progress) for name in formats]
-        # A line break in a name would shift every label after it.
-        labels = "".join(" ".join(name.splitlines()) + "\n" for name in source.class_names)
-        (folder / "labels.txt").write_text(labels, encoding="utf-8")
-        _write_record(folder / "export.json", source, made)
-        out.mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir()):
-            os.replace(file, out / file.name)
-    return made
+        variants = _made(source, orders, recipes, folder, progress)
+        progress("measuring", 0, 1)
+        variants = timed(variants, source.pictures)
+        facts = _facts(source, notes)
+        made = write_bundle(
+            source,
+            variants,
+            folder / f"bundle{out.suffix}",
+            default=default_of(variants),
+            facts=facts,
+        )
+        _put(made, out, folder)
+    return variants
 
 
 @contextmanager
@@ -158,70 +173,104 @@ def _staging(out: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError(
             f"{out} cannot be written: {error.strerror or error}. Free some space or name "
-            "another folder with --out."
+            "another place with --out."
         ) from error
 
 
-def _artifact(
+def _put(made: Path, out: Path, folder: Path) -> None:
+    """Move the bundle to its place; what was there goes with the temporary folder."""
+    if os.path.lexists(out):
+        os.replace(out, folder / "replaced")
+    try:
+        os.replace(made, out)
+    except OSError:
+        if os.path.lexists(folder / "replaced"):
+            os.replace(folder / "replaced", out)
+        raise
+
+
+def _made(
+    source: Source, orders: Orders, recipes: Sequence[Recipe], folder: Path, progress: Progress
+) -> list[Variant]:
+    truth = answers(KerasRuntime(source.model), source.pictures, progress, "Keras")
+    variants = []
+    for name in dict.fromkeys(orders.formats):
+        contents, plain = _converted(name, source, truth, folder, progress)
+        variants.append(plain)
+        for recipe in (one for one in recipes if one.format == name):
+            variants.append(
+                _quantized(recipe, contents, source, truth, folder, orders.limits, progress)
+            )
+    return variants
+
+
+def _converted(
     name: str, source: Source, truth: np.ndarray, folder: Path, progress: Progress
-) -> Artifact:
-    format_, threads = FORMATS[name], default_threads()
+) -> tuple[bytes, Variant]:
+    """Make a float32 file; its contents without metadata, and the finished variant."""
+    format_ = FORMATS[name]
     progress(f"converting to {name}", 0, 1)
-    contents = format_.convert(source)
-    file = folder / format_.file
-    file.write_bytes(contents)
-    runtime = load(file, threads)
-    answers = _answers(runtime, source, progress, format_.file)
-    comparison = compare(truth, answers, format_.tolerance, source.task)
-    require(comparison, format_.file, source.keys)
-    return Artifact(
-        format=name,
-        file=format_.file,
-        bytes=len(contents),
-        sha256=hashlib.sha256(contents).hexdigest(),
-        comparison=comparison,
-        milliseconds=_milliseconds(runtime, source.pictures),
-        threads=threads,
+    contents, file = format_.convert(source, source.model), folder / format_.file
+    file.write_bytes(format_.finish(source, contents))
+    given = answers(load(file), source.pictures, progress, format_.file)
+    require(compare(truth, given, format_.tolerance, source.task), format_.file, source.keys)
+    judged = verdict(truth, given, source)
+    return contents, _variant(name, FLOAT, file, judged)
+
+
+def _quantized(
+    recipe: Recipe,
+    contents: bytes,
+    source: Source,
+    truth: np.ndarray,
+    folder: Path,
+    limits: Limits,
+    progress: Progress,
+) -> Variant:
+    format_, file = FORMATS[recipe.format], folder / recipe.file
+    task = Task(
+        source=source,
+        truth=truth,
+        recipe=recipe,
+        contents=contents,
+        path=file,
+        convert=lambda model: format_.convert(source, model),
+        finish=lambda made: format_.finish(source, made),
+    )
+    climbed = climb(task, limits, progress, RUNGS)
+    facts = {"tool": recipe.tool, **climbed.settings.record()}
+    return _variant(
+        recipe.format, recipe.name, file, climbed.verdict, climbed.attempts, facts, recipe
     )
 
 
-def _answers(runtime: Runtime, source: Source, progress: Progress, name: str) -> np.ndarray:
-    total, answers = len(source.pictures), []
-    for start in range(0, total, _BATCH):
-        progress(f"asking {name}", start, total)
-        answers.append(runtime.predict(source.pictures[start : start + _BATCH]))
-    progress(f"asking {name}", total, total)
-    return np.concatenate(answers)
+def _variant(
+    format_: str,
+    recipe: str,
+    file: Path,
+    judged: Verdict,
+    attempts: tuple[Attempt, ...] = (),
+    facts: dict | None = None,
+    made: Recipe | None = None,
+) -> Variant:
+    contents = file.read_bytes()
+    return Variant(
+        format=format_,
+        recipe=recipe,
+        path=file,
+        input_dtype=made.input_dtype if made else "float32",
+        output_dtype=made.output_dtype if made else "float32",
+        bytes=len(contents),
+        sha256=hashlib.sha256(contents).hexdigest(),
+        verdict=judged,
+        attempts=attempts,
+        facts=facts or {},
+    )
 
 
-def _milliseconds(runtime: Runtime, pictures: np.ndarray) -> float:
-    """Median over single pictures; the first three only warm up."""
-    times = []
-    for index in range(_TIMED + 3):
-        one = pictures[index % len(pictures)][np.newaxis]
-        start = time.perf_counter()
-        runtime.predict(one)
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times[3:]))
-
-
-def _write_record(path: Path, source: Source, made: Sequence[Artifact]) -> None:
-    record = {
-        "schema": SCHEMA,
-        "name": source.name,
-        "task": source.task,
-        "classes": list(source.class_names),
-        "input": {
-            "name": INPUT,
-            "shape": [1, *signature(source.model).shape],
-            "type": "float32",
-            "values": "RGB, 0..255, no scaling",
-        },
-        "output": {"name": OUTPUT, "shape": [1, len(source.class_names)], "type": "float32"},
-        "versions": _versions(),
-        "artifacts": [artifact.record() for artifact in made],
-    }
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _facts(source: Source, notes: Sequence[str]) -> dict[str, Any]:
+    facts = {**source.facts, "versions": {**source.facts.get("versions", {}), **_versions()}}
+    return {**facts, "notes": list(notes)} if notes else facts
 
 
 def _versions() -> dict[str, str]:
@@ -229,8 +278,9 @@ def _versions() -> dict[str, str]:
 
     from tl_keras import __version__
 
-    found = {"tl_keras": __version__}
-    for name in ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert"):
+    found = {"tl_keras": __version__, "python": platform.python_version()}
+    names = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
+    for name in (*names, "ai-edge-quantizer"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

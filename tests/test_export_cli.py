@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from export_models import settle, small_model
@@ -49,30 +50,35 @@ def flat(text):
     return " ".join(text.split())
 
 
-def test_a_finished_run_leaves_in_both_formats_with_a_closing_table(run):
-    result = invoke(run, "--samples", 12)
+def test_a_finished_run_leaves_as_a_bundle_with_a_closing_table(run):
+    result = invoke(run, "--quantize", "fp16,dynamic_int8", "--max-drop", 0.5)
     assert result.exit_code == 0, result.output
-    names = {"model.tflite", "model.onnx", "labels.txt", "export.json"}
-    assert {path.name for path in (run / "export").iterdir()} == names
-    assert result.stdout.count("12 of 12") == 2
-    for heading in ("size", "max difference", "labels equal", "ms/picture"):
+    models = {path.name for path in (run / "export" / "models").iterdir()}
+    float_, half = (
+        {"tflite-fp32.tflite", "onnx-fp32.onnx"},
+        {"tflite-fp16.tflite", "onnx-fp16.onnx"},
+    )
+    assert models == {*float_, *half, "tflite-dynamic_int8.tflite"}
+    count = len(RunDirectory(run).splits().val)
+    assert result.stdout.count(f"{count} of {count}") >= 2
+    for heading in ("size", "accuracy", "drop", "labels equal", "ms"):
         assert heading in result.stdout
+    assert "onnx has no recipe dynamic_int8: skipped." in flat(result.stdout)
     assert (run / "export" / "labels.txt").read_text() == (run / "labels.txt").read_text()
 
 
-def test_formats_and_folder_can_be_chosen(run, tmp_path):
-    result = invoke(run, "--to", "onnx", "--out", tmp_path / "out", "--samples", 3)
+def test_formats_and_a_zip_can_be_chosen(run, tmp_path):
+    result = invoke(run, "--to", "onnx", "--out", tmp_path / "out.zip", "--samples", 3)
     assert result.exit_code == 0, result.output
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"model.onnx", "labels.txt", "export.json"}
+    names = zipfile.ZipFile(tmp_path / "out.zip").namelist()
+    assert [name for name in names if name.startswith("models/")] == ["models/onnx-fp32.onnx"]
     assert not (run / "export").exists()
 
 
 def test_an_artifact_that_differs_gives_exit_code_3_and_no_file(run, monkeypatch):
-    def convert(source):
-        weights = [-weight for weight in source.model.get_weights()]
-        source.model.set_weights(weights)
-        return stage.onnx.convert(source.model)
+    def convert(source, model):
+        model.set_weights([-weight for weight in model.get_weights()])
+        return stage.onnx.convert(model)
 
     broken = dataclasses.replace(stage.FORMATS["onnx"], convert=convert)
     monkeypatch.setitem(stage.FORMATS, "onnx", broken)
@@ -100,13 +106,8 @@ MISTAKES = {
         lambda run: edit(run, data={"root": "/nowhere/at/all", "task": "classes"}),
         "/nowhere/at/all",
     ),
-    "exported": (lambda run: stage_out(run, "model.onnx"), "--force"),
+    "exported": (lambda run: (run / "export").mkdir(), "--force"),
 }
-
-
-def stage_out(run, name):
-    (run / "export").mkdir()
-    (run / "export" / name).write_text("mine")
 
 
 @pytest.mark.parametrize(("harm", "message"), MISTAKES.values(), ids=MISTAKES)
@@ -127,6 +128,14 @@ def test_an_unknown_format_is_refused_with_those_that_there_are(run):
     assert "tflite, onnx" in result.stderr
 
 
+@pytest.mark.parametrize("option", [("--quantize", "int7"), ("--max-drop", "3")])
+def test_an_order_that_makes_no_sense_is_refused_before_work(run, option):
+    result = invoke(run, *option)
+    assert result.exit_code == 2
+    assert "expected" in result.stderr
+    assert not (run / "export").exists()
+
+
 def test_debug_shows_where_an_error_came_from(run):
     (run / "run.json").unlink()
     result = invoke(run, "--debug")
@@ -136,8 +145,8 @@ def test_debug_shows_where_an_error_came_from(run):
 
 def test_help_shows_an_example_and_every_option():
     text = invoke("run", "--help").stdout
-    assert "tl-export runs/photos --to tflite,onnx" in text
-    for option in ("--to", "--out", "--data", "--samples", "--force", "--debug"):
+    assert "tl-export runs/photos --to tflite,onnx --quantize int8,fp16" in text
+    for option in ("--to", "--quantize", "--max-drop", "--out", "--data", "--force", "--debug"):
         assert option in text
 
 

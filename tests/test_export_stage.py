@@ -6,24 +6,39 @@ import json
 
 import numpy as np
 import pytest
-from export_models import pictures, small_model
+from export_models import pictures, settle, small_model
 
 from export import stage
-from export.errors import ExportError, ParityError
+from export.errors import ExportError, GateError, ParityError
+from export.ladder import Limits
 from export.runtimes import load
+from export.stage import Orders
+from tl_keras.data.samples import from_arrays
+from tl_keras.data.splits import Splits
 from tl_keras.errors import StorageError
+
+BOTH = Orders(("tflite", "onnx"))
+LITE = Orders(("tflite",))
 
 
 @pytest.fixture(scope="module")
 def source():
+    model = small_model()
+    settle(model, pictures(32))
+    truth = model.predict(pictures(20).astype("float32"), verbose=0).argmax(1)
+    train = from_arrays(pictures(24), np.arange(24) % 3)
     keys = tuple(f"cats/{index}.jpg" for index in range(20))
-    return stage.Source(small_model(), ("a", "b", "c d"), pictures(20), keys, name="toy")
+    return stage.Source(
+        model, ("a", "b", "c d"), pictures(20), keys, name="toy", labels=truth,
+        data=Splits(train, train, None),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def shipped(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy" / "export"
-    return out, stage.export(source, ["tflite", "onnx"], out)
+    orders = Orders(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2))
+    return out, stage.export(source, orders, out)
 
 
 def break_format(monkeypatch, name, convert):
@@ -31,42 +46,55 @@ def break_format(monkeypatch, name, convert):
     monkeypatch.setitem(stage.FORMATS, name, broken)
 
 
-def convert_another_model(source):
+def convert_another_model(source, model):
     """A faithful conversion, of a model with other weights."""
     import keras
 
-    other = keras.models.clone_model(source.model)
-    other.set_weights([-weight for weight in source.model.get_weights()])
+    other = keras.models.clone_model(model)
+    other.set_weights([-weight for weight in model.get_weights()])
     return stage.tflite.convert(other)
 
 
-def test_both_formats_leave_with_labels_and_record_and_nothing_else(shipped):
+def test_every_format_and_recipe_leaves_in_one_bundle_and_nothing_else(shipped):
     out, made = shipped
-    names = ["export.json", "labels.txt", "model.onnx", "model.tflite"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    names = ["tflite-fp32", "tflite-int8", "tflite-dynamic_int8", "onnx-fp32", "onnx-int8"]
+    assert [one.name for one in made] == names
     assert [path.name for path in out.parent.iterdir()] == ["export"]
     assert (out / "labels.txt").read_text() == "a\nb\nc d\n"
-    assert [artifact.format for artifact in made] == ["tflite", "onnx"]
+    assert len(list((out / "models").iterdir())) == len(names)
 
 
-def test_the_record_describes_the_very_files_that_lie_beside_it(shipped, source):
-    out, _ = shipped
-    record = json.loads((out / "export.json").read_text())
-    assert (record["schema"], record["name"], record["classes"][2]) == (1, "toy", "c d")
-    for facts in record["artifacts"]:
-        contents = (out / facts["file"]).read_bytes()
-        assert facts["sha256"] == hashlib.sha256(contents).hexdigest()
-        assert facts["bytes"] == len(contents)
-        assert facts["comparison"]["labels_equal"] == facts["comparison"]["pictures"] == 20
-        assert facts["comparison"]["max_difference"] <= facts["comparison"]["tolerance"]
+def test_a_recipe_that_one_format_lacks_is_noted_not_refused(shipped):
+    manifest = json.loads((shipped[0] / "manifest.json").read_text())
+    assert manifest["facts"]["notes"] == ["onnx has no recipe dynamic_int8: skipped."]
 
 
-def test_the_recorded_difference_is_that_of_the_shipped_file(shipped, source):
+def test_the_manifest_describes_the_very_files_that_were_compared(shipped, source):
     out, made = shipped
     truth = source.model.predict(source.pictures.astype("float32"), verbose=0)
-    for artifact in made:
-        difference = np.abs(load(out / artifact.file).predict(source.pictures) - truth).max()
-        assert artifact.comparison.max_difference == pytest.approx(difference, abs=1e-6)
+    for one in made:
+        file = out / "models" / f"{one.name}.{one.format}"
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == one.sha256
+        given = load(file).predict(source.pictures)
+        assert one.verdict.max_difference == pytest.approx(np.abs(given - truth).max(), abs=1e-6)
+        assert one.verdict.agreement == (given.argmax(1) == truth.argmax(1)).mean()
+        assert one.latencies[0].median_ms > 0
+
+
+def test_an_int8_file_takes_bytes_as_they_are(shipped):
+    from ai_edge_litert.interpreter import Interpreter
+
+    reader = Interpreter(model_path=str(shipped[0] / "models" / "tflite-int8.tflite"))
+    details = reader.get_input_details()[0]
+    assert (details["dtype"], details["quantization"]) == (np.uint8, (1.0, 0))
+    assert reader.get_output_details()[0]["dtype"] == np.float32
+
+
+def test_the_default_is_no_file_that_is_slower_than_float(shipped):
+    out, made = shipped
+    default = json.loads((out / "manifest.json").read_text())["default"]
+    chosen = next(one for one in made if one.name == default)
+    assert not any("slower" in note for note in chosen.notes)
 
 
 def test_an_artifact_with_other_answers_fails_loudly_and_nothing_is_left(
@@ -74,63 +102,84 @@ def test_an_artifact_with_other_answers_fails_loudly_and_nothing_is_left(
 ):
     break_format(monkeypatch, "tflite", convert_another_model)
     with pytest.raises(ParityError, match=r"model\.tflite does not give .* cats/\d+\.jpg"):
-        stage.export(source, ["onnx", "tflite"], tmp_path / "out")
+        stage.export(source, BOTH, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_there_before_survives_a_failure(source, monkeypatch, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "model.tflite").write_bytes(b"the last good one")
+def test_a_quantized_file_that_loses_too_much_leaves_no_bundle(source, monkeypatch, tmp_path):
+    wrong = dataclasses.replace(source, labels=(source.labels + 1) % 3)
+    limits = Limits(max_drop=0.0, train=False)
+    monkeypatch.setattr(stage, "RUNGS", stage.RUNGS[:1])
+    monkeypatch.setattr("export.gate.same_labels", lambda truth, given, task: given[:, 0] > 2)
+    unlabelled = dataclasses.replace(wrong, labels=None)
+    with pytest.raises(GateError, match=r"model-int8\.tflite loses more than 0\.00 points"):
+        stage.export(unlabelled, Orders(("tflite",), ("int8",), limits), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_there_before_survives_a_failure(source, shipped, monkeypatch, tmp_path):
+    import shutil
+
+    out = shutil.copytree(shipped[0], tmp_path / "out")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     break_format(monkeypatch, "tflite", convert_another_model)
     with pytest.raises(ParityError):
-        stage.export(source, ["tflite"], out, force=True)
-    assert [path.name for path in out.iterdir()] == ["model.tflite"]
-    assert (out / "model.tflite").read_bytes() == b"the last good one"
+        stage.export(source, LITE, out, force=True)
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def test_a_file_that_no_runtime_reads_is_not_shipped(source, monkeypatch, tmp_path):
-    break_format(monkeypatch, "onnx", lambda source: b"cut short")
+    break_format(monkeypatch, "onnx", lambda source, model: b"cut short")
     with pytest.raises(ExportError, match="cannot be loaded by ONNX Runtime"):
-        stage.export(source, ["onnx"], tmp_path / "out")
+        stage.export(source, Orders(("onnx",)), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_are_replaced_only_by_force(source, tmp_path):
-    (tmp_path / "labels.txt").write_text("mine\n")
-    with pytest.raises(ExportError, match=r"holds labels\.txt already.*--force"):
-        stage.export(source, ["tflite"], tmp_path)
-    assert (tmp_path / "labels.txt").read_text() == "mine\n"
-    stage.export(source, ["tflite"], tmp_path, force=True)
-    assert (tmp_path / "labels.txt").read_text() == "a\nb\nc d\n"
+def test_a_bundle_is_replaced_only_by_force(source, tmp_path):
+    stage.export(source, LITE, tmp_path / "out")
+    with pytest.raises(ExportError, match="exists already.*--force"):
+        stage.export(source, LITE, tmp_path / "out")
+    stage.export(dataclasses.replace(source, name="newer"), LITE, tmp_path / "out", force=True)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["name"] == "newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(source, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ExportError, match="no bundle"):
+        stage.export(source, LITE, tmp_path, force=True)
+    assert (tmp_path / "thesis.tex").exists()
 
 
 @pytest.mark.parametrize(
-    ("formats", "message"), [(["onxx"], "onxx.*tflite, onnx"), ([], "No format")]
+    ("orders", "message"),
+    [
+        (Orders(("onxx",)), "onxx.*tflite, onnx"),
+        (Orders(()), "No format"),
+        (Orders(("onnx",), ("int9",)), "Unknown recipe 'int9' for onnx.*Did you mean int8"),
+        (Orders(("onnx",), ("dynamic_int8",)), "There is one for tflite"),
+    ],
 )
-def test_formats_that_are_unknown_or_missing_are_refused(source, tmp_path, formats, message):
+def test_what_is_unknown_or_missing_is_refused_with_the_nearest_names(
+    source, tmp_path, orders, message
+):
     with pytest.raises(ExportError, match=message):
-        stage.export(source, formats, tmp_path / "out")
+        stage.export(source, orders, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_destination_that_cannot_be_made_is_a_storage_error(source, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="--out"):
-        stage.export(source, ["tflite"], tmp_path / "file" / "out")
+        stage.export(source, LITE, tmp_path / "file" / "out")
 
 
-def test_a_label_with_a_line_break_stays_on_one_line(source, tmp_path):
-    odd = dataclasses.replace(source, class_names=("a\nb", "c", "d"))
-    stage.export(odd, ["tflite"], tmp_path / "out")
-    assert (tmp_path / "out" / "labels.txt").read_text() == "a b\nc\nd\n"
-
-
-def test_progress_names_each_step_and_reaches_its_end(source, tmp_path):
+def test_progress_names_each_step(source, tmp_path):
     seen = []
-    stage.export(source, ["tflite"], tmp_path / "out", progress=lambda *step: seen.append(step))
+    stage.export(source, LITE, tmp_path / "x.zip", progress=lambda *step: seen.append(step))
     words = list(dict.fromkeys(word for word, _, _ in seen))
-    assert words == ["asking Keras", "converting to tflite", "asking model.tflite"]
-    assert seen[-1] == ("asking model.tflite", 20, 20)
+    assert words == ["asking Keras", "converting to tflite", "asking model.tflite", "measuring"]
+    assert (tmp_path / "x.zip").read_bytes()[:2] == b"PK"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +188,7 @@ def test_progress_names_each_step_and_reaches_its_end(source, tmp_path):
         ({"class_names": ("a", "b")}, "3 outputs and 2 class names"),
         ({"pictures": np.zeros((20, 8, 8, 3), np.uint8)}, r"\(20, 8, 8, 3\).*\(16, 16, 3\)"),
         ({"keys": ("one",)}, "1 keys"),
+        ({"labels": np.zeros(3)}, "3 labels for 20 pictures"),
         ({"pictures": np.zeros((0, 16, 16, 3), np.uint8), "keys": ()}, "no picture"),
     ],
 )

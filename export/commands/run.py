@@ -1,4 +1,4 @@
-"""`tl-export RUN`: write a finished run as TensorFlow Lite and ONNX."""
+"""`tl-export RUN`: write a finished run as a bundle of proven files."""
 
 from __future__ import annotations
 
@@ -10,64 +10,88 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from export.errors import ParityError
+from export.errors import GateError, ParityError
 from tl_keras.console import show, table, told
 from tl_keras.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from export.stage import Artifact
+    from export.variant import Attempt, Variant
 
 __all__ = ["HELP", "export_run"]
 
 DIFFERS = 3
-HELP = """Write a finished run as TensorFlow Lite and ONNX.
+HELP = """Write a finished run as TensorFlow Lite and ONNX, in float32 and smaller.
 
-Each file must give the answers of Keras on the validation pictures, or nothing is written.
+Float32 files must give the answers of Keras on the validation pictures, and quantized ones may
+lose no more than --max-drop, or nothing is written. Where one loses more, repairs are tried one
+after the other, from more calibration pictures to quantization-aware training.
 
-Example:  tl-export runs/photos --to tflite,onnx
+Recipes: fp16, int8 (both formats); dynamic_int8, int8_uint8_out, int8_int16_activations (tflite).
+
+Example:  tl-export runs/photos --to tflite,onnx --quantize int8,fp16 --out bundle/
 """
 
 
-def export_run(
+def export_run(  # noqa: PLR0913 - a command's options are its arguments
     run: Annotated[
         Path, typer.Argument(metavar="RUN", help="A directory that tl-keras fit has written.")
     ],
     to: Annotated[str, typer.Option(help="Formats, with commas between.")] = "tflite,onnx",
+    quantize: Annotated[
+        str, typer.Option(help="Recipes for smaller files, with commas between.")
+    ] = "",
+    max_drop: Annotated[
+        float, typer.Option(help="Accuracy that a quantized file may lose; 0.01 is a point.")
+    ] = 0.01,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to.", show_default="RUN/export")
+        Path | None,
+        typer.Option(help="Bundle to write: a folder, or x.zip.", show_default="RUN/export"),
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="Where the run's pictures are now, if they moved.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Compare on at most so many.")] = 200,
-    force: Annotated[bool, typer.Option("--force", help="Replace files in the folder.")] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compare on at most so many.", show_default="all of validation"),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train/--no-train", help="Allow quantization-aware training.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Run the command; `HELP` says what it does."""
-    formats = [word.strip() for word in to.split(",") if word.strip()]
     target = out or run / "export"
-    with _parity_told(), told(debug):
+    with _refusal_told(), told(debug):
+        from export.ladder import Limits
         from export.source import from_run
-        from export.stage import check_destination, export
+        from export.stage import Orders, check_destination, check_orders, export
 
-        check_destination(target, formats, force)
+        limits = Limits(max_drop=max_drop, train=train)
+        orders = Orders(_words(to), _words(quantize), limits)
+        _, notes = check_orders(orders)
+        check_destination(target, force)
         start_tensorflow()
         with _bar() as bar:
             bar("reading the run", 0, 1)
             source = from_run(run, data=data, samples=samples)
-            made = export(source, formats, target, force=force, progress=bar)
-        _show(made, target)
+            made = export(source, orders, target, force=force, progress=bar)
+        _show(made, notes, target)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 @contextmanager
-def _parity_told() -> Iterator[None]:
-    """Give an artifact that differs its own exit code."""
+def _refusal_told() -> Iterator[None]:
+    """Give a file that differs, or loses too much, its own exit code."""
     try:
         yield
     except typer.Exit as stop:
-        if isinstance(stop.__cause__, ParityError):
+        if isinstance(stop.__cause__, ParityError | GateError):
             raise typer.Exit(DIFFERS) from stop
         raise
 
@@ -100,16 +124,31 @@ def _bar() -> Iterator[_Bar]:
         yield _Bar(progress)
 
 
-def _show(made: Sequence[Artifact], out: Path) -> None:
-    columns = ("file", "size", "max difference", "labels equal", "ms/picture")
+def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
+    columns = ("file", "size", "accuracy", "drop", "labels equal", "ms")
     closing = table(f"written to {out}", *columns)
-    for artifact in made:
-        same = artifact.comparison
+    for one in made:
+        proof = one.verdict
         closing.add_row(
-            artifact.file,
-            f"{artifact.bytes / 1e6:.2f} MB",
-            f"{same.max_difference:.1e} (≤ {same.tolerance:.0e})",
-            f"{same.labels_equal} of {same.pictures}",
-            f"{artifact.milliseconds:.2f}",
+            one.name,
+            f"{one.bytes / 1e6:.2f} MB",
+            "" if proof.accuracy is None else f"{100 * proof.accuracy:.2f} %",
+            f"{100 * proof.drop:+.2f}",
+            f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
+            f"{one.latencies[0].median_ms:.2f}" if one.latencies else "",
         )
     show(closing)
+    remarks = [*notes, *(f"{one.name}: {line}" for one in made for line in _remarks(one))]
+    show(*remarks)
+
+
+def _remarks(variant: Variant) -> list[str]:
+    climbed = [_rung(one) for one in variant.attempts]
+    ladder = ["; ".join(climbed)] if len(climbed) > 1 else []
+    return [*ladder, *variant.notes]
+
+
+def _rung(attempt: Attempt) -> str:
+    word = "passed" if attempt.passed else "lost"
+    note = f" ({attempt.note})" if attempt.note else ""
+    return f"{attempt.rung}{note} {word} {100 * attempt.drop:+.2f} in {attempt.seconds:.0f} s"
