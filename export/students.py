@@ -147,7 +147,8 @@ def _data(job: Job, request: Distillation, teacher: Teacher, progress: Progress)
         if request.data:
             raise
         raise DataError(
-            f"{error} The run's pictures were at {facts['root']}; if they moved, give --data FOLDER."
+            f"{error} The run's pictures were at {facts['root']}; if they moved, "
+            "give --data FOLDER."
         ) from error
     taught, found = teacher.run.fact("classes"), list(splits.train.class_names)
     if taught != found:
