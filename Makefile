@@ -6,11 +6,15 @@ DEMO   ?= scripts/demo.py
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+CLIENTS := $(abspath $(VENV))/clients
+ORT_WEB := onnxruntime-web@1.30.0
+
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+export TL_KERAS_CLIENTS ?= $(CLIENTS)
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test clients lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -30,7 +34,18 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-test: lint  ## lint, quick and slow tests, then the demo
+$(CLIENTS)/.installed: requirements/runtime.txt requirements/clients.txt setup.cfg
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --upgrade pip setuptools
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement requirements/clients.txt
+	$(CLIENTS)/bin/python -m pip install --quiet --no-deps --editable .
+	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) $(ORT_WEB) \
+	  || echo "onnxruntime-web could not be installed: its test will be skipped"
+	@touch $@
+
+clients: $(CLIENTS)/.installed  ## MediaPipe, the runtimes and onnxruntime-web, without TensorFlow
+
+test: lint clients  ## lint, quick and slow tests, then the demo
 	$(BIN)/pytest -q
 	$(BIN)/pytest -q -m slow
 	$(BIN)/python $(DEMO)
