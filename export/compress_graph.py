@@ -187,7 +187,8 @@ class _Quantizable(Rewriter):
         if id(operation) not in self._chains:
             self._chains[id(operation)] = self._parts(operation, prefix)
 
-        def call(x: Any) -> Any:
+        # Keras hands on a mask here and there; pictures have none.
+        def call(x: Any, mask: None = None) -> Any:
             for part in self._chains[id(operation)]:
                 x = part(x)
             return x

@@ -123,6 +123,7 @@ def test_pruning_leaves_the_wanted_share_of_zeros_in_a_plain_keras_model(pruned,
     np.testing.assert_allclose(answers(pruned.tflite, data.val.items), given, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_2_4_pruning_leaves_two_of_each_four_input_channels(model, data):
     made = compress(model, data, "prune_2_4", HOW).model
     kernel = made.get_layer("block2_conv").get_weights()[0]
@@ -131,6 +132,7 @@ def test_2_4_pruning_leaves_two_of_each_four_input_channels(model, data):
     assert groups.mean() > 1.9
 
 
+@pytest.mark.slow
 def test_clustering_leaves_few_different_weights(model, data):
     made = compress(model, data, "cluster", HOW, clusters=8)
     kernel = made.model.get_layer("block2_conv").get_weights()[0]
@@ -138,6 +140,7 @@ def test_clustering_leaves_few_different_weights(model, data):
     assert len(np.unique(kernels(made.tflite)[(8, 3, 3, 4)])) <= 8
 
 
+@pytest.mark.slow
 def test_zeros_stay_zeros_through_qat(model, data):
     made = compress(model, data, "prune+qat", HOW)
     assert made.model is None
@@ -146,6 +149,7 @@ def test_zeros_stay_zeros_through_qat(model, data):
         assert np.mean(kernel == 0) >= 0.48
 
 
+@pytest.mark.slow
 def test_equals_stay_equal_through_qat(model, data):
     made = compress(model, data, "cluster+qat", HOW, clusters=8)
     kernel = kernels(made.tflite)[(8, 3, 3, 4)]
