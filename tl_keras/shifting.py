@@ -26,7 +26,7 @@ from tl_keras.training.engines import choose_engine
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Others", "ShiftReport", "describe_pictures", "other_pictures", "shift_run"]
+__all__ = ["Others", "ShiftReport", "describe_pictures", "held_out", "other_pictures", "shift_run"]
 
 Progress = Callable[[str, int, int], None]
 _BATCH = 32
@@ -53,16 +53,30 @@ class ShiftReport:
     """A comparison and where it was written.
 
     Attributes:
+        title: Which run and which pictures.
         shift: What was found.
         others: The new pictures.
         notes: Sentences for the reader.
         page: The report, shift.json and the pictures beside it.
     """
 
+    title: str
     shift: Shift
     others: Others
     notes: list[str]
     page: Path
+
+    def write(self, remedy: dict[str, Any] | None = None) -> None:
+        """Write the report, with what a remedy gave (see `tl_keras.remedies`).
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        from tl_keras.evaluation.shift_page import write_shift
+
+        write_shift(
+            self.page.parent, self.title, self.shift, self.others.samples, self.notes, remedy
+        )
 
 
 def shift_run(
@@ -90,13 +104,11 @@ def shift_run(
         RunError: The run is not complete.
         DataError: The pictures are too few, or neither or both of data and corruption are given.
     """
-    from tl_keras.evaluation.shift_page import write_shift
-
     run = RunDirectory(path)
     run.require_complete()
     if (data is None) == (not corruption):
         raise DataError("expected either other pictures or --corrupt, such as --corrupt blur:3")
-    held = _held_out(run)
+    held = held_out(run)
     if corruption:
         held, others = _halves(held, corruption, seed)
     else:
@@ -106,8 +118,10 @@ def shift_run(
     shift = _found(run, held, others, seed, progress)
     notes = [note for note in (others.note, _reading(run)) if note]
     title = f"{run.path.name} and {data or corruption}"
-    page = write_shift(out or run.path / "shift", title, shift, others.samples, notes)
-    return ShiftReport(shift, others, notes, page)
+    page = (out or run.path / "shift") / "report.html"
+    report = ShiftReport(title, shift, others, notes, page)
+    report.write()
+    return report
 
 
 def other_pictures(run: RunDirectory, data: str) -> Others:
@@ -144,7 +158,8 @@ def _unlabelled(folder: Path) -> Samples:
     return Samples([str(file) for file in files], labels, ("",), keys, root=str(folder))
 
 
-def _held_out(run: RunDirectory) -> Samples:
+def held_out(run: RunDirectory) -> Samples:
+    """Return the run's validation and test pictures, which it was not trained on."""
     splits = run.splits()
     return splits.val if splits.test is None else _joined(splits.val, splits.test)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tl_keras.commands import advise, probe, shift, update
+from tl_keras.commands import advise, probe, shift, update, verdict
 
 __all__ = ["register"]
 
@@ -13,6 +13,7 @@ COMMANDS = (
     ("probe", probe.HELP, probe.probe),
     ("shift", shift.HELP, shift.shift),
     ("update", update.HELP, update.update),
+    ("verdict", verdict.HELP, verdict.verdict),
 )
 
 

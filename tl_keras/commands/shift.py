@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +22,7 @@ HELP = (
 )
 
 
-def shift(
+def shift(  # noqa: PLR0913 - a command's options are its arguments
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A directory that fit has written.")],
     other: Annotated[
         str | None,
@@ -32,18 +34,36 @@ def shift(
     out: Annotated[
         Path | None, typer.Option(help="Where to write the report.", show_default="RUN/shift")
     ] = None,
+    remedy: Annotated[
+        str, typer.Option(help="Write a run made fit for OTHER: batchnorm, first-block or lp-ft.")
+    ] = "",
+    to: Annotated[
+        Path | None, typer.Option(help="The remedy's run.", show_default="RUN-REMEDY")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other permutations.")] = 0,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Run `shift`; its help says what it does."""
     with told(debug):
+        from tl_keras.remedies import check_remedy, remedy_run
         from tl_keras.shifting import shift_run
 
+        place = to or run.resolve().with_name(f"{run.resolve().name}-{remedy}")
+        if remedy:
+            check_remedy(remedy, other, place)
         with bars() as progress:
             report = shift_run(
                 run, other, corruption=corrupt, out=out, seed=seed, progress=progress
             )
+            if remedy:
+                command = shlex.join(["tl-keras", *sys.argv[1:]])
+                made = remedy_run(
+                    run, str(other), remedy, place, progress=progress, command=command
+                )
+                report.write(made.fact("remedy"))
         _show(run, other or corrupt, report)
+        if remedy:
+            _show_remedy(place, made.fact("remedy"))
 
 
 def _show(run: Path, other: str, report: ShiftReport) -> None:
@@ -71,5 +91,19 @@ def _answers(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("mean confidence", percent(sure["reference"]), percent(sure["new"])),
         ("estimated accuracy", "", percent(accuracy["estimated"])),
+        ("... from confidence alone", "", percent(accuracy["thresholded"])),
         ("true accuracy", percent(accuracy["reference"]), true),
     ]
+
+
+def _show_remedy(place: Path, facts: dict[str, Any]) -> None:
+    from tl_keras.evaluation.shift_page import SETS
+
+    made = table(f"remedy {facts['name']}", "accuracy on", "before", "after", "change")
+    for part, name in SETS:
+        if part in facts:
+            found = facts[part]
+            change = found["change"]
+            points = f"{100 * change['low']:+.1f} to {100 * change['high']:+.1f} points"
+            made.add_row(name, percent(found["before"]), percent(found["after"]), points)
+    show(made, f"the new run: {place}")

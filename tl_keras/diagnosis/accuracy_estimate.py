@@ -8,7 +8,11 @@ import numpy as np
 
 from tl_keras.errors import DataError
 
-__all__ = ["AccuracyEstimate", "confidence", "estimate_accuracy", "negative_entropy"]
+__all__ = [
+    "AccuracyEstimate", "confidence", "estimate_accuracy", "negative_entropy", "transport_cost",
+]  # fmt: skip
+
+_MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -39,41 +43,73 @@ def negative_entropy(probabilities: np.ndarray) -> np.ndarray:
     return (values * np.log(np.maximum(values, 1e-300))).sum(axis=1)
 
 
+def transport_cost(
+    probabilities: np.ndarray, shares: np.ndarray, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what it costs to give each picture a class so that classes have their shares.
+
+    The cost of a class is 1 minus its probability, and the sum of costs is the least possible
+    (an assignment problem).
+
+    Args:
+        probabilities: float (n, classes), rows sum to 1.
+        shares: float (classes,), sum 1.
+        seed: Chooses the rows where there are more than 1000.
+
+    Returns:
+        Costs float64 (m,) and the rows they belong to, int64 (m,), m at most 1000.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    chosen = np.random.default_rng(seed).permutation(len(probabilities))[:_MOST]
+    ends = np.round(np.cumsum(shares) * len(chosen))
+    slots = np.searchsorted(ends, np.arange(len(chosen)), side="right")
+    costs = 1.0 - np.asarray(probabilities, np.float64)[chosen][:, slots]
+    places = linear_sum_assignment(costs)
+    return costs[places], chosen
+
+
 def estimate_accuracy(
     probabilities: np.ndarray,
     labels: np.ndarray,
     new_probabilities: np.ndarray,
     *,
+    method: str = "atc",
     seed: int = 0,
     resamples: int = 1000,
 ) -> AccuracyEstimate:
     """Estimate the accuracy on new pictures from labelled ones of the known kind.
 
-    Average thresholded confidence (Garg et al., 'Leveraging unlabeled data to predict
-    out-of-distribution performance', ICLR 2022, arXiv 2201.04234): a threshold on the
-    negative entropy is set so that as many labelled pictures lie below it as were answered
-    wrongly; the share of new pictures above it is the estimate. The interval resamples the
-    labelled and the new pictures.
+    A threshold on a score is set so that as many labelled pictures lie below it as were
+    answered wrongly; the share of new pictures above it is the estimate. The score is
+
+    - "atc", average thresholded confidence: the negative entropy (Garg et al., 'Leveraging
+      unlabeled data to predict out-of-distribution performance', ICLR 2022, arXiv 2201.04234);
+    - "cott": minus the cost of an optimal transport to the known shares of the classes (Lu et
+      al., 'Characterizing out-of-distribution error via optimal transport', NeurIPS 2023,
+      arXiv 2305.15640). It sees a model that takes all for one class with confidence; it
+      holds where the classes are about as frequent as they were.
+
+    The interval resamples the labelled and the new pictures.
 
     Args:
         probabilities: float (n, classes) of labelled pictures not trained on; rows sum to 1.
         labels: int (n,), their classes.
         new_probabilities: float (m, classes) of the new pictures.
+        method: "atc" or "cott".
         seed: Makes the interval repeatable.
         resamples: Bootstrap samples.
 
     Raises:
-        DataError: A side has no picture, or the shapes do not fit.
+        DataError: A side has no picture, the shapes do not fit, or the method is unknown.
     """
-    if not len(probabilities) or not len(new_probabilities):
-        raise DataError("no picture on one side; expected labelled ones and new ones")
-    if len(labels) != len(probabilities) or probabilities.shape[1] != new_probabilities.shape[1]:
-        raise DataError(
-            f"got {len(labels)} labels, outputs {probabilities.shape} and "
-            f"{new_probabilities.shape}; expected one label a row and the same classes"
-        )
-    scores, new = negative_entropy(probabilities), negative_entropy(new_probabilities)
-    right = probabilities.argmax(axis=1) == labels
+    _check(probabilities, labels, new_probabilities)
+    if method not in _SCORES:
+        raise DataError(f"unknown method '{method}', expected one of {', '.join(_SCORES)}")
+    shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
+    scores, rows = _SCORES[method](probabilities, shares, seed)
+    new, _ = _SCORES[method](new_probabilities, shares, seed)
+    right = (probabilities.argmax(axis=1) == labels)[rows]
     threshold = _threshold(scores, right)
     generator, drawn = np.random.default_rng(seed), []
     for _ in range(resamples):
@@ -82,6 +118,32 @@ def estimate_accuracy(
         drawn.append(_above(new[fresh], _threshold(scores[known], right[known])))
     low, high = np.quantile(drawn, [0.025, 0.975]) if drawn else (0.0, 1.0)
     return AccuracyEstimate(_above(new, threshold), float(low), float(high), threshold)
+
+
+def _check(probabilities: np.ndarray, labels: np.ndarray, new: np.ndarray) -> None:
+    if not len(probabilities) or not len(new):
+        raise DataError("no picture on one side; expected labelled ones and new ones")
+    if len(labels) != len(probabilities) or probabilities.shape[1] != new.shape[1]:
+        raise DataError(
+            f"got {len(labels)} labels, outputs {probabilities.shape} and {new.shape}; expected "
+            "one label a row and the same classes"
+        )
+
+
+def _by_entropy(
+    probabilities: np.ndarray, shares: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    return negative_entropy(probabilities), np.arange(len(probabilities))
+
+
+def _by_transport(
+    probabilities: np.ndarray, shares: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    costs, rows = transport_cost(probabilities, shares, seed=seed)
+    return -costs, rows
+
+
+_SCORES = {"atc": _by_entropy, "cott": _by_transport}
 
 
 def _threshold(scores: np.ndarray, right: np.ndarray) -> float:

@@ -72,8 +72,9 @@ def _sides(reference: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarr
     both = np.concatenate([reference, new])
     if not np.isfinite(both).all():
         raise DataError("the features hold values that are not numbers; expected finite ones")
-    spread = both.std(axis=0)
-    scaled = (both - both.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    centred, spread = both - both.mean(axis=0), both.std(axis=0)
+    varies = spread > 1e-9 * np.abs(both).max(axis=0)
+    scaled = np.where(varies, centred, 0.0) / np.where(varies, spread, 1.0)
     return scaled[: len(reference)], scaled[len(reference) :]
 
 

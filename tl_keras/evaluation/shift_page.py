@@ -13,12 +13,14 @@ from tl_keras.data.samples import Samples
 from tl_keras.diagnosis.finding import Shift
 from tl_keras.evaluation import page
 from tl_keras.evaluation.files import write_atomically
-from tl_keras.evaluation.shift_plots import plot_shift
+from tl_keras.evaluation.shift_plots import plot_remedy, plot_shift
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["headline", "p_text", "write_shift"]
+__all__ = ["SETS", "headline", "p_text", "write_shift"]
+
+SETS = (("new", "new pictures, unseen"), ("known", "known pictures"))
 
 _SHOWN = 12
 _LARGEST = 320
@@ -48,7 +50,14 @@ def p_text(value: float | None) -> str:
     return "" if value is None else f"p = {value:.2g}" if value >= 0.001 else "p < 0.001"
 
 
-def write_shift(folder: Path, title: str, shift: Shift, new: Samples, notes: Sequence[str]) -> Path:
+def write_shift(
+    folder: Path,
+    title: str,
+    shift: Shift,
+    new: Samples,
+    notes: Sequence[str],
+    remedy: dict[str, Any] | None = None,
+) -> Path:
     """Write report.html, shift.json and shift.png into a folder.
 
     Args:
@@ -57,6 +66,7 @@ def write_shift(folder: Path, title: str, shift: Shift, new: Samples, notes: Seq
         shift: What was found.
         new: The new pictures, of which the most unlike are shown.
         notes: Sentences for the reader, plain text.
+        remedy: What a remedy gave, see `tl_keras.remedies.remedy_run`.
 
     Returns:
         The page's path.
@@ -65,7 +75,7 @@ def write_shift(folder: Path, title: str, shift: Shift, new: Samples, notes: Seq
         StorageError: It cannot be written.
     """
     plot = plot_shift(shift, folder / "shift.png")
-    facts = {**shift.facts, "notes": list(notes)}
+    facts = {**shift.facts, "notes": list(notes), **({"remedy": remedy} if remedy else {})}
     write_atomically(folder / "shift.json", (json.dumps(facts, indent=1) + "\n").encode())
     said = "".join(f"<li>{page.escape(note)}</li>" for note in notes)
     shown = page.png(plot, "Both sets' features, discrepancy, confidence and novelty.", "")
@@ -79,7 +89,7 @@ def write_shift(folder: Path, title: str, shift: Shift, new: Samples, notes: Seq
         _classes(facts),
         _features(facts),
         _unlike(shift, new),
-        _remedies(facts),
+        _remedies(facts) if remedy is None else _remedy(folder, remedy),
         page.section("How to read this", f'<ul class="plain">{said}{_READING}</ul>'),
         "</main>",
     ]
@@ -94,7 +104,15 @@ _READING = (
     "<li>The A-distance is 0 for sets that a classifier cannot tell apart and 2 for sets that "
     "it always can.</li>"
     "<li>The estimated accuracy counts the new pictures on which the model is as sure as it is "
-    "where it is right. It can be wrong where the model is sure of wrong answers.</li>"
+    "where it is right (average thresholded confidence). The first estimate also counts as wrong "
+    "what a model says too often (by optimal transport): it is the better one where the classes "
+    "are about as frequent as they were. Both fail where the model is sure of wrong answers.</li>"
+)
+
+
+_ESTIMATES = (
+    ("estimated", "estimated, if the classes are as frequent as before"),
+    ("thresholded", "estimated from confidence alone"),
 )
 
 
@@ -115,17 +133,20 @@ def _accuracy(facts: dict[str, Any]) -> str:
     if "accuracy" not in facts:
         return ""
     accuracy, sure = facts["accuracy"], facts["confidence"]
-    estimated = accuracy["estimated"]
-    interval = f"{page.share(estimated['low'])} to {page.share(estimated['high'])}"
     rows = [
         ["accuracy", page.share(accuracy["reference"]),
          "" if accuracy["true"] is None else page.share(accuracy["true"]), ""],
-        ["estimated accuracy", "", page.share(estimated["value"]), interval],
+        *(_estimate(name, accuracy[key]) for key, name in _ESTIMATES),
         ["mean confidence", page.share(sure["reference"]), page.share(sure["new"]),
          f"change {100 * sure['low']:+.1f} to {100 * sure['high']:+.1f} points"],
     ]  # fmt: skip
     head = ["", "known pictures", "new pictures", "95 % interval"]
     return page.section("Accuracy and confidence", page.table(head, rows, ["", "n", "n", "n"]))
+
+
+def _estimate(name: str, found: dict[str, float]) -> list[str]:
+    interval = f"{page.share(found['low'])} to {page.share(found['high'])}"
+    return [name, "", page.share(found["value"]), interval]
 
 
 def _classes(facts: dict[str, Any]) -> str:
@@ -184,3 +205,22 @@ def _remedies(facts: dict[str, Any]) -> str:
         return ""
     rows = [[f"<code>--remedy {name}</code>", page.escape(what)] for name, what in _REMEDIES]
     return page.section("What may help", page.table(["flag", "what it does"], rows))
+
+
+def _remedy(folder: Path, facts: dict[str, Any]) -> str:
+    present = [(name, facts[part]) for part, name in SETS if part in facts]
+    rows = [
+        [
+            name,
+            str(found["pictures"]),
+            page.share(found["before"]),
+            page.share(found["after"]),
+            f"{100 * found['change']['low']:+.1f} to {100 * found['change']['high']:+.1f} points",
+        ]
+        for name, found in present
+    ]
+    head = ["accuracy on", "pictures", "before", "after", "change, 95 % interval"]
+    plot = plot_remedy(present, folder / "remedy.png")
+    shown = page.png(plot, "Accuracy before and after the remedy.", "", 30)
+    table = page.table(head, rows, ["", "n", "n", "n", "n"])
+    return page.section(f"What the remedy {facts['name']} gave", table, shown)

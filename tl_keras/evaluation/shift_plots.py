@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from tl_keras.evaluation import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_shift"]
+__all__ = ["plot_remedy", "plot_shift"]
 
 _SIDES = (("known pictures", style.BLUE), ("new pictures", style.VERMILLION))
 
@@ -82,3 +83,31 @@ def _both(axes: Axes, sides: tuple[np.ndarray, np.ndarray], name: str, title: st
 def _range(values: np.ndarray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def plot_remedy(sets: Sequence[tuple[str, dict[str, Any]]], path: str | Path) -> Path:
+    """Draw accuracy before and after a remedy.
+
+    Args:
+        sets: Each set's name, and its figures with `before` and `after`, 0..1.
+        path: The PNG to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    figure = style.new_figure(5.6, 0.9 + 0.8 * len(sets))
+    axes = style.tidy(figure.subplots(), grid="x")
+    for place, (_, found) in enumerate(sets):
+        for key, colour in (("before", style.GREY), ("after", style.BLUE)):
+            name = key if place == 0 else None
+            axes.scatter(100 * found[key], place, s=70, color=colour, label=name, zorder=3)
+        ends = (100 * found["after"], place), (100 * found["before"], place)
+        axes.annotate("", *ends, arrowprops={"arrowstyle": "->", "color": style.INK})
+    axes.set_yticks(range(len(sets)), [name for name, _ in sets])
+    axes.set_ylim(len(sets) - 0.5, -0.5)
+    axes.set_xlabel("accuracy, per cent", fontsize=9)
+    axes.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return style.save(figure, path)

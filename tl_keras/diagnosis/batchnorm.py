@@ -1,0 +1,99 @@
+"""BatchNorm's statistics measured anew, on pictures of another kind."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tl_keras.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["reestimate"]
+
+PRIOR = 16
+
+
+def reestimate(model: keras.Model, batches: Iterable[np.ndarray], prior: int = PRIOR) -> int:
+    """Set BatchNorm's moving statistics to what new pictures give; no label is needed.
+
+    Li et al., 'Revisiting batch normalization for practical domain adaptation'
+    (arXiv 1603.04779), with the weight that Schneider et al., 'Improving robustness against
+    common corruptions by covariate shift adaptation' (NeurIPS 2020, arXiv 2006.16971), leave
+    to the old statistics: as much as `prior` pictures of the known kind.
+
+    Args:
+        model: Changed in place; nothing but the moving statistics changes.
+        batches: RGB 0..255 (n, size, size, 3), each best of 32 pictures or more.
+        prior: Pictures that the old statistics count for, 0 or more.
+
+    Returns:
+        How many layers were measured.
+
+    Raises:
+        ModelError: The model has no BatchNorm.
+        DataError: There is no batch.
+    """
+    norms = _norms(model)
+    if not norms:
+        raise ModelError(
+            f"'{model.name}' has no BatchNorm whose statistics could be measured anew; take "
+            "the remedy lp-ft or first-block"
+        )
+    before = [_statistics(norm) for norm in norms]
+    with _measuring(model, norms):
+        count = _measure(model, norms, batches)
+    if not count:
+        raise DataError("there is no picture to measure BatchNorm's statistics on")
+    old = prior / (prior + count)
+    for norm, (mean, variance) in zip(norms, before, strict=True):
+        new_mean, new_variance = _statistics(norm)
+        norm.moving_mean.assign(old * mean + (1 - old) * new_mean)
+        norm.moving_variance.assign(old * variance + (1 - old) * new_variance)
+    return len(norms)
+
+
+def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    import keras
+
+    return [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+
+
+def _statistics(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(norm.moving_mean), np.array(norm.moving_variance)
+
+
+def _measure(
+    model: keras.Model,
+    norms: list[keras.layers.BatchNormalization],
+    batches: Iterable[np.ndarray],
+) -> int:
+    seen = 0
+    for batch in batches:
+        for norm in norms:
+            norm.momentum = seen / (seen + len(batch))  # the plain mean over all pictures
+        model(np.asarray(batch, np.float32), training=True)
+        seen += len(batch)
+    return seen
+
+
+@contextlib.contextmanager
+def _measuring(model: keras.Model, norms: list[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Let BatchNorm measure and switch dropout off, and put all back afterwards."""
+    kept = [(norm, norm.momentum, norm.trainable) for norm in norms]
+    dropping = [(one, one.rate) for one in model.layers if getattr(one, "rate", 0)]
+    try:
+        for norm in norms:
+            norm.trainable = True
+        for layer, _ in dropping:
+            layer.rate = 0.0
+        yield
+    finally:
+        for norm, momentum, trainable in kept:
+            norm.momentum, norm.trainable = momentum, trainable
+        for layer, rate in dropping:
+            layer.rate = rate
