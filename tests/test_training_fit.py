@@ -7,7 +7,7 @@ import pytest
 from training_models import small_model, splits, weights_of
 
 from tl_keras.errors import ModelError, PlanError, RunError, TrainingError
-from tl_keras.training.fit import fit
+from tl_keras.training.fit import StageRunner, fit
 from tl_keras.training.plans import Plan, Stage
 
 HEAD = Stage("head", ("head",), 4, 1e-2)
@@ -226,6 +226,28 @@ def test_what_is_kept_is_the_average_of_the_weights() -> None:
     # An average over the steps lies nearer to the start than the last step does.
     moved = np.abs(weights_of(averaged)[path] - start[path]).sum()
     assert 0 < moved < np.abs(end[path] - start[path]).sum()
+
+
+def test_a_gain_that_may_be_chance_is_averaged_with_what_was_kept(monkeypatch) -> None:
+    from tl_keras.training import fit as module
+
+    monkeypatch.setattr(module, "clearly_better", lambda new, old: False)
+    states = []
+    keep = StageRunner._keep_if_better
+
+    def watched(runner, trainer):
+        states.append((weights_of(runner.model), trainer.val_losses().mean()))
+        keep(runner, trainer)
+        same = weights_of(runner.model)
+        assert all((same[path] == value).all() for path, value in states[-1][0].items())
+
+    monkeypatch.setattr(StageRunner, "_keep_if_better", watched)
+    model = small_model()
+    result = fit(model, splits(), _plan(HEAD, ALL))
+    (head, _), (everything, _) = states
+    assert result.best_stage == "head + all"
+    for path, value in weights_of(model).items():
+        np.testing.assert_allclose(value, (head[path] + everything[path]) / 2, atol=1e-7)
 
 
 def test_training_without_validation_pictures_works() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tl_keras.training.judge import clearly_better, sample_losses
+from tl_keras.training.judge import average, clearly_better, lower, sample_losses
 
 
 def test_losses_are_those_of_scikit_learn() -> None:
@@ -39,3 +39,16 @@ def test_a_worse_stage_is_never_kept() -> None:
 
 def test_without_validation_the_last_stage_is_kept() -> None:
     assert clearly_better(np.zeros(0), np.zeros(0))
+
+
+def test_lower_by_chance_is_lower_and_nothing_is_not() -> None:
+    assert lower(np.full(3, 0.4), np.full(3, 0.5))
+    assert not lower(np.full(3, np.nan), np.full(3, 0.5))
+    assert not lower(np.zeros(0), np.zeros(0))
+
+
+def test_an_average_lies_half_way_and_leaves_counters_alone() -> None:
+    old, new = [np.zeros(2, np.float32), np.array([1])], [np.ones(2, np.float32), np.array([4])]
+    halves = average(old, new)
+    assert halves[0].tolist() == [0.5, 0.5] and halves[0].dtype == np.float32
+    assert halves[1].tolist() == [4]

@@ -58,10 +58,11 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     plan: Annotated[
         str,
         typer.Option(
-            help=f"One of {', '.join(PLAN_NAMES)}.",
+            help=f"One of {', '.join(PLAN_NAMES)}, or auto: chosen by short runs.",
             show_default="lp-ft; scratch with --weights none",
         ),
     ] = "",
+    minutes: Annotated[float, typer.Option(help="That plan auto may take to choose.")] = 10.0,
     adapt: Annotated[str, typer.Option(help="Layers of plan lora or adapters: patterns.")] = "",
     rank: Annotated[int, typer.Option(min=1, help="Of plan lora.")] = 4,
     epochs: Annotated[
@@ -102,7 +103,7 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         job = Job(
             data, base, size, weights, pooling, numbers(dense, "--dense"), dropout,
             plan, settings, numbers(epochs, "--epochs"), rate, task, val, test, seed,
-            precision, devices, skip_bad, adapt=adapt, rank=rank,
+            precision, devices, skip_bad, adapt=adapt, rank=rank, minutes=minutes,
         )  # fmt: skip
         with bars() as progress:
             run = train(job, out, progress=progress, command=_command())
@@ -270,12 +271,16 @@ def _show_data(data: str, checked: Any) -> None:
         show(f"... and {len(checked.duplicates) - 20} more that are there more than once")
 
 
+_KEPT = {1: " (kept)", 2: " (averaged)"}
+
+
 def _show_run(run: Any) -> None:
     stages = table("stages", "stage", "epochs", "val accuracy", "seconds", "frozen up to")
+    kept = str(run.record.get("best_stage")).split(" + ")
     for row in run.record["stages"]:
         accuracy = row.get("best_val_accuracy")
         stages.add_row(
-            row["name"] + (" (kept)" if row["name"] == run.record.get("best_stage") else ""),
+            row["name"] + (_KEPT[min(len(kept), 2)] if row["name"] in kept else ""),
             str(row["epochs_run"]),
             "" if accuracy is None else f"{accuracy:.3f}",
             f"{row['seconds']:.1f}",

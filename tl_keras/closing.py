@@ -75,8 +75,8 @@ def close_run(
 
 def _marked(run: RunDirectory, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Say in the history which epoch's weights the model has."""
-    best = run.record.get("best_stage")
-    kept = [(s["name"], s.get("best_epoch")) for s in run.record["stages"] if s["name"] == best]
+    best = str(run.record.get("best_stage")).split(" + ")
+    kept = [(s["name"], s.get("best_epoch")) for s in run.record["stages"] if s["name"] in best]
     return [{**row, "kept": (row["stage"], row["stage_epoch"]) in kept} for row in history]
 
 

@@ -23,7 +23,7 @@ from tl_keras.models import graph
 from tl_keras.training import freezing
 from tl_keras.training.features import Cut, FeatureStore, plan_cuts
 from tl_keras.training.feed import cached_data, picture_data
-from tl_keras.training.judge import clearly_better
+from tl_keras.training.judge import average, clearly_better, lower
 from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.options import FitOptions, FitResult
@@ -39,7 +39,8 @@ def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options:
 
     Each stage keeps its epoch with the least validation loss. The weights of a later stage are
     kept where its validation loss is lower by more than chance would explain (see
-    :func:`tl_keras.training.judge.clearly_better`). The model is changed in place.
+    :func:`tl_keras.training.judge.clearly_better`); where it is lower by less, the average of
+    both stages' weights is kept if its loss is lower too. The model is changed in place.
 
     Args:
         model: A flat functional model that takes RGB 0..255 (batch, size, size, 3), such as
@@ -237,13 +238,31 @@ class StageRunner:
         name, losses = trainer.stage.name, trainer.val_losses()
         kept = read_snapshot(self.folder / "best.npz")
         # A run that was killed right here has judged this stage before.
-        if kept is None or (
-            kept[0]["stage"] != name and clearly_better(losses, kept[1]["losses"][0])
-        ):
-            weights = values(model_variables(self.model))
-            write_snapshot(
-                self.folder / "best.npz", {"stage": name}, weights=weights, losses=[losses]
-            )
+        if kept is not None and kept[0]["judged"] == name:
+            return
+        if kept is None or clearly_better(losses, kept[1]["losses"][0]):
+            self._keep(name, name, losses)
+        elif lower(losses, kept[1]["losses"][0]):
+            self._keep_average(trainer, kept)
+
+    def _keep(self, stage: str, judged: str, losses: np.ndarray) -> None:
+        weights = values(model_variables(self.model))
+        meta = {"stage": stage, "judged": judged}
+        write_snapshot(self.folder / "best.npz", meta, weights=weights, losses=[losses])
+
+    def _keep_average(self, trainer: StageTrainer, kept: Any) -> None:
+        variables, old = model_variables(self.model), kept[1]["weights"]
+        new, suffix = values(variables), {id(v) for v in model_variables(trainer.suffix)}
+        # What lies before the cut is in the features, where it cannot be averaged.
+        pairs = zip(variables, old, new, strict=True)
+        if any(id(v) not in suffix and not np.array_equal(a, b) for v, a, b in pairs):
+            return
+        assign(variables, average(old, new))
+        losses = trainer.val_losses()
+        if lower(losses, kept[1]["losses"][0]):
+            name = trainer.stage.name
+            self._keep(f"{kept[0]['stage']} + {name}", name, losses)
+        assign(variables, new)
 
     def _restore_best(self) -> None:
         saved = read_snapshot(self.folder / "best.npz")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-__all__ = ["clearly_better", "sample_losses"]
+__all__ = ["average", "clearly_better", "lower", "sample_losses"]
 
 
 def sample_losses(outputs: np.ndarray, targets: np.ndarray, task: str) -> np.ndarray:
@@ -43,3 +45,24 @@ def clearly_better(new: np.ndarray, old: np.ndarray) -> bool:
     gain = np.asarray(old) - np.asarray(new)
     error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else 0.0
     return bool(gain.mean() > error)
+
+
+def lower(new: np.ndarray, old: np.ndarray) -> bool:
+    """Return whether the mean of the new losses (n,) is lower, be it by chance; False for n = 0."""
+    return bool(len(new)) and bool(np.mean(new) < np.mean(old))
+
+
+def average(old: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the weights half-way between two states of one model.
+
+    Fine-tuned weights averaged with those they started from are often better than either, most
+    of all on pictures unlike the training set (Wortsman et al., arXiv 2109.01903).
+
+    Args:
+        old: Arrays of the earlier state.
+        new: Arrays of the same shapes; those that are not floating come back as they are.
+    """
+    return [
+        (0.5 * a + 0.5 * b).astype(b.dtype) if np.issubdtype(b.dtype, np.floating) else b
+        for a, b in zip(old, new, strict=True)
+    ]

@@ -59,7 +59,8 @@ class FitResult:
             val_accuracy, seconds.
         stages: A row a stage: name, trainable_parameters, cut, views, epochs_run, best_epoch,
             best_val_loss, best_val_accuracy, seconds.
-        best_stage: The stage whose weights the model holds.
+        best_stage: The stage whose weights the model holds; "head + all" for the average of two
+            stages' weights.
         engine: What computed the frozen layers, and why; None if there were none.
     """
 

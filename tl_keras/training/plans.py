@@ -142,7 +142,7 @@ def _probe(blocks: int) -> tuple[Stage, ...]:
 
 
 def _lp_ft(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("all", ("all",), epochs=5, rate=3e-4, decay=0.8, patience=3))
+    return (_HEAD, Stage("all", ("all",), epochs=8, rate=3e-4, decay=0.8, patience=3))
 
 
 def _top(blocks: int) -> tuple[Stage, ...]:
