@@ -48,7 +48,7 @@ def feature_model(model: keras.Model) -> keras.Model:
         raise ModelError(
             f"the output layer of '{model.name}' sees {tensor.shape}; expected a vector (None, d)"
         )
-    return keras.Model(model.inputs, tensor, name="features")
+    return keras.Model(model.inputs[0], tensor, name="features")
 
 
 def grow(model: keras.Model, outputs: int) -> keras.Model:
@@ -77,7 +77,11 @@ def grow(model: keras.Model, outputs: int) -> keras.Model:
             config["units"] = outputs
         return type(layer).from_config(config)
 
-    grown = keras.models.clone_model(model, clone_function=copy)
+    start = model.inputs[0]
+    name = start._keras_history.operation.name
+    picture = keras.Input(batch_shape=start.shape, dtype=start.dtype, name=name)
+    inputs = picture if not isinstance(model.input, list) else [picture]
+    grown = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy)
     for layer in model.layers:
         weights = layer.get_weights()
         if layer is last:
