@@ -30,6 +30,7 @@ LAYERS = (
     {"runs"},
     {"closing"},
     {"preparing"},
+    {"autoplan"},
     {"jobs"},
     {"inspection", "probing", "advising", "shifting", "remedies", "planning",
      "updating"},

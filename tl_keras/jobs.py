@@ -18,6 +18,7 @@ import numpy as np
 
 import tl_keras
 from tl_keras.adaptation.planned import described, finished
+from tl_keras.autoplan import best_known, decided
 from tl_keras.closing import close_run
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
@@ -94,6 +95,8 @@ def _begin(
 ) -> RunDirectory:
     run.write_split(data.splits)
     run.write_labels(data.splits.train.class_names)
+    if job.plan == "auto":
+        job, model = decided(run, job, data.splits, progress)
     save_model(model, run.state / "initial.keras")
     run.update(state="incomplete")
     return _go_on(run, job, model, data.splits, progress)
@@ -221,7 +224,7 @@ def _go_on(
         if not _finite(model):
             raise TrainingError("the weights are not numbers after training; expected numbers.")
     _record_fit(run, result, time.perf_counter() - began)
-    model = finished(model, run.path / "adapter.npz")
+    model = finished(best_known(run, model, data.val), run.path / "adapter.npz")
     save_model(model, run.path / "model.keras")
     close_run(run, model, data, result.history, progress)
     return run

@@ -67,6 +67,7 @@ class Job:
         adapt: Layers that plan "lora" or "adapters" adapts: patterns with commas; empty
             chooses.
         rank: Of plan "lora", see `tl_keras.adaptation.lora.apply_lora`.
+        minutes: That plan "auto" may take to choose, above 0.
     """
 
     data: str
@@ -90,6 +91,7 @@ class Job:
     save_every: float = 5.0
     adapt: str = ""
     rank: int = 4
+    minutes: float = 10.0
 
     @property
     def patterns(self) -> list[str]:
@@ -139,7 +141,8 @@ def check_options(job: Job) -> None:
     if job.task not in TASKS:
         raise DataError(f"unknown task '{job.task}', expected one of {', '.join(TASKS)}")
     job = settled(job)
-    plan = named_plan(job.plan, **job.settings)
+    # Whatever "auto" chooses will have these settings too.
+    plan = named_plan("lp-ft" if job.plan == "auto" else job.plan, **job.settings)
     parse_augment(plan.augment)
     check_adaptation(job.plan, job.patterns, job.rank)
     check_shares(job.val, job.test)
@@ -151,6 +154,8 @@ def check_options(job: Job) -> None:
 def _check_numbers(job: Job) -> None:
     if not 0 < job.rate < math.inf:
         raise PlanError(f"the factor on the rate is {job.rate}, expected a number above 0")
+    if not 0 < job.minutes < math.inf:
+        raise PlanError(f"got {job.minutes} minutes to choose a plan, expected more than 0")
     if job.precision not in ("auto", *ENGINES):
         raise PlanError(
             f"unknown precision '{job.precision}', expected auto or {', '.join(ENGINES)}"
@@ -176,7 +181,8 @@ def plan_for(job: Job, model: keras.Model) -> Plan:
     from tl_keras.models import graph
 
     job = settled(job)
-    plan = named_plan(job.plan, blocks=len(graph.blocks(model)), **job.settings)
+    name = "lp-ft" if job.plan == "auto" else job.plan
+    plan = named_plan(name, blocks=len(graph.blocks(model)), **job.settings)
     if len(job.epochs) > len(plan.stages):
         names = ", ".join(stage.name for stage in plan.stages)
         raise PlanError(

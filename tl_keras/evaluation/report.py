@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_keras.evaluation import page, sections
+from tl_keras.evaluation import page, sections, sections_auto
 from tl_keras.evaluation.facts import pick
 from tl_keras.evaluation.files import write_atomically
 from tl_keras.evaluation.sections_distillation import distillation
@@ -52,6 +52,7 @@ def write_report(
         sections.scores(evaluations),
         update_section(run, plots),
         sections.training(run, history, plots),
+        sections_auto.choice(run),
         distillation(run),
         sections.confusion(evaluations, plots),
         sections.classes(evaluations),
