@@ -107,7 +107,11 @@ def layers(contents: bytes) -> list[str]:
 
 
 def quantize(
-    contents: bytes, recipe: Recipe, ranges: Ranges | None = None, keep: Sequence[str] = ()
+    contents: bytes,
+    recipe: Recipe,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    only: str | None = None,
 ) -> bytes:
     """Quantize a float file.
 
@@ -116,6 +120,7 @@ def quantize(
         recipe: one for "onnx".
         ranges: for a recipe that is calibrated, the range of each tensor.
         keep: names of nodes that stay in float.
+        only: name of the one node that is rounded to integers; all by default.
 
     Returns:
         The contents of the new file; it takes and gives float32.
@@ -129,7 +134,7 @@ def quantize(
     try:
         with hushed() as said:
             if recipe.calibrated:
-                made = _rounded(prepared(contents), ranges or {}, keep)
+                made = _rounded(prepared(contents), ranges or {}, keep, only)
             else:
                 made = _halved(onnx.load_from_string(contents), keep)
             ONNXModel(made).topological_sort()
@@ -147,7 +152,9 @@ def _halved(model: onnx.ModelProto, keep: Sequence[str]) -> onnx.ModelProto:
     return convert_float_to_float16(model, keep_io_types=True, node_block_list=list(keep) or None)
 
 
-def _rounded(model: onnx.ModelProto, ranges: Ranges, keep: Sequence[str]) -> onnx.ModelProto:
+def _rounded(
+    model: onnx.ModelProto, ranges: Ranges, keep: Sequence[str], only: str | None
+) -> onnx.ModelProto:
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
     quantizer = QDQQuantizer(
@@ -157,7 +164,7 @@ def _rounded(model: onnx.ModelProto, ranges: Ranges, keep: Sequence[str]) -> onn
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
         tensors_range=_as_data({**ranges, INPUT: (0.0, 255.0)}),
-        nodes_to_quantize=[],
+        nodes_to_quantize=[only] if only else [],
         nodes_to_exclude=list(keep),
         op_types_to_quantize=list(_ROUNDED),
         extra_options={},

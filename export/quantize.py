@@ -21,12 +21,13 @@ class Tool:
     Attributes:
         seen: (contents, pictures) → what each tensor held.
         layers: contents → names of the layers with weights, from input to output.
-        quantize: (contents, recipe, ranges, names of layers to keep in float) → contents.
+        quantize: (contents, recipe, ranges, keep=names of layers to keep in float, only=name of
+            the one layer to quantize) → contents.
     """
 
     seen: Callable[[bytes, np.ndarray], dict[str, Seen]]
     layers: Callable[[bytes], list[str]]
-    quantize: Callable[[bytes, Recipe, Ranges | None, Sequence[str]], bytes]
+    quantize: Callable[..., bytes]
 
 
 TOOLS: Mapping[str, Tool] = {

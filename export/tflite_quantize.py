@@ -99,7 +99,11 @@ def layers(contents: bytes) -> list[str]:
 
 
 def quantize(
-    contents: bytes, recipe: Recipe, ranges: Ranges | None = None, keep: Sequence[str] = ()
+    contents: bytes,
+    recipe: Recipe,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    only: str | None = None,
 ) -> bytes:
     """Quantize a float file.
 
@@ -108,6 +112,7 @@ def quantize(
         recipe: one for "tflite".
         ranges: for a recipe that is calibrated, the range of each changing tensor.
         keep: names of layers that stay in float.
+        only: name of the one layer that is quantized; all by default.
 
     Returns:
         The contents of the new file. A uint8 input has scale 1 and zero point 0.
@@ -120,7 +125,7 @@ def quantize(
         shown[_changing(contents)[0]] = (0.0, 255.0)
     try:
         with hushed() as said:
-            made = _quantized(contents, recipe, shown, keep)
+            made = _quantized(contents, recipe, shown, keep, only)
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         raise ExportError(
             f"The model cannot be quantized as {recipe.name}: {error}\n{said.last_lines()}"
@@ -128,13 +133,15 @@ def quantize(
     return with_ends(made, recipe.input_dtype, recipe.output_dtype)
 
 
-def _quantized(contents: bytes, recipe: Recipe, ranges: Ranges, keep: Sequence[str]) -> bytes:
+def _quantized(
+    contents: bytes, recipe: Recipe, ranges: Ranges, keep: Sequence[str], only: str | None
+) -> bytes:
     from ai_edge_quantizer import qtyping, quantizer
 
     made = quantizer.Quantizer(contents)
-    _choose(made, recipe)
+    _choose(made, recipe, _scope(only) if only else ".*")
     for name in keep:
-        _keep(made, f"^{re.escape(name)};", qtyping.TFLOperationName.ALL_SUPPORTED)
+        _keep(made, _scope(name), qtyping.TFLOperationName.ALL_SUPPORTED)
     shown = {name: _as_seen(*ends) for name, ends in ranges.items()}
     return bytes(made.quantize(shown or None, enable_progress_report=False).quantized_model)
 
@@ -149,19 +156,23 @@ def _keep(made: Quantizer, where: str, operation: Any) -> None:
     made.update_quantization_recipe(where, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
-def _choose(made: Quantizer, recipe: Recipe) -> None:
+def _scope(name: str) -> str:
+    return f"^{re.escape(name)};"
+
+
+def _choose(made: Quantizer, recipe: Recipe, scope: str) -> None:
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import TFLOperationName as Operation
 
     if recipe.weights == "float16":
         for name in _WEIGHTED:
             made.add_weight_only_config(
-                ".*", Operation[name], 16, algorithm_key=AlgorithmName.FLOAT_CASTING
+                scope, Operation[name], 16, algorithm_key=AlgorithmName.FLOAT_CASTING
             )
     elif not recipe.calibrated:
-        made.add_dynamic_config(".*", Operation.ALL_SUPPORTED, 8)
+        made.add_dynamic_config(scope, Operation.ALL_SUPPORTED, 8)
     else:
         bits = 16 if recipe.activations == "int16" else 8
-        made.add_static_config(".*", Operation.ALL_SUPPORTED, bits, 8)
+        made.add_static_config(scope, Operation.ALL_SUPPORTED, bits, 8)
         for end in (Operation.INPUT, Operation.OUTPUT):
             _keep(made, ".*", end)
