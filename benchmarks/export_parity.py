@@ -3,8 +3,9 @@
     python benchmarks/export_parity.py                       # all of them, about an hour
     python benchmarks/export_parity.py mobilenet_v2@0.35     # some
 
-Each base has a softmax head of seven classes, random weights that keep values of order one (the
-statistics of BatchNorm too), and the smallest size of 64 px or more that it takes. Pictures go
+Each base has a softmax head of seven classes, whose logits are scaled to a root mean square of
+three, as a trained network's are; random weights that keep values of order one (the statistics of
+BatchNorm too); and the smallest size of 64 px or more that it takes. Pictures go
 through in batches of 1, 3 and 8: in ONNX Runtime by the open batch, in LiteRT by resizing the
 input of the file made for one picture. A difference is the largest absolute one of any
 probability over all batches. Bounds: ONNX Runtime 1e-5, LiteRT 1e-4; all labels must be equal.
@@ -72,6 +73,7 @@ def compare(name: str, size: int | None = None) -> dict:
     model = build_model(name, 7, size=size, weights=None)
     randomize(model, gain=GAINS.get(info.module, GAIN))
     pictures = blobs(sum(BATCHES), size, seed=1)
+    scale_logits(model, pictures)
     truth = answers(model, pictures)
     moved = answers(model, np.nextafter(pictures, np.float32(np.inf)))
     lite = tflite.convert(model)
@@ -90,6 +92,15 @@ def compare(name: str, size: int | None = None) -> dict:
         "spread": float(np.abs(truth[0] - truth[1]).max()),
         "seconds": time.perf_counter() - start,
     }  # fmt: skip
+
+
+def scale_logits(model, pictures: np.ndarray) -> None:
+    """Bring the logits to the size that they have in a trained network."""
+    import keras
+
+    layer = model.get_layer("head_logits")
+    logits = answers(keras.Model(model.inputs, layer.output), pictures)
+    layer.set_weights([3 / np.sqrt((logits**2).mean()) * array for array in layer.get_weights()])
 
 
 def answers(model, pictures: np.ndarray) -> np.ndarray:

@@ -82,7 +82,12 @@ def _circle(axes: Axes, x: float, y: float, variant: Variant, largest: int) -> N
 
 def _limits(axes: Axes, across: Sequence[float], above: Sequence[float]) -> None:
     if max(across) > 8 * min(across) > 0:
+        from matplotlib.ticker import LogLocator, NullLocator
+
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
         axes.set_xlim(min(across) / 1.6, max(across) * 2.6)
     else:
         axes.set_xlim(0, 1.3 * max(across))
@@ -110,6 +115,7 @@ def _labels(
         note = axes.annotate(
             text, (across[index], above[index]), xytext=(24, y - points[index][1]),
             textcoords="offset points", va="center", fontsize=8, color=style.INK,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1},
             arrowprops={"arrowstyle": "-", "color": style.GREY, "lw": 0.6, "shrinkB": 3},
         )  # fmt: skip
         note.set_in_layout(False)
