@@ -136,6 +136,8 @@ def quantize(
 def _quantized(
     contents: bytes, recipe: Recipe, ranges: Ranges, keep: Sequence[str], only: str | None
 ) -> bytes:
+    import warnings
+
     from ai_edge_quantizer import qtyping, quantizer
 
     made = quantizer.Quantizer(contents)
@@ -143,7 +145,11 @@ def _quantized(
     for name in keep:
         _keep(made, _scope(name), qtyping.TFLOperationName.ALL_SUPPORTED)
     shown = {name: _as_seen(*ends) for name, ends in ranges.items()}
-    return bytes(made.quantize(shown or None, enable_progress_report=False).quantized_model)
+    with warnings.catch_warnings():
+        # About an interpreter that keeps its tensors.
+        warnings.simplefilter("ignore")
+        result = made.quantize(shown or None, enable_progress_report=False)
+    return bytes(result.quantized_model)
 
 
 def _as_seen(low: float, high: float) -> dict[str, np.ndarray]:

@@ -1,0 +1,92 @@
+"""Which tool quantizes best: TFLite's converter, AI Edge Quantizer, ONNX Runtime's.
+
+    python benchmarks/quantizers.py RUN
+
+The same calibration pictures for all, the same validation pictures; times are of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from export import onnx, quantize, tflite
+from export.calibration import calibration_pictures
+from export.gate import answers, verdict
+from export.ranges import clip_ranges
+from export.recipes import named
+from export.runtimes import load
+from export.source import from_run
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--pictures", type=int, default=128)
+    args = parser.parse_args()
+    source = from_run(args.run)
+    shown = calibration_pictures(source.data.train, source.model.input_shape[1], args.pictures)
+    truth = source.model.predict(source.pictures.astype("float32"), verbose=0)
+    floats = {"tflite": tflite.convert(source.model), "onnx": onnx.convert(source.model)}
+    ways = {
+        "TFLite converter int8": ("tflite", lambda: _by_converter(source.model, shown)),
+        "AI Edge Quantizer int8": ("tflite", lambda: _by_tool("tflite", floats, shown)),
+        "ONNX Runtime int8": ("onnx", lambda: _by_tool("onnx", floats, shown)),
+    }
+    ways |= {f"{name} fp32": (name, lambda name=name: floats[name]) for name in floats}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (format_, make) in ways.items():
+            start = time.perf_counter()
+            contents = make()
+            seconds = time.perf_counter() - start
+            path = Path(folder, f"model.{format_}")
+            path.write_bytes(contents)
+            runtime = load(path)
+            given = answers(runtime, source.pictures, lambda *step: None, name)
+            proof = verdict(truth, given, source)
+            print(
+                f"{name:24} {seconds:6.1f} s, {len(contents) / 1e6:.2f} MB, accuracy "
+                f"{proof.accuracy:.4f} (Keras {proof.source_accuracy:.4f}), agreement "
+                f"{proof.agreement:.4f}, mean difference {proof.mean_difference:.4f}, "
+                f"{_milliseconds(runtime, source.pictures):.2f} ms",
+                flush=True,
+            )
+
+
+def _by_tool(name: str, floats: dict[str, bytes], shown: np.ndarray) -> bytes:
+    tool = quantize.TOOLS[name]
+    ranges = clip_ranges(tool.seen(floats[name], shown))
+    return tool.quantize(floats[name], named("int8", name), ranges)
+
+
+def _by_converter(model, shown: np.ndarray) -> bytes:
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        tflite._save(model, model.input_shape[1:], folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=[tflite.ENDPOINT]
+        )
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([one[None].astype("float32")] for one in shown)
+        converter.inference_input_type = tf.uint8
+        return converter.convert()
+
+
+def _milliseconds(runtime, pictures: np.ndarray) -> float:
+    times = []
+    for index in range(33):
+        one = pictures[index % len(pictures)][None]
+        start = time.perf_counter()
+        runtime.predict(one)
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times[3:]))
+
+
+if __name__ == "__main__":
+    main()
