@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tl_keras.cli import app
 
-COMMANDS = ("fit", "resume", "evaluate", "predict", "bases", "check-data", "lr-find")
+COMMANDS = ("fit", "resume", "evaluate", "predict", "bases", "check-data", "lr-find", "update")
 SMALL = ("--base", "small_resnet", "--weights", "none", "--size", 16)
 CALL = [sys.executable, "-c", "from tl_keras.cli import main; main()"]
 
