@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.errors import ExportError
-from tl_keras.errors import ModelError
 from tl_keras.models.flatten import Rewriter
 from tl_keras.models.graph import Step, steps
 
@@ -34,7 +33,7 @@ def folded(model: keras.Model) -> keras.Model:
         model: a functional model of stock layers with one input.
 
     Returns:
-        A model that gives the same in inference; its layers are trainable.
+        A model that gives the same in inference; all is trainable but what normalises.
 
     Raises:
         ExportError: if the graph cannot be rewritten.
@@ -73,11 +72,15 @@ def _rewritten(model: keras.Model, rewriter: Rewriter | None) -> keras.Model:
     try:
         outputs = rewriter.run(model, [start])
         rewriter.copy_weights()
-    except ModelError as error:
+    # Keras refuses with a ValueError what it cannot rebuild.
+    except ValueError as error:
         raise ExportError(f"The model cannot be compressed: {error}") from error
     made = keras.Model(entry, outputs[0], name=model.name)
+    fixed = rewriter.fixed if isinstance(rewriter, _Quantizable) else []
     for layer in made.layers:
-        layer.trainable = not isinstance(rewriter, _Quantizable) or layer not in rewriter.fixed
+        # Statistics of few pictures would spoil those of many.
+        normalises = type(layer).__name__ == "BatchNormalization"
+        layer.trainable = not normalises and layer not in fixed
     return made
 
 
@@ -95,9 +98,9 @@ def _foldable(model: keras.Model) -> dict[int, Any]:
     for step in walk:
         after = readers.get(id(step.outputs[0]), [])
         alone = len(after) == 1 and id(step.outputs[0]) not in kept
-        if not alone or not _fits(step.operation, after[0].operation):
+        if not alone or calls[id(step.operation)] > 1 or calls[id(after[0].operation)] > 1:
             continue
-        if calls[id(step.operation)] == calls[id(after[0].operation)] == 1:
+        if _fits(step.operation, after[0].operation):
             found[id(step.operation)] = after[0].operation
     return found
 
@@ -159,7 +162,9 @@ class _Quantizable(Rewriter):
         if kind in ("Rescaling", "BatchNormalization"):
             shape = tuple(operation.input.shape)
         if len(shape) == 4:
-            return self._per_channel(operation, prefix, shape[-1])
+            made = self._per_channel(operation, prefix, shape[-1])
+            # A normalisation is called with a mask; pictures have none.
+            return lambda x, mask=None: made(x)
         if kind in _WEIGHTED:
             return self._chain(operation, prefix)
         return super().layer(operation, prefix)
@@ -187,8 +192,7 @@ class _Quantizable(Rewriter):
         if id(operation) not in self._chains:
             self._chains[id(operation)] = self._parts(operation, prefix)
 
-        # Keras hands on a mask here and there; pictures have none.
-        def call(x: Any, mask: None = None) -> Any:
+        def call(x: Any) -> Any:
             for part in self._chains[id(operation)]:
                 x = part(x)
             return x

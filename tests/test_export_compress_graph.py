@@ -68,6 +68,7 @@ def test_a_normalisation_that_cannot_be_folded_stays(build):
     model = of_layers(*build(keras.layers))
     made = folded(model)
     assert len(normalisations(made)) == 1
+    assert not normalisations(made)[0].trainable, "its statistics must stay"
     np.testing.assert_allclose(answers(made, batch()), answers(model, batch()), atol=2e-6)
 
 

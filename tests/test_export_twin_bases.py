@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tl_keras.quiet import start_tensorflow
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+start_tensorflow()
+# The smallest of each family; benchmarks/twin_parity.py takes them all.
+FAMILIES = ["mobilenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
+            "efficientnet_v2_b0", "densenet121", "nasnet_mobile", "resnet50", "resnet50_v2",
+            "vgg16", "xception", "inception_v3", "convnext_tiny", "small_resnet"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_base_has_an_equal_twin_there_and_back(name):
+    from twin_parity import compare, passed
+
+    result = compare(name)
+    assert passed(result), result
+    assert result["outputs"] <= 1e-6
+
+
+def test_mobilenet_v2_at_96_pixels_has_an_equal_twin():
+    import keras
+
+    from export.twin import to_legacy
+
+    model = keras.applications.MobileNetV2((96, 96, 3), 0.35, weights=None, classes=5)
+    batch = np.random.default_rng(0).uniform(-1, 1, (2, 96, 96, 3)).astype("float32")
+    expected = np.asarray(model(batch, training=False))
+    found = np.asarray(to_legacy(model)(batch, training=False))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
