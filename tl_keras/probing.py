@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tl_keras.adaptation.features import parse_places, written
 from tl_keras.adaptation.probe import Probe, ProbeOptions, fit_probe
+from tl_keras.adaptation.scores import log_loss, right
 from tl_keras.adaptation.tables import check_target, write_features
 from tl_keras.closing import close_run
 from tl_keras.data.sources import load_samples
@@ -171,7 +174,7 @@ def _facts(wanted: ProbeJob, made: Probe) -> dict[str, Any]:
 
 def _stage(made: Probe) -> dict[str, Any]:
     """The probe as a run's one stage, so that every reader of runs can show it."""
-    best = made.compared[0]
+    logs = _held_out(made)
     return {
         "name": "probe",
         "train": ["head"],
@@ -182,7 +185,16 @@ def _stage(made: Probe) -> dict[str, Any]:
         "views": 1,
         "epochs_run": 1,
         "best_epoch": 0,
-        "best_val_loss": best.log_loss,
-        "best_val_accuracy": best.accuracy,
+        "best_val_loss": None if logs is None else log_loss(logs[0], logs[1]),
+        "best_val_accuracy": None if logs is None else right(logs[0], logs[1]),
         "seconds": sum(made.seconds.values()),
     }
+
+
+def _held_out(made: Probe) -> tuple[np.ndarray, np.ndarray] | None:
+    """Log probabilities and labels of the validation pictures; None where there are none."""
+    labels = made.features.samples["val"].labels
+    if not len(labels):
+        return None
+    chances = made.classifier.predict_proba(made.features.at("val", made.place))
+    return np.log(np.maximum(chances, 1e-12)), labels

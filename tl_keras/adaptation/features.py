@@ -34,6 +34,7 @@ Place = tuple[str, ...]
 Progress = Callable[[str, int, int], None]
 _BATCH = 32
 _MOST = 12
+_DONE = ("Add", "Concatenate", "LeakyReLU", "MaxPooling2D", "AveragePooling2D", "PReLU", "ReLU")
 
 
 def written(place: Place) -> str:
@@ -44,11 +45,13 @@ def written(place: Place) -> str:
 def candidate_places(model: keras.Model) -> list[Place]:
     """Return the layers worth trying: where blocks end, and the cuts within the last block.
 
+    Activations and sums count, what lies between a convolution and its activation does not.
     At most 12, evenly spread where there are more; the last feature map is always among them.
     """
-    cuts = [cut for cut in graph.cut_points(model) if len(cut.shape) == 4]
     head = set(graph.head_layers(model)) if len(model.outputs[0].shape) != 4 else set()
-    names = [cut.layer for cut in cuts if cut.layer not in head]
+    cuts = [cut for cut in graph.cut_points(model) if len(cut.shape) == 4]
+    inside = [cut for cut in cuts if cut.layer not in head]
+    names = [cut.layer for cut in inside if _is_done(cut) or cut is inside[-1]]
     parts = [[name for name in block if name in set(names)] for block in graph.blocks(model)]
     parts = [part for part in parts if part]
     if not parts:
@@ -58,6 +61,12 @@ def candidate_places(model: keras.Model) -> list[Place]:
     chosen = np.unique(np.linspace(0, len(rest) - 1, max(1, min(room, len(rest)))).round())
     last = [rest[int(i)] for i in chosen]
     return [(name,) for name in dict.fromkeys([*ends, *last, rest[-1]])]
+
+
+def _is_done(cut: graph.CutPoint) -> bool:
+    operation = cut.tensor._keras_history.operation
+    bent = getattr(operation, "activation", None)
+    return type(operation).__name__ in _DONE or getattr(bent, "__name__", "linear") != "linear"
 
 
 def parse_places(text: str, model: keras.Model) -> list[Place]:

@@ -21,7 +21,6 @@ from tl_keras.adaptation.features import (
     free_names,
     written,
 )
-from tl_keras.adaptation.head import calibrated
 from tl_keras.adaptation.linear import ridge
 from tl_keras.adaptation.scores import log_loss, right
 from tl_keras.data.splits import Splits
@@ -42,7 +41,7 @@ class PlaceScore:
     Attributes:
         place: The layers, as in "a+b".
         dimensions: Features a picture.
-        accuracy: On the validation split; leave-one-out on the training split without one.
+        accuracy: On the validation split and, leave-one-out, on the training split together.
         log_loss: Likewise, in nats.
     """
 
@@ -88,14 +87,13 @@ def _score(features: Features, place: Place) -> PlaceScore:
     train, held = features.samples["train"], features.samples["val"]
     found = features.at("train", place)
     head = ridge(found, train.labels, train.outputs)
-    width, facts = found.shape[1], head.facts
-    if not len(held):
-        accuracy, loss = float(facts["loo_accuracy"]), float(facts["loo_log_loss"])
-        return PlaceScore(written(place), width, accuracy, loss)
-    others = features.at("val", place)
-    logits = calibrated(head, others, held.labels).logits(others)
-    accuracy, loss = right(logits, held.labels), log_loss(logits, held.labels)
-    return PlaceScore(written(place), width, accuracy, loss)
+    logits = head.logits(features.at("val", place))
+    # Where the validation split is small, leave-one-out adds what the training split knows.
+    counts = np.array([len(train), len(held)])
+    rights = [float(head.facts["loo_accuracy"]), right(logits, held.labels) if len(held) else 0.0]
+    losses = [float(head.facts["loo_log_loss"]), log_loss(logits, held.labels) if len(held) else 0]
+    accuracy, loss = (float(np.average(values, weights=counts)) for values in (rights, losses))
+    return PlaceScore(written(place), found.shape[1], accuracy, loss)
 
 
 @dataclass(frozen=True)

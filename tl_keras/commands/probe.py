@@ -81,7 +81,13 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
 
 
 def _show(run: RunDirectory, made: Probe, features_out: Path | None) -> None:
-    places = table("ridge on the features of each place", "at", "features", "accuracy", "log loss")
+    places = table(
+        "ridge on each place (validation and leave-one-out)",
+        "at",
+        "features",
+        "accuracy",
+        "log loss",
+    )
     for score in made.compared:
         cells = (str(score.dimensions), f"{score.accuracy:.3f}", f"{score.log_loss:.3f}")
         places.add_row(score.place, *cells)
