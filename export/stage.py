@@ -71,11 +71,13 @@ class Orders:
         formats: names in `FORMATS`.
         recipes: names of quantization recipes; float32 files are always made.
         limits: what a quantized file may lose, and what may be spent on it.
+        fresh: whether first answers and memory are measured, in processes of their own.
     """
 
     formats: tuple[str, ...]
     recipes: tuple[str, ...] = ()
     limits: Limits = Limits()
+    fresh: bool = True
 
 
 def check_orders(orders: Orders) -> tuple[list[Recipe], list[str]]:
@@ -150,8 +152,7 @@ def export(
     check_destination(out, force)
     with _staging(out) as folder:
         variants = _made(source, orders, recipes, folder, progress)
-        progress("measuring", 0, 1)
-        variants = timed(variants, source.pictures)
+        variants = timed(variants, orders.fresh, progress)
         facts = _facts(source, notes)
         made = write_bundle(
             source,

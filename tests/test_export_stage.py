@@ -17,8 +17,8 @@ from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
 from tl_keras.errors import StorageError
 
-BOTH = Orders(("tflite", "onnx"))
-LITE = Orders(("tflite",))
+BOTH = Orders(("tflite", "onnx"), fresh=False)
+LITE = Orders(("tflite",), fresh=False)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def source():
 @pytest.fixture(scope="module")
 def shipped(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy" / "export"
-    orders = Orders(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2))
+    orders = Orders(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2), False)
     return out, stage.export(source, orders, out)
 
 
@@ -78,7 +78,7 @@ def test_the_manifest_describes_the_very_files_that_were_compared(shipped, sourc
         given = load(file).predict(source.pictures)
         assert one.verdict.max_difference == pytest.approx(np.abs(given - truth).max(), abs=1e-6)
         assert one.verdict.agreement == (given.argmax(1) == truth.argmax(1)).mean()
-        assert one.latencies[0].median_ms > 0
+        assert one.latencies[-1].median_ms > 0
 
 
 def test_an_int8_file_takes_bytes_as_they_are(shipped):
@@ -178,7 +178,8 @@ def test_progress_names_each_step(source, tmp_path):
     seen = []
     stage.export(source, LITE, tmp_path / "x.zip", progress=lambda *step: seen.append(step))
     words = list(dict.fromkeys(word for word, _, _ in seen))
-    assert words == ["asking Keras", "converting to tflite", "asking model.tflite", "measuring"]
+    assert any(word.startswith("answers with") for word in words[3:])
+    assert words[:3] == ["asking Keras", "converting to tflite", "asking model.tflite"]
     assert (tmp_path / "x.zip").read_bytes()[:2] == b"PK"
 
 

@@ -135,7 +135,7 @@ def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
             "" if proof.accuracy is None else f"{100 * proof.accuracy:.2f} %",
             f"{100 * proof.drop:+.2f}",
             f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
-            f"{one.latencies[0].median_ms:.2f}" if one.latencies else "",
+            f"{one.latencies[-1].median_ms:.2f}" if one.latencies else "",
         )
     show(closing)
     remarks = [*notes, *(f"{one.name}: {line}" for one in made for line in _remarks(one))]
