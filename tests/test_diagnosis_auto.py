@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 from conftest import draw_folder
 from training_models import coloured, small_model, splits
@@ -154,10 +153,5 @@ def test_where_a_short_run_was_better_its_model_is_kept(tmp_path):
     kept = best_known(run, worse, data.val)
     assert score(kept, data.val) == pytest.approx((choice.best.accuracy, choice.best.loss))
     assert run.record["auto"]["final"]["kept"] == "short run of quick"
-    perfect = choice.model
-    perfect.get_layer("head_logits").set_weights(
-        [10 * w for w in perfect.get_layer("head_logits").get_weights()]
-    )
-    better = score(perfect, data.val) >= score(kept, data.val)
-    assert (best_known(run, perfect, data.val) is perfect) or not better
-    assert np.isfinite(score(kept, data.val)[1])
+    assert best_known(run, choice.model, data.val) is choice.model
+    assert run.record["auto"]["final"]["kept"] == "full run"

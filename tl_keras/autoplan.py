@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tl_keras.adaptation.planned import described
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.diagnosis.auto import ARMS, choose_plan, score
@@ -52,8 +53,9 @@ def decided(
         run.state.mkdir(parents=True, exist_ok=True)
         choice.model.save(run.state / _KEPT, include_optimizer=False)
     chosen = _with_plan(job, choice.plan)
-    run.update(auto=choice.facts(), job=dataclasses.asdict(chosen))
-    return chosen, build(chosen, data.train)
+    model = build(chosen, data.train)
+    run.update(auto=choice.facts(), job=dataclasses.asdict(chosen), adaptation=described(model))
+    return chosen, model
 
 
 def _with_plan(job: Job, name: str) -> Job:
