@@ -46,7 +46,9 @@ def title(run: Mapping[str, Any]) -> str:
     """What was trained on what, as plain text."""
     base = pick(run, "base", default="a model")
     root = str(pick(run, "data", "root", default="")).rstrip("/\\").replace("\\", "/")
-    return f"{base} on {root.rsplit('/', 1)[-1]}" if root else f"{base}"
+    steps = pick(run, "update", "steps", default=[])
+    words = " + ".join(str(step["name"]) for step in steps) or root.rsplit("/", 1)[-1]
+    return f"{base} on {words}" if words else f"{base}"
 
 
 def headline(run: Mapping[str, Any], evaluations: Mapping[str, dict]) -> str:
