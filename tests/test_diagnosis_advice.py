@@ -71,6 +71,11 @@ def test_a_word_names_base_width_size_layers_and_weights():
     ]  # fmt: skip
 
 
+def test_a_weights_file_is_named_where_it_makes_the_difference():
+    names = [one.name for one in parse_candidates("vgg16=/a/b.h5,resnet50=/a/c.h5,vgg16=none")]
+    assert names == ["vgg16=b.h5", "resnet50", "vgg16=none"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

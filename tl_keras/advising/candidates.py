@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tl_keras.errors import ModelError
@@ -19,7 +19,7 @@ class Candidate:
     """A base to look at.
 
     Attributes:
-        name: As the user wrote it, a weights file without its folder.
+        name: As the user wrote it, a weights file left out or without its folder.
         base: A base's name, "@width" behind it, or a saved model.
         size: Side in pixels, None for the base's own.
         at: Layers, see `tl_keras.adaptation.features.parse_places`; "last" for the end.
@@ -47,11 +47,21 @@ def parse_candidates(text: str, size: int | None = None) -> list[Candidate]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise ModelError(f"got '{text}' for the bases; expected {_FORM}, with commas between")
-    found = [_candidate(word, size) for word in words]
+    found = _named([_candidate(word, size) for word in words])
     for number, one in enumerate(found):
         if one in found[:number]:
             raise ModelError(f"{one.name} is named twice; leave one out")
     return found
+
+
+def _named(found: list[Candidate]) -> list[Candidate]:
+    """Name a weights file only where two candidates differ by nothing else."""
+    lefts = [one.name.partition("=")[0] for one in found]
+    files = [one.weights not in ("default", "imagenet", "none") for one in found]
+    return [
+        replace(one, name=left) if file and lefts.count(left) == 1 else one
+        for one, left, file in zip(found, lefts, files, strict=True)
+    ]
 
 
 def _candidate(word: str, size: int | None) -> Candidate:
