@@ -16,7 +16,7 @@ from tl_keras.diagnosis.negative_transfer import (
 )
 from tl_keras.diagnosis.verdict import paired_difference, transfer_verdict
 from tl_keras.errors import DataError, PlanError
-from tl_keras.training.plans import named_plan
+from tl_keras.training.plans import Plan, Stage, named_plan
 
 
 def right(accuracy, pictures=400, seeds=3, seed=0):
@@ -115,8 +115,8 @@ def test_a_base_that_knows_the_task_helps_and_one_with_dead_features_hurts():
                 layer.set_weights([np.zeros(4), np.full(4, -9.0), np.zeros(4), np.ones(4)])
         return model
 
-    probe = named_plan("probe", batch_size=8)
-    assert compare_transfer(helpful, data, probe, seeds=2).verdict.word == "helps"
+    short = Plan("probe", (Stage("head", ("head",), epochs=2, rate=1e-3),), batch_size=8)
+    assert compare_transfer(helpful, data, short, seeds=2).verdict.word == "helps"
     long = named_plan("lp-ft", batch_size=4)
     assert compare_transfer(dead, data, long, seeds=2).verdict.word == "hurts"
 
