@@ -5,13 +5,13 @@ import pytest
 from scipy.stats import ks_2samp
 
 from tl_keras.diagnosis.finding import Described, find_shift
+from tl_keras.diagnosis.novelty import novelty
 from tl_keras.diagnosis.shift import (
     FEWEST,
     class_shifts,
     discrepancy,
     feature_shifts,
     holm,
-    novelty,
     projection,
     proxy_a_distance,
 )

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from tl_keras.diagnosis.accuracy_estimate import confidence, estimate_accuracy
+from tl_keras.diagnosis.novelty import novelty
 from tl_keras.diagnosis.shift import (
     Discrepancy,
     class_shifts,
     discrepancy,
     feature_shifts,
-    novelty,
     projection,
     proxy_a_distance,
 )

@@ -1,8 +1,8 @@
 """How far two sets of pictures lie apart, from their features alone.
 
-Four views of the same question: can a classifier tell the sets apart (proxy A-distance), do
+Three views of the same question: can a classifier tell the sets apart (proxy A-distance), do
 their distributions differ beyond chance (maximum mean discrepancy with a permutation test),
-in which features and classes, and which single pictures are unlike all of the other set.
+in which features and classes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from tl_keras.errors import DataError
 
 __all__ = [
     "FEWEST", "Discrepancy", "DomainError", "class_shifts", "discrepancy", "feature_shifts", "holm",
-    "novelty", "projection", "proxy_a_distance",
+    "projection", "proxy_a_distance", "squared_distances",
 ]  # fmt: skip
 
 FEWEST = 10
 """Pictures that each side needs: with fewer, no p-value could speak of a shift."""
 _MOST = 1000
-_NEIGHBOURS = 5
 _COMPONENTS = 50
 
 
@@ -84,7 +83,8 @@ def _sampled(rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return rows[np.sort(generator.choice(len(rows), _MOST, replace=False))]
 
 
-def _squared_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+def squared_distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the squared Euclidean distances of rows (n, d) to others (m, d), (n, m)."""
     squares = (rows**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2 * rows @ others.T
     return np.maximum(squares, 0.0)
 
@@ -111,7 +111,7 @@ def discrepancy(
     generator = np.random.default_rng(seed)
     sides = [_sampled(side, generator) for side in _sides(reference, new)]
     count, rows = len(sides[0]), np.concatenate(sides)
-    squares = _squared_distances(rows, rows)
+    squares = squared_distances(rows, rows)
     median = float(np.median(squares[np.triu_indices(len(rows), 1)]))
     kernel = np.exp(-squares / (2 * median)) if median > 0 else np.ones_like(squares)
     np.fill_diagonal(kernel, 0.0)
@@ -277,38 +277,3 @@ def class_shifts(
     for row, value in zip(tested, holm(np.array([r["p_value"] for r in tested])), strict=True):
         row["p_value"] = float(value)
     return rows
-
-
-def novelty(
-    bank: np.ndarray, known: np.ndarray, new: np.ndarray, *, neighbours: int = _NEIGHBOURS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return how unlike the training pictures each picture is.
-
-    The distance to the k-th nearest training picture between features scaled to length 1
-    (Sun et al., 'Out-of-distribution detection with deep nearest neighbors', ICML 2022,
-    arXiv 2204.06507). Pictures of the known kind that were not trained on show what is usual.
-
-    Args:
-        bank: float (b, features) of training pictures, b at least `neighbours`.
-        known: float (n, features) of pictures of the known kind that are not in the bank.
-        new: float (m, features) of the same layer.
-        neighbours: k.
-
-    Returns:
-        The distances of the known pictures, float64 (n,), and of the new ones, (m,); 0..2.
-
-    Raises:
-        DataError: There are fewer training pictures than neighbours.
-    """
-    if len(bank) < neighbours:
-        raise DataError(f"got {len(bank)} training pictures; expected at least {neighbours}")
-    base = _unit(bank)
-    near = [np.partition(_squared_distances(_unit(side), base), neighbours - 1, axis=1)
-            for side in (known, new)]  # fmt: skip
-    return np.sqrt(near[0][:, neighbours - 1]), np.sqrt(near[1][:, neighbours - 1])
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    rows = np.asarray(rows, np.float64)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(lengths > 0, lengths, 1.0)
