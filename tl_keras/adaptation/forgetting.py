@@ -38,7 +38,7 @@ def transfer(
     if matrix.shape != (tasks, tasks) or not tasks:
         raise DataError(f"got accuracies of shape {matrix.shape}; expected one row a task, square")
     last, old = matrix[-1], np.arange(tasks - 1)
-    best = [np.nanmax(matrix[:-1, j], initial=-np.inf) for j in old]
+    best: list[float] = [np.nanmax(matrix[:-1, j], initial=-np.inf) for j in old]
     begin = np.full(tasks, np.nan) if start is None else np.array(start, np.float64)
     if begin.shape != (tasks,):
         raise DataError(f"got {len(begin)} accuracies at the start; expected {tasks}")

@@ -34,7 +34,8 @@ def herding(features: np.ndarray, count: int | None = None) -> np.ndarray:
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     x = np.asarray(features, np.float64) / np.maximum(lengths, 1e-12)
     wanted, total = x.mean(0), np.zeros(x.shape[1])
-    free, chosen = np.ones(len(x), bool), []
+    free: np.ndarray = np.ones(len(x), bool)
+    chosen: list[int] = []
     squares = (x**2).sum(1)
     for number in range(1, min(count or len(x), len(x)) + 1):
         # |wanted - (total + x) / number|², without what all samples share.
