@@ -81,7 +81,8 @@ class Prepared:
         job: The student's job, as `tl-keras fit` would have it.
         student: The student with its first weights.
         data: The teacher's own splits.
-        plan: The student's plan; its `views` is how many views there are.
+        plan: The student's plan; its `views` is how many views there are, and no stage of it
+            has patience.
     """
 
     teacher: Teacher
@@ -93,6 +94,10 @@ class Prepared:
 
 def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prepared:
     """Bring teacher, student and data together.
+
+    No stage of the plan runs out of patience: a student that follows its teacher gets better
+    slowly (Beyer et al., arXiv 2106.05237), and both students shall have the same budget. Each
+    keeps its best epoch all the same.
 
     Raises:
         TLKerasError: They do not belong together, or one of them cannot be used.
@@ -107,7 +112,9 @@ def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prep
     plan = plan_for(job, student)
     varied = plan.augment != "none" or request.lesson.mixup > 0
     most = max(stage.epochs for stage in plan.stages)
-    plan = dataclasses.replace(plan, views=min(plan.views, most) if varied else 1)
+    stages = tuple(dataclasses.replace(stage, patience=0) for stage in plan.stages)
+    views = min(plan.views, most) if varied else 1
+    plan = dataclasses.replace(plan, stages=stages, views=views)
     return Prepared(teacher, job, student, data, plan)
 
 

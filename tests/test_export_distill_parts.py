@@ -255,3 +255,14 @@ def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
     val = objective.data.val
     plain = sample_losses(predict(student, val), targets(val), "classes").mean()
     assert rows[0]["val_loss"] == pytest.approx(plain, rel=1e-4)
+
+
+def test_both_students_go_through_every_epoch(tmp_path, folder):
+    from export.students import Distillation, prepare
+
+    small_model().save(tmp_path / "model.keras")
+    path = str(tmp_path / "model.keras")
+    request = Distillation(path, path, data=str(folder), plan="lp-ft")
+    ready = prepare(request, Teacher(small_model(), None, "teacher"), lambda *_: None)
+    assert [stage.name for stage in ready.plan.stages] == ["head", "all"]
+    assert [stage.patience for stage in ready.plan.stages] == [0, 0]
