@@ -59,8 +59,8 @@ def test_the_interval_is_that_of_the_textbook_for_one_seed():
 
 
 def test_a_sure_difference_that_is_too_small_to_matter_is_none():
-    scratch = np.ones((3, 10_000), bool)
-    scratch[:, :60] = False
+    scratch = np.ones((3, 4_000), bool)
+    scratch[:, :24] = False
     found = transfer_verdict(np.ones_like(scratch), scratch)
     assert found.low > 0
     assert found.word == "no difference"
@@ -129,6 +129,7 @@ def test_one_seed_and_few_pictures_are_refused():
         compare_transfer(lambda seed: small_model(), few, named_plan("probe"))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_with_a_picture(folder, tmp_path):
     from tl_keras.cli import app
 

@@ -114,6 +114,7 @@ def test_an_unfinished_run_is_refused_with_the_way_on(run, darker):
     assert "tl-keras resume" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remedy", ["batchnorm", "first-block", "lp-ft"])
 def test_a_remedy_writes_a_new_run_and_says_before_and_after(run, darker, remedy):
     kept = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}

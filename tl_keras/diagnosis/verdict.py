@@ -82,8 +82,11 @@ def paired_difference(
             "over the same pictures, at least one"
         )
     generator, pictures = np.random.default_rng(seed), after.shape[1]
-    counts = generator.multinomial(pictures, np.full(pictures, 1 / pictures), _RESAMPLES)
-    drawn = _resampled(after, counts, generator) - _resampled(before, counts, generator)
+    # Pictures that all runs answered alike are drawn together: few kinds, however many pictures.
+    kinds, many = np.unique(np.concatenate([after, before]), axis=1, return_counts=True)
+    counts = generator.multinomial(pictures, many / pictures, _RESAMPLES)
+    sides = kinds[: len(after)], kinds[len(after) :]
+    drawn = np.subtract(*(_resampled(side, counts, generator) for side in sides))
     value = float(after.mean() - before.mean())
     low, high = np.quantile(drawn, [0.025, 0.975])
     least = 1 / pictures
@@ -91,8 +94,8 @@ def paired_difference(
 
 
 def _resampled(right: np.ndarray, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Accuracy of every resample: pictures by their counts, seeds drawn anew."""
-    of_seeds = counts @ right.T / right.shape[1]
+    """Accuracy of every resample: kinds of pictures by their counts, seeds drawn anew."""
+    of_seeds = counts @ right.T / counts[0].sum()
     chosen = generator.integers(0, len(right), of_seeds.shape)
     return np.take_along_axis(of_seeds, chosen, axis=1).mean(axis=1)
 
