@@ -144,10 +144,20 @@ def test_the_command_writes_a_page_with_a_picture(folder, tmp_path):
     assert "data:image/png" in page
 
 
-def test_a_base_without_weights_cannot_be_judged(folder, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--weights", "none"], "pretrained weights; got none"),
+        (["--plan", "auto"], "one plan with scratch, got auto"),
+        (["--seeds", "1"], "got 1 seeds, expected at least 2"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_at_once(folder, tmp_path, words, said):
     from tl_keras.cli import app
 
-    words = ["verdict", str(folder), "--weights", "none", "--out", str(tmp_path / "told")]
-    done = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(
+        app, ["verdict", str(folder), *words, "--out", str(tmp_path / "told")]
+    )
     assert done.exit_code == 2
+    assert said in " ".join(done.output.split())
     assert not (tmp_path / "told").exists()

@@ -39,7 +39,14 @@ def judge_transfer(
     job = dataclasses.replace(job, plan=job.plan or "full")
     if job.weights == "none" or job.plan == "scratch":
         raise PlanError("the verdict is on pretrained weights; got none, give --weights a file")
+    if job.plan == "auto":
+        raise PlanError(
+            "the verdict compares one plan with scratch, got auto; give --plan full, lp-ft or "
+            "probe, or let 'tl-keras fit --plan auto' choose, which tries scratch too"
+        )
     check_options(job)
+    if seeds < 2:
+        raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
     job = settled(job)
     samples = load_samples(job.data, task=job.task)
     start_tensorflow()

@@ -27,7 +27,7 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
         int | None, typer.Option(help="Side in pixels.", show_default="the base's own")
     ] = None,
     weights: Annotated[str, typer.Option(help="imagenet, default or a file.")] = "default",
-    plan: Annotated[str, typer.Option(help="How the pretrained model is trained.")] = "full",
+    plan: Annotated[str, typer.Option(help="Of the pretrained: full, lp-ft, probe, ...")] = "full",
     epochs: Annotated[
         str, typer.Option(help="Epochs of each stage, with commas.", show_default="the plan's")
     ] = "",
