@@ -33,7 +33,7 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
     ],
     student: Annotated[str, typer.Option(help="A base (see: tl-keras bases) or a .keras file.")],
     out: Annotated[Path, typer.Option(help="Where to write the run; must not exist.")],
-    loss: Annotated[str, typer.Option(help="kd, dist, features, or several with +.")] = "kd",
+    loss: Annotated[str, typer.Option(help="kd, dist, features, or several with +.")] = "dist",
     temperature: Annotated[float, typer.Option(help="Divides the logits in kd and dist.")] = 4.0,
     alpha: Annotated[
         float, typer.Option(help="Weight of kd and dist, 0 to 1; the labels get the rest.")
