@@ -34,7 +34,9 @@ app = typer.Typer(
     help="From a trained run to files for a device, each one proven.\n\n"
     "Example:  tl-export runs/photos --to tflite,onnx",
 )
-app.command(DEFAULT, help=run.HELP, no_args_is_help=True)(run.export_run)
+app.command(DEFAULT, short_help=run.SHORT_HELP, help=run.HELP, no_args_is_help=True)(
+    run.export_run
+)
 app.command("distill", short_help=distill.SHORT_HELP, help=distill.HELP, no_args_is_help=True)(
     distill.distill
 )

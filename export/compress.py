@@ -1,7 +1,8 @@
 """Compression on the twin, by tfmot: what makes a model smaller needs a short fine-tune.
 
-Each step goes from a Keras 3 model to a Keras 3 model, the last one to a .tflite file; batch
-normalisation is folded first, so that its statistics stay as they are.
+Each step goes from a Keras 3 model to a Keras 3 model, the last one to a .tflite file. Batch
+normalisation is folded before anything is clustered or rounded. Pruning comes before that: which
+weights of a layer are small must not depend on how its channels are scaled afterwards.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from export import tflite
 from export.compress_fit import FineTune, fine_tune, steps_of
-from export.compress_graph import folded, quantizable
+from export.compress_graph import flat, folded, quantizable
 from export.compress_quantizers import rounded
 from export.errors import ExportError
 from export.legacy import legacy_keras, tfmot
 from export.signature import INPUT, OUTPUT, signature
 from export.twin import from_legacy, to_legacy
+from tl_keras.data.pipeline import PictureReader
 from tl_keras.data.splits import Splits
+from tl_keras.diagnosis.batchnorm import reestimate
 from tl_keras.quiet import hushed
 
 if TYPE_CHECKING:
@@ -93,12 +98,15 @@ def compress(
             f"Got sparsity {sparsity} and {clusters} clusters; expected a share between 0 and 1, "
             "and 2 to 256 clusters."
         )
-    how, plain = how or FineTune(), folded(model)
+    how = how or FineTune()
     first, _, then = method.partition("+")
     if first == "cluster":
-        plain = _clustered(plain, model, data, how, clusters)
-    elif first != "qat":
-        plain = _pruned(plain, model, data, how, None if first == "prune_2_4" else sparsity)
+        plain = _clustered(folded(model), model, data, how, clusters)
+    elif first == "qat":
+        plain = folded(model)
+    else:
+        share = None if first == "prune_2_4" else sparsity
+        plain = folded(_pruned(flat(model), model, data, how, share))
     if first != "qat" and not then:
         return Compressed(plain, tflite.convert(plain))
     contents, left = _quantized(plain, model, data, how, _PRESERVED.get(first, ""))
@@ -159,7 +167,19 @@ def _pruned(
 
     twin = legacy_keras().models.clone_model(to_legacy(plain), clone_function=wrap)
     fine_tune(twin, teacher, data, how, "pruning", [api.UpdatePruningStep()])
-    return from_legacy(api.strip_pruning(twin))
+    slim = from_legacy(api.strip_pruning(twin))
+    _settle(slim, data, how)
+    return slim
+
+
+def _settle(model: keras.Model, data: Splits, how: FineTune) -> None:
+    """Measure batch normalisation's statistics anew: without half the weights, all sums shift."""
+    if not any(type(layer).__name__ == "BatchNormalization" for layer in model.layers):
+        return
+    reader = PictureReader(data.train, signature(model).size)
+    starts = range(0, len(reader), how.batch_size)
+    chunks = (range(start, min(start + how.batch_size, len(reader))) for start in starts)
+    reestimate(model, (reader.read(chunk, 0).astype(np.float32) for chunk in chunks))
 
 
 def _clustered(

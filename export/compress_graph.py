@@ -18,12 +18,21 @@ from tl_keras.models.graph import Step, steps
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENTRY", "folded", "quantizable"]
+__all__ = ["ENTRY", "flat", "folded", "quantizable"]
 
 ENTRY = "input_rounding"
 """Name of the layer behind the input, in what `quantizable` returns."""
 
 _WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense", "SeparableConv2D")
+
+
+def flat(model: keras.Model) -> keras.Model:
+    """A flat copy whose batch normalisations are as they were, and stay so in training.
+
+    Raises:
+        ExportError: if the graph cannot be rewritten.
+    """
+    return _rewritten(model, Rewriter())
 
 
 def folded(model: keras.Model) -> keras.Model:
@@ -38,7 +47,7 @@ def folded(model: keras.Model) -> keras.Model:
     Raises:
         ExportError: if the graph cannot be rewritten.
     """
-    return _rewritten(_rewritten(model, Rewriter()), None)
+    return _rewritten(flat(model), None)
 
 
 def quantizable(model: keras.Model) -> keras.Model:

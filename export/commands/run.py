@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from export.variant import Attempt, Variant
 
-__all__ = ["HELP", "export_run"]
+__all__ = ["HELP", "SHORT_HELP", "export_run"]
 
 DIFFERS = 3
+SHORT_HELP = "Turn a finished run into a bundle of proven files (the default)."
 HELP = """Write a finished run as TensorFlow Lite and ONNX, in float32 and smaller.
 
 Float32 files must give the answers of Keras on the validation pictures, and quantized ones may

@@ -9,15 +9,16 @@ from tl_keras.commands import advise, probe, shift, update, verdict
 __all__ = ["register"]
 
 COMMANDS = (
-    ("advise", advise.HELP, advise.advise),
-    ("probe", probe.HELP, probe.probe),
-    ("shift", shift.HELP, shift.shift),
-    ("update", update.HELP, update.update),
-    ("verdict", verdict.HELP, verdict.verdict),
+    ("advise", "Say which base to take, before any is trained.", advise.HELP, advise.advise),
+    ("probe", "Fit a simple classifier on a base's features.", probe.HELP, probe.probe),
+    ("shift", "Say whether other pictures differ from a run's.", shift.HELP, shift.shift),
+    ("update", "Teach a run new classes or new pictures.", update.HELP, update.update),
+    ("verdict", "Say whether pretraining helps or hurts.", verdict.HELP, verdict.verdict),
 )
+"""Name, a line for the list, the whole help, the function."""
 
 
 def register(app: typer.Typer) -> None:
     """Add every command to the roof."""
-    for name, words, function in COMMANDS:
-        app.command(name, help=words)(function)
+    for name, line, words, function in COMMANDS:
+        app.command(name, short_help=line, help=words)(function)
