@@ -54,7 +54,10 @@ def check_remedy(name: str, data: str | None, out: Path) -> None:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise PlanError(f"unknown remedy '{name}', expected one of {', '.join(REMEDIES)}{hint}")
     if data is None:
-        raise PlanError(f"the remedy {name} learns from other pictures; give OTHER, not --corrupt")
+        raise PlanError(
+            f"the remedy {name} makes a run fit for pictures that you have; give OTHER, their "
+            f"folder, in place of --corrupt: tl-keras shift RUN other_photos/ --remedy {name}"
+        )
     refuse_existing(out)
 
 
