@@ -35,7 +35,7 @@ __all__ = ["Lesson", "features_of", "learn", "refuse_lost", "solve"]
 
 IMPORTANCE, SUMS = "importance.npz", "sums.npz"
 _BATCH = 32
-_FISHER_PICTURES = 200
+_FISHER_PICTURES = 100
 _GENTLE = 0.3
 EWC, L2SP, LWF = 100.0, 0.01, 1.0
 Progress = Callable[[str, int, int], None]
@@ -216,7 +216,7 @@ def _measured(lesson: Lesson, model: keras.Model, pool: Pool) -> Anchor:
     reader = PictureReader(train.take(ranked), int(model.input_shape[1]))
     pictures = reader.read(range(len(reader)), 0)
     return fisher(
-        model, pictures, seed=lesson.job.seed,
+        model, pictures,
         progress=lambda done, total: lesson.progress("importance of weights", done, total),
     )  # fmt: skip
 
