@@ -110,6 +110,7 @@ def test_pictures_are_kept_within_the_budget_and_known_by_their_pixels(updated, 
     assert pixels <= originals
 
 
+@pytest.mark.slow
 def test_the_next_update_needs_no_old_folder(updated, place, tmp_path):
     moved = tmp_path / "run2"
     shutil.copytree(updated, moved)
