@@ -110,7 +110,7 @@ def cases() -> list[tuple[str, str, Callable[[int], Any], Splits, Plan]]:
         ("shuffled labels, frozen", "hurts", pretrained(noise, 10, 12), much, BRIEF),
         ("random weights, frozen", "hurts", lambda seed: model(None, 7 + seed), much, BRIEF),
         ("flat colours, frozen", "hurts", pretrained(colour, 10, 6), much, BRIEF),
-        ("another start, not trained", "no difference", _unlearned, much, LONG),
+        ("another start, not trained", "no difference", _unlearned, ten, LONG),
         ("blank pictures", "no difference", shipped, Splits(**blank), FULL),
         ("letters, 100 a class", "no difference", shipped, much, LONG),
     ]

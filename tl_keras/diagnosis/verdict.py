@@ -97,7 +97,9 @@ def _resampled(right: np.ndarray, counts: np.ndarray, generator: np.random.Gener
     """Accuracy of every resample: kinds of pictures by their counts, seeds drawn anew."""
     of_seeds = counts @ right.T / counts[0].sum()
     chosen = generator.integers(0, len(right), of_seeds.shape)
-    return np.take_along_axis(of_seeds, chosen, axis=1).mean(axis=1)
+    drawn, mean = np.take_along_axis(of_seeds, chosen, axis=1).mean(axis=1), of_seeds.mean(axis=1)
+    # Few seeds drawn anew spread less than seeds do: their variance is (n - 1) / n of it.
+    return mean + (drawn - mean) * np.sqrt(len(right) / max(1, len(right) - 1))
 
 
 def transfer_verdict(
