@@ -37,7 +37,7 @@ IMPORTANCE, SUMS = "importance.npz", "sums.npz"
 _BATCH = 32
 _FISHER_PICTURES = 100
 _GENTLE = 0.3
-EWC, L2SP, LWF = 100.0, 0.01, 1.0
+EWC, L2SP, LWF = 1e4, 0.01, 1.0
 Progress = Callable[[str, int, int], None]
 
 
