@@ -197,6 +197,8 @@ class OnnxRuntime(Runtime):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or default_threads()
         options.log_severity_level = 3
+        # Threads that wait by spinning take the cores from whatever answers next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         refusals = (reasons.Fail, reasons.InvalidProtobuf, reasons.InvalidGraph, reasons.NoSuchFile)
         try:
             self._session = onnxruntime.InferenceSession(
