@@ -105,10 +105,10 @@ def _labels(
     points = [to_pixels((x, y)) * 72 / dpi for x, y in zip(across, above)]
     order = sorted(range(len(points)), key=lambda index: points[index][1])
     places: list[tuple[float, float]] = []
+    box = axes.get_window_extent()
+    lowest, highest = box.y0 * 72 / dpi, box.y1 * 72 / dpi
     for index in order:
-        x, y = points[index] + (0, _LIFT)
-        while near := [py for px, py in places if abs(px - x) < 150 and abs(py - y) < 24]:
-            y = max(near) + 25
+        x, y = _free(points[index], places, lowest + 14, highest - 14)
         places.append((x, y))
         variant = variants[index]
         text = f"{variant.name}\n{size(variant.bytes)}"
@@ -119,6 +119,18 @@ def _labels(
             arrowprops={"arrowstyle": "-", "color": style.GREY, "lw": 0.6, "shrinkB": 3},
         )  # fmt: skip
         note.set_in_layout(False)
+
+
+def _free(
+    point: Sequence[float], places: Sequence[tuple[float, float]], low: float, high: float
+) -> tuple[float, float]:
+    """The nearest place above or below a point that no label takes, within the frame."""
+    x, start = point[0], point[1] + _LIFT
+    tries = [start + 25 * sign * step for step in range(12) for sign in (1, -1)]
+    inside = [y for y in tries if low <= y <= high] or [start]
+    taken = [py for px, py in places if abs(px - x) < 150]
+    free = [y for y in inside if all(abs(py - y) >= 24 for py in taken)]
+    return x, (free or inside)[0]
 
 
 def _reference(axes: Axes, variants: Sequence[Variant], scored: bool) -> None:
