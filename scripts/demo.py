@@ -60,17 +60,17 @@ def _demo(out: Path) -> None:
 
 def _export(path: Path):
     from export.source import from_run
-    from export.stage import export
+    from export.stage import Orders, export
 
     with bars() as progress:
-        formats, target = ["tflite", "onnx"], path / "export"
-        files = export(from_run(path), formats, target, force=False, progress=progress)
+        orders = Orders(("tflite", "onnx"), fresh=False)
+        variants = export(from_run(path), orders, path / "export", progress=progress)
     heading = "exported, and compared with Keras"
     made = table(heading, "file", "size", "largest difference", "labels")
-    for file in files:
-        same = file.comparison
-        cells = (f"{file.bytes / 1e6:.2f} MB", f"{same.max_difference:.1e}")
-        made.add_row(file.file, *cells, f"{same.labels_equal} of {same.pictures} equal")
+    for one in variants:
+        same = one.verdict
+        equal = f"{round(same.agreement * same.pictures)} of {same.pictures} equal"
+        made.add_row(one.name, f"{one.bytes / 1e6:.2f} MB", f"{same.max_difference:.1e}", equal)
     return made
 
 
