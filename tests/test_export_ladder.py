@@ -168,3 +168,25 @@ def test_a_recipe_without_calibration_needs_no_training_pictures(spread_source, 
 def test_limits_that_make_no_sense_are_refused(numbers):
     with pytest.raises(ExportError, match="expected"):
         Limits(**numbers)
+
+
+@pytest.mark.slow
+def test_the_last_rung_trains_with_the_rounding_and_gives_a_file_for_uint8_pictures(tmp_path):
+    from export.runtimes import load
+
+    model, shown = plain_relu(), pictures(64)
+    labels = model.predict(shown.astype("float32"), verbose=0).argmax(1)
+    train = from_arrays(shown, labels, ["a", "b", "c", "d"])
+    keys = tuple(str(index) for index in range(150))
+    names, data = ("a", "b", "c", "d"), Splits(train, train, None)
+    source = Source(model, names, pictures(150), keys, data=data)
+    ladder = [rungs.RUNGS[0], rungs.RUNGS[-1]]
+    made = climb(job(source, tmp_path), Limits(0.1, 1, 1), quiet, ladder[1:])
+    assert [attempt.rung for attempt in made.attempts] == ["quantization-aware training"]
+    runtime = load(tmp_path / "x.tflite")
+    assert runtime._interpreter.get_input_details()[0]["dtype"] is np.uint8
+    assert made.verdict.agreement >= 0.9
+    forbidden = Limits(0.0, 1, 1, train=False)
+    with pytest.raises(GateError) as refused:
+        climb(job(source, tmp_path), forbidden, quiet, ladder)
+    assert "quantization-aware" not in str(refused.value)
