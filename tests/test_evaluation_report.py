@@ -240,3 +240,16 @@ def test_a_browser_shows_the_page_in_light_and_dark(made, tmp_path, dark, width)
     assert (seen[0, 0] < 60) == dark
     assert (np.abs(seen.astype(int) - int(seen[0, 0])) > 40).mean() > 0.03  # there is content
     assert (seen[:, -6:] == seen[0, 0]).all()  # nothing is wider than the window
+
+
+def test_an_average_of_two_stages_is_not_called_an_epochs(tmp_path):
+    from PIL import Image
+
+    from tl_keras.evaluation import sections
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "curves.png")
+    rows = [{"stage": name, "val_accuracy": 0.9, "kept": kept}
+            for name, kept in (("head", True), ("head", False), ("all", True))]  # fmt: skip
+    shown = {"curves": tmp_path / "curves.png"}
+    assert "average of the weights of epochs 1 and 3 was kept" in sections._curves(rows, shown)
+    assert "weights of epoch 1 were kept" in sections._curves(rows[:2], shown)

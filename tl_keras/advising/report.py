@@ -79,7 +79,7 @@ def _table(appraisals: Sequence[Appraisal]) -> str:
     has_leep = any("leep" in one.scores for one in appraisals)
     heads = ["candidate", "rank", "ridge", "k-NN", "LogME", "H-score"]
     heads += ["LEEP"] if has_leep else []
-    heads += ["fine-tuning", "ONNX size", "latency"]
+    heads += ["fine-tuning", "as ONNX"]
     equal = {one.name for one in as_good(appraisals)}
     rows = []
     for rank, one in enumerate(in_order(appraisals), 1):
@@ -89,8 +89,8 @@ def _table(appraisals: Sequence[Appraisal]) -> str:
         if has_leep:
             cells.append(f"{one.scores['leep']:.3f}" if "leep" in one.scores else "–")
         costs = one.costs
-        cells += [duration(costs.fine_tuning), f"{costs.size / 1e6:.1f}\u202fMB"]
-        rows.append([*cells, f"{costs.latency:.1f}\u202fms"])
+        onnx = f"{costs.size / 1e6:.1f}\u202fMB, {costs.latency:.1f}\u202fms"
+        rows.append([*cells, duration(costs.fine_tuning), onnx])
     table = page.table(heads, rows, ["", *["n"] * (len(heads) - 1)])
     note = "* these pictures do not tell it from the first." if len(equal) > 1 else ""
     return table + page.paragraph(note, "soft")

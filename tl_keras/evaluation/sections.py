@@ -179,6 +179,9 @@ def _curves(history: Sequence[dict[str, Any]], plots: Mapping[str, Path]) -> str
         accuracy = float(column(history, "val_accuracy")[best])
         of = f", validation accuracy {page.share(accuracy)}" if accuracy == accuracy else ""
         words = f"The weights of epoch {best + 1} were kept{of}."
+    averaged = [str(k) for k, row in enumerate(history, 1) if row.get("kept")]
+    if len(averaged) > 1:
+        words = f"The average of the weights of epochs {' and '.join(averaged)} was kept."
     stages = len(stage_spans(history))
     alternative = (
         f"Loss, accuracy and learning rate over {len(history)} epochs in {stages} stages. {words}"
