@@ -215,9 +215,10 @@ def named_plan(name: str, *, blocks: int = 5, **overrides: Any) -> Plan:
         PlanError: The name is unknown, or a value is out of its range.
     """
     if name not in _PLANS:
-        near = difflib.get_close_matches(name, PLAN_NAMES, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name, (*PLAN_NAMES, "auto"), n=1, cutoff=0.4)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise PlanError(f"unknown plan '{name}', expected one of {', '.join(PLAN_NAMES)}{hint}")
+        known = f"{', '.join(PLAN_NAMES)}, or auto in a job"
+        raise PlanError(f"unknown plan '{name}', expected one of {known}{hint}")
     try:
         return Plan(name=name, stages=_PLANS[name](blocks), **overrides)
     except TypeError as error:
