@@ -25,6 +25,8 @@ ROUNDED = 0.05
 """Largest difference allowed to a quantized file: other processors round otherwise, and a
 step of an int8 activation before the softmax is that much."""
 
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError, RecursionError)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -108,15 +110,25 @@ def read_golden(folder: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, 
         if not files or not set(files) <= listed:
             raise ValueError("it names pictures that are not in the manifest")
         with_sides = tuple(manifest["input"]["shape"])
-        pictures = np.stack([np.asarray(Image.open(folder / file)) for file in files])
+        pictures = np.stack([_read(folder / file, with_sides[:2]) for file in files])
         expected = {name: np.asarray(record["outputs"][name], np.float64) for name in names}
         tolerances = {name: float(record["tolerances"][name]) for name in names}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
         raise BundleError(f"{GOLDEN} does not read ({error!r}); get the bundle anew.") from error
     shapes = {(len(files), len(manifest["classes"]))}
     if pictures.shape[1:] != with_sides or {e.shape for e in expected.values()} != shapes:
         raise BundleError(f"{GOLDEN} does not belong to the manifest; get the bundle anew.")
     return pictures, {"outputs": expected, "tolerances": tolerances}
+
+
+def _read(file: Path, sides: tuple[int, ...]) -> np.ndarray:
+    """Decode a picture; one of another size is not worth the memory."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        if image.size != sides[::-1]:
+            raise ValueError(f"{file.name} is {image.size}, not {sides[::-1]}")
+        return np.asarray(image)
 
 
 def compare_golden(
@@ -130,7 +142,15 @@ def compare_golden(
         answers: (n, outputs), what the variant gave here.
         tolerance: largest difference allowed; for task "values" relative where outputs exceed 1.
         task: "classes", "tags" or "values".
+
+    Raises:
+        BundleError: if the answers are of another shape.
     """
+    if answers.shape != expected.shape:
+        raise BundleError(
+            f"{name} answers with shape {answers.shape}; expected {expected.shape} as in {GOLDEN}: "
+            "the bundle's files do not belong together. Get it anew."
+        )
     difference = np.abs(expected - answers)
     if task == "values":
         difference = difference / np.maximum(1.0, np.abs(expected))

@@ -159,10 +159,10 @@ def parsed(contents: bytes, name: str) -> dict[str, Any]:
     """
     try:
         record = json.loads(contents)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(
             f"{name}: {MANIFEST} does not read ({error}); get the bundle anew."
-        ) from (error)
+        ) from error
     schema = record.get("schema") if isinstance(record, dict) else None
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise BundleError(f"{name}: {MANIFEST} has no schema; expected what tl-export wrote.")
@@ -181,6 +181,8 @@ def _wrong(record: Mapping[str, Any]) -> str:
     for key, kind in (*forms, ("variants", list), ("files", list)):
         if not isinstance(record.get(key), kind):
             return key
+    if record["task"] not in VALUES:
+        return "task"
     if not all(isinstance(name, str) for name in record["classes"]):
         return "classes"
     if not _is_shape(record["input"].get("shape")):
@@ -220,5 +222,6 @@ def _is_variant(value: Any, listed: Mapping[str, str]) -> bool:
         isinstance(value, dict)
         and all(isinstance(value.get(key), str) for key in texts)
         and value["format"] in ("tflite", "onnx")
+        and value["file"].endswith(f".{value['format']}")
         and listed.get(value["file"]) == value["sha256"]
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
 import os
 import re
 import stat
@@ -24,9 +26,12 @@ __all__ = ["Opened", "opened"]
 _LARGEST_MANIFEST = 16 * 2**20
 _MOST_ENTRIES = 10_000
 _CHUNK = 2**20
-# What zipfile raises on files that are damaged or made to harm.
+# Troubles of the machine, not of the bundle.
+_OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+# What zipfile, or a disk that takes no such name, raises on files that are damaged or made to harm.
 _DAMAGE = (
-    zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OSError,
 )  # fmt: skip
 
 
@@ -91,6 +96,8 @@ def _checked_folder(folder: Path) -> dict[str, Any]:
             if file.is_symlink():
                 raise _refused(folder.name, file.name, "is a link")
             if not file.is_dir():
+                if not file.is_file():
+                    raise _refused(folder.name, file.name, "is no plain file")
                 found[file.relative_to(folder).as_posix()] = file
     if MANIFEST not in found:
         raise BundleError(f"{folder} has no {MANIFEST}; expected a bundle that tl-export wrote.")
@@ -111,6 +118,8 @@ def _unpacked(path: Path, folder: Path) -> dict[str, Any]:
     except BundleError:
         raise
     except _DAMAGE as error:
+        if getattr(error, "errno", None) in _OUTSIDE:
+            raise
         raise BundleError(f"{path} is no zip, or damaged ({error}); get it anew.") from error
 
 

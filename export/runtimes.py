@@ -193,18 +193,16 @@ class OnnxRuntime(Runtime):
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         onnxruntime = _module("onnxruntime", "onnxruntime")
-        reasons = _module("onnxruntime.capi.onnxruntime_pybind11_state", "onnxruntime")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or default_threads()
         options.log_severity_level = 3
         # Threads that wait by spinning take the cores from whatever answers next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        refusals = (reasons.Fail, reasons.InvalidProtobuf, reasons.InvalidGraph, reasons.NoSuchFile)
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
-        except refusals as error:
+        except _refusals() as error:
             raise ExportError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
         self._input = self._session.get_inputs()[0]
         self.shape = tuple(self._input.shape[1:])
@@ -221,6 +219,13 @@ class OnnxRuntime(Runtime):
         """Return a call that answers for a batch whose numbers are in their final form."""
         taken = {self._input.name: self._taken(np.ascontiguousarray(batch, np.float32))}
         return lambda: self._session.run(None, taken)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Everything that ONNX Runtime raises about a model: its errors share no parent."""
+    state = _module("onnxruntime.capi.onnxruntime_pybind11_state", "onnxruntime")
+    found = (value for value in vars(state).values() if isinstance(value, type))
+    return tuple(kind for kind in found if issubclass(kind, Exception))
 
 
 def _module(name: str, package: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from export.errors import BundleError
 from tl_keras.console import show, table, told
 
 __all__ = ["HELP", "SHORT_HELP", "predict"]
@@ -45,6 +46,11 @@ def predict(
             chosen = found.variant(variant)
             answers = load(found.folder / chosen["file"], threads).predict(pictures)
         names = found.manifest["classes"]
+        if answers.shape[1:] != (len(names),):
+            raise BundleError(
+                f"{chosen['name']} gives {answers.shape[1:]} for a photo and the bundle has "
+                f"{len(names)} classes: its files do not belong together. Get it anew."
+            )
         closing = table(f"answers of {chosen['name']}", "photo", "label", "score")
         for photo, scores in zip(photos, answers):
             for place, index in enumerate(np.argsort(-scores, kind="stable")[:top]):
