@@ -148,15 +148,7 @@ def _data(job: Job, request: Distillation, teacher: Teacher, progress: Progress)
     if teacher.run is None:
         return checked_data(job, progress, load_samples(job.data))
     facts = teacher.run.fact("data")
-    try:
-        splits = teacher.run.splits(request.data)
-    except DataError as error:
-        if request.data:
-            raise
-        raise DataError(
-            f"{error} The run's pictures were at {facts['root']}; if they moved, "
-            "give --data FOLDER."
-        ) from error
+    splits = teacher.run.splits(request.data)
     taught, found = teacher.run.fact("classes"), list(splits.train.class_names)
     if taught != found:
         raise DataError(

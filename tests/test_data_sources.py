@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tl_keras.data.samples import Samples, from_arrays
-from tl_keras.data.sources import load_samples
+from tl_keras.data.sources import load_again, load_samples
 from tl_keras.errors import DataError
 
 
@@ -233,6 +233,24 @@ def test_take_keeps_class_names_and_order():
     assert part.splits == ("val", "train") and part.items[0, 0, 0, 0] == 32
     assert samples.take(np.array([True, False, True])).keys == (samples.keys[0], samples.keys[2])
     assert len(samples.take([])) == 0
+
+
+def test_a_builtin_set_is_found_again_whatever_folder_has_its_name(tmp_path, monkeypatch):
+    _tree(tmp_path, "digits/plots/a.png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="one class"):
+        load_samples("digits")
+    assert len(load_again("builtin:digits")) == 1797
+
+
+def test_pictures_that_moved_are_asked_for_with_the_place_where_they_were(tmp_path):
+    _tree(tmp_path, "before/x/a.png", "before/y/b.png")
+    before = tmp_path / "before"
+    samples = load_samples(before)
+    before.rename(tmp_path / "after")
+    with pytest.raises(DataError, match=r"were at .*before, where nothing is now.*--data"):
+        load_again(samples.root)
+    assert load_again(samples.root, tmp_path / "after").keys == samples.keys
 
 
 def test_parts_of_different_lengths_are_refused():

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras.data import kept
 from tl_keras.data.samples import Samples, in_order
-from tl_keras.data.sources import load_samples
+from tl_keras.data.sources import load_again
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError
 from tl_keras.evaluation.files import write_atomically
@@ -216,8 +216,7 @@ class RunDirectory:
         """
         if self.fact("data", "root") == kept.ROOT:
             return kept.found(self.path, self.fact("classes"))
-        where = str(root or self.fact("data", "root")).removeprefix("builtin:")
-        samples = load_samples(where, task=self.fact("data", "task"))
+        samples = load_again(self.fact("data", "root"), root, self.fact("data", "task"))
         if samples.task == "classes":
             samples = in_order(samples, self.fact("classes"))
         places = {key: index for index, key in enumerate(samples.keys)}

@@ -11,7 +11,9 @@ from tl_keras.data.samples import TASKS, Samples, from_arrays
 from tl_keras.data.tables import from_csv
 from tl_keras.errors import DataError
 
-__all__ = ["Samples", "from_arrays", "load_samples"]
+__all__ = ["Samples", "from_arrays", "load_again", "load_samples"]
+
+_BUILTIN = "builtin:"
 
 
 def load_samples(
@@ -44,6 +46,32 @@ def load_samples(
     if task != "classes":
         raise DataError(f"Task {task!r} needs a CSV file with path,label; got {text}.")
     return from_folder(path, fewest) if os.path.isdir(path) else builtin(text)
+
+
+def load_again(
+    root: str, moved: str | os.PathLike[str] | None = None, task: str = "classes"
+) -> Samples:
+    """Read the labelled pictures that `Samples.root` names, as they are now.
+
+    Args:
+        root: where they came from, as `Samples` tells; a built-in name stays one, whatever
+            folder of that name there is now.
+        moved: where they are now, as for `load_samples`; by default where they were.
+        task: as for `load_samples`.
+
+    Raises:
+        DataError: if nothing is there, or as `load_samples`.
+    """
+    if moved is not None:
+        return load_samples(os.fspath(moved).removeprefix(_BUILTIN), task=task)
+    if root.startswith(_BUILTIN):
+        return builtin(root.removeprefix(_BUILTIN))
+    if not os.path.exists(root):
+        raise DataError(
+            f"The run's pictures were at {root}, where nothing is now; put them back, or where "
+            "they moved give --data to resume or tl-export"
+        )
+    return load_samples(root, task=task)
 
 
 def _from_file(path: str, task: str, fewest: int) -> Samples:
