@@ -161,3 +161,13 @@ def test_what_cannot_be_judged_is_refused_at_once(folder, tmp_path, words, said)
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
     assert not (tmp_path / "told").exists()
+
+
+def test_a_verdict_overwrites_nothing(folder, tmp_path):
+    from tl_keras.cli import app
+
+    (tmp_path / "report.html").write_text("of a run")
+    words = ["verdict", str(folder), "--base", "small_resnet", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "choose another --out" in " ".join(done.output.split())
+    assert (tmp_path / "report.html").read_text() == "of a run"

@@ -97,6 +97,8 @@ def test_three_pictures_are_too_few_and_nothing_is_written(run, tmp_path):
         (["nowhere"], "No data at 'nowhere'"),
         (["--corrupt", "blur", "--remedy", "lp-ft"], "give OTHER"),
         (["nowhere", "--remedy", "lpft"], "did you mean 'lp-ft'"),
+        (["nowhere", "--to", "new"], "give --remedy, or leave it out"),
+        (["nowhere", "--remedy", "lp-ft", "--to", "new", "--out", "new"], "cannot hold both"),
     ],
 )
 def test_a_mistake_is_one_message_and_leaves_nothing(run, words, said):
@@ -105,6 +107,16 @@ def test_a_mistake_is_one_message_and_leaves_nothing(run, words, said):
     assert said in " ".join(done.output.split())
     assert {path.name for path in run.parent.iterdir()} == {"run"}
     assert not (run / "shift").exists()
+
+
+def test_a_report_replaces_its_like_and_nothing_else(run, darker, tmp_path):
+    report = run / "report.html"
+    before = report.read_bytes()
+    done = call(run, darker, "--out", run)
+    assert done.exit_code == 2 and "choose another --out" in " ".join(done.output.split())
+    assert report.read_bytes() == before and not (run / "shift.json").exists()
+    for _ in range(2):
+        assert call(run, darker, "--out", tmp_path / "told").exit_code == 0
 
 
 def test_an_unfinished_run_is_refused_with_the_way_on(run, darker):

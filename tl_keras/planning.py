@@ -11,6 +11,7 @@ from tl_keras.diagnosis.negative_transfer import Comparison, compare_transfer
 from tl_keras.errors import PlanError
 from tl_keras.preparing import Job, build, check_options, checked_data, plan_for, settled
 from tl_keras.quiet import start_tensorflow
+from tl_keras.runs import refuse_existing
 
 __all__ = ["judge_transfer"]
 
@@ -25,7 +26,7 @@ def judge_transfer(
     Args:
         job: Data, base and plan ("full" if it says none); its weights are the pretrained ones.
         seeds: Runs of each way.
-        out: The folder to write.
+        out: The folder to make; it must not exist, or be empty.
         progress: Called with a task's name, what is done and of how much.
 
     Returns:
@@ -47,6 +48,7 @@ def judge_transfer(
     check_options(job)
     if seeds < 2:
         raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
+    refuse_existing(out)
     job = settled(job)
     samples = load_samples(job.data, task=job.task)
     start_tensorflow()

@@ -20,7 +20,7 @@ from tl_keras.diagnosis.shift import FEWEST
 from tl_keras.errors import DataError
 from tl_keras.models import graph
 from tl_keras.quiet import start_tensorflow
-from tl_keras.runs import RunDirectory
+from tl_keras.runs import RunDirectory, refuse_existing
 from tl_keras.training.engines import choose_engine
 
 if TYPE_CHECKING:
@@ -96,18 +96,22 @@ def shift_run(
             name; None with a corruption.
         corruption: Compare one half of the run's held-out pictures with the other half,
             corrupted so ("blur:3"), in place of other pictures.
-        out: The folder to write; `shift` in the run's by default.
+        out: The folder to write; `shift` in the run's by default. An older report of a shift
+            that is there is replaced, anything else is left alone.
         seed: Makes everything that is drawn repeatable.
         progress: Called with a task's name, what is done and of how much.
 
     Raises:
-        RunError: The run is not complete.
+        RunError: The run is not complete, or `out` holds something else.
         DataError: The pictures are too few, or neither or both of data and corruption are given.
     """
     run = RunDirectory(path)
     run.require_complete()
     if (data is None) == (not corruption):
         raise DataError("expected either other pictures or --corrupt, such as --corrupt blur:3")
+    folder = out or run.path / "shift"
+    if not (folder / "shift.json").exists():
+        refuse_existing(folder)
     held = held_out(run)
     if corruption:
         held, others = _halves(held, corruption, seed)
@@ -118,8 +122,7 @@ def shift_run(
     shift = _found(run, held, others, seed, progress)
     notes = [note for note in (others.note, _reading(run)) if note]
     title = f"{run.path.name} and {data or corruption}"
-    page = (out or run.path / "shift") / "report.html"
-    report = ShiftReport(title, shift, others, notes, page)
+    report = ShiftReport(title, shift, others, notes, folder / "report.html")
     report.write()
     return report
 

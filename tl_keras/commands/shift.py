@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tl_keras.console import bars, percent, show, table, told
+from tl_keras.errors import PlanError
 
 if TYPE_CHECKING:
     from tl_keras.shifting import ShiftReport
@@ -51,6 +52,7 @@ def shift(  # noqa: PLR0913 - a command's options are its arguments
         place = to or run.resolve().with_name(f"{run.resolve().name}-{remedy}")
         if remedy:
             check_remedy(remedy, other, place)
+        _refuse_places(out, to, place if remedy else None)
         with bars() as progress:
             report = shift_run(
                 run, other, corruption=corrupt, out=out, seed=seed, progress=progress
@@ -64,6 +66,13 @@ def shift(  # noqa: PLR0913 - a command's options are its arguments
         _show(run, other or corrupt, report)
         if remedy:
             _show_remedy(place, made.fact("remedy"))
+
+
+def _refuse_places(out: Path | None, to: Path | None, place: Path | None) -> None:
+    if to and not place:
+        raise PlanError(f"--to {to} is where a remedy's run goes; give --remedy, or leave it out")
+    if out and place and out.absolute() == place.absolute():
+        raise PlanError(f"{out} cannot hold both the report and the remedy's run; give another")
 
 
 def _show(run: Path, other: str, report: ShiftReport) -> None:

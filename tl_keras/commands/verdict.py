@@ -21,7 +21,9 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="Class folders, a CSV file or a built-in name.")
     ],
-    out: Annotated[Path, typer.Option(help="Where to write the report.")] = Path("verdict"),
+    out: Annotated[Path, typer.Option(help="Folder for the report; must not exist.")] = Path(
+        "verdict"
+    ),
     base: Annotated[str, typer.Option(help="A base's name or a .keras file.")] = "mobilenet_v2",
     size: Annotated[
         int | None, typer.Option(help="Side in pixels.", show_default="the base's own")
@@ -40,7 +42,7 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Run `verdict`; its help says what it does."""
-    with told(debug):
+    with told(debug, lambda: "Nothing was written."):
         from tl_keras.planning import judge_transfer
         from tl_keras.preparing import Job
 
