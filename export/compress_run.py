@@ -16,6 +16,7 @@ from export.compress_fit import FineTune
 from export.errors import ExportError
 from export.gate import answers, verdict
 from export.legacy import tfmot
+from export.metadata import label_lines
 from export.runtimes import KerasRuntime, load
 from export.source import Source, from_run
 from export.variant import Verdict
@@ -159,6 +160,5 @@ def _record(folder: Path, source: Source, wanted: Wanted, made: list[Made]) -> N
     }
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (folder / "compress.json").write_bytes(text.encode("utf-8", "backslashreplace"))
-    # A line break in a name would shift every label after it.
-    labels = "".join(" ".join(name.splitlines()) + "\n" for name in source.class_names)
-    (folder / "labels.txt").write_bytes(labels.encode("utf-8", "surrogateescape"))
+    labels = label_lines(source.class_names)
+    (folder / "labels.txt").write_bytes(labels.encode("utf-8", "backslashreplace"))

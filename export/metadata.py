@@ -128,7 +128,7 @@ def _described(class_names: Sequence[str], name: str, takes_float: bool) -> byte
     graph = _table(builder, 10, {2: inputs, 3: outputs})
     words = "Classifies pictures. Made by tl_keras."
     facts = {
-        0: builder.CreateString(name),
+        0: builder.CreateString(name, errors="backslashreplace"),
         1: builder.CreateString(words),
         3: _vector(builder, [graph]),
         7: builder.CreateString(_PARSER),
@@ -212,5 +212,5 @@ def _with_file(contents: bytes, name: str, text: str) -> bytes:
     stream = io.BytesIO(contents)
     # A fixed date: the same labels give the same bytes.
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(name), text.encode("utf-8"))
+        archive.writestr(zipfile.ZipInfo(name), text.encode("utf-8", "backslashreplace"))
     return stream.getvalue()

@@ -68,7 +68,9 @@ def _converted(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
 def _describe(proto: onnx.ModelProto, shape: tuple[int, ...], class_names: Sequence[str]) -> None:
     height, width, channels = shape
     words = f"float32 (batch, {height}, {width}, {channels}), RGB, values 0..255, no scaling"
-    facts = {"input": words, "class_names": json.dumps(list(class_names), ensure_ascii=False)}
+    names = json.dumps(list(class_names), ensure_ascii=False)
+    # What is no UTF-8 in a folder's name stays within JSON as an escape of its own.
+    facts = {"input": words, "class_names": names.encode("utf-8", "backslashreplace").decode()}
     for key, value in facts.items():
         proto.metadata_props.add(key=key, value=value)
     proto.producer_name = "tl_keras"

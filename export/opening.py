@@ -21,7 +21,7 @@ from export.errors import BundleError
 from export.manifest import MANIFEST, parsed
 from export.metadata import LABELS, label_lines
 
-__all__ = ["Opened", "opened"]
+__all__ = ["Opened", "is_bundle", "opened"]
 
 _LARGEST_MANIFEST = 16 * 2**20
 _MOST_ENTRIES = 10_000
@@ -87,6 +87,19 @@ def opened(bundle: str | os.PathLike[str]) -> Iterator[Opened]:
         raise BundleError(f"There is no bundle {path}; expected a folder or a .zip.")
     with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
         yield Opened(Path(folder), _unpacked(path, Path(folder)), path.name)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder or a file has the manifest of a bundle; nothing else is looked at."""
+    try:
+        if path.is_dir():
+            contents = (path / MANIFEST).read_bytes()
+        else:
+            with zipfile.ZipFile(path) as archive:
+                contents = archive.read(MANIFEST)
+        return bool(parsed(contents, path.name))
+    except (*_DAMAGE, KeyError):
+        return False
 
 
 def _checked_folder(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from export.errors import ExportError
 from export.gate import Progress, answers, verdict
 from export.ladder import Limits, Task, climb
 from export.metadata import with_metadata
+from export.opening import is_bundle
 from export.recipes import FLOAT, Recipe, chosen
 from export.rungs import RUNGS
 from export.runtimes import KerasRuntime, load
@@ -109,11 +110,14 @@ def check_destination(out: Path, force: bool = False) -> None:
         raise ExportError(
             f"{out} exists already; name another place with --out, or replace it with --force."
         )
-    if out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+    if not is_bundle(out) and not _is_empty(out):
         raise ExportError(
-            f"{out} is a folder that is no bundle, and is not replaced; name another place with "
-            "--out."
+            f"{out} is no bundle, and is not replaced; name another place with --out."
         )
+
+
+def _is_empty(out: Path) -> bool:
+    return out.is_dir() and not any(out.iterdir())
 
 
 def export(

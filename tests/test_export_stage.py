@@ -3,13 +3,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import zipfile
 
 import numpy as np
 import pytest
 from export_models import pictures, settle, small_model
 
 from export import stage
+from export.check import check
 from export.errors import ExportError, GateError, ParityError
+from export.inspecting import inspect_model
 from export.ladder import Limits
 from export.runtimes import load
 from export.stage import Orders
@@ -144,11 +147,20 @@ def test_a_bundle_is_replaced_only_by_force(source, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(source, tmp_path):
+def test_what_is_no_bundle_is_never_replaced(source, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ExportError, match="no bundle"):
         stage.export(source, LITE, tmp_path, force=True)
     assert (tmp_path / "thesis.tex").exists()
+    # Another program's manifest, a file, and a zip of something else.
+    (tmp_path / "manifest.json").write_text('{"name": "my page"}')
+    with zipfile.ZipFile(tmp_path / "holiday.zip", "w") as archive:
+        archive.writestr("beach.jpg", "x")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out in (tmp_path, *before):
+        with pytest.raises(ExportError, match="no bundle"):
+            stage.export(source, LITE, out, force=True)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +178,18 @@ def test_what_is_unknown_or_missing_is_refused_with_the_nearest_names(
     with pytest.raises(ExportError, match=message):
         stage.export(source, orders, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_no_utf8_leave_as_escapes(source, tmp_path):
+    names = ("caf\udce9", "b", "c\nd")
+    odd = dataclasses.replace(source, class_names=names, name="run\udce9")
+    stage.export(odd, BOTH, tmp_path / "out")
+    assert check(tmp_path / "out").passed
+    assert (tmp_path / "out/labels.txt").read_bytes() == b"caf\\udce9\nb\nc d\n"
+    for format_ in ("tflite", "onnx"):
+        model = tmp_path / f"out/models/{format_}-fp32.{format_}"
+        kept = {"tflite": ("caf\\udce9", "b", "c d"), "onnx": names}
+        assert tuple(inspect_model(model).labels) == kept[format_]
 
 
 def test_a_destination_that_cannot_be_made_is_a_storage_error(source, tmp_path):
