@@ -172,7 +172,10 @@ def test_a_probe_is_a_run_like_any_other(folder, tmp_path):
     picture = next(folder.rglob("*.png"))
     row = predict_files(run.path, [picture], 1, lambda *_: None)[0]
     assert row["outputs"][0]["name"] == picture.parent.name
-    assert "probe" in (run.path / "report.html").read_text(encoding="utf-8")
+    report = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Where the features are from" in report
+    assert all(f"<code>{row['place']}</code>" in report for row in run.fact("probe", "compared"))
+    assert (run.path / "plots" / "probe.png").stat().st_size > 2000
     assert len(np.load(features)["features"]) == 36
 
 

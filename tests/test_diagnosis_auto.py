@@ -52,6 +52,22 @@ def test_without_time_the_cheapest_is_taken_and_the_reader_is_told():
     assert {trial.note for trial in choice.trials} == {"its share of the time was up"}
 
 
+def test_a_plan_that_alone_was_judged_is_not_called_the_best():
+    make, arms = made([])
+    data = splits(96, 30)
+
+    def dying(name):
+        model, plan = make(name)
+        if name != "still":
+            model.set_weights([w * float("nan") for w in model.get_weights()])
+        return model, plan
+
+    choice = choose_plan(dying, data, arms=arms, minutes=600)
+    assert choice.plan == "still"
+    assert "still alone ended a short run" in choice.why
+    assert choice.why.partition("stopped: ")[2].startswith("slow, quick, other.")
+
+
 def test_a_share_has_every_class_as_often_as_all_have_it():
     samples = coloured(90, 0)
     part = share_of(samples, 0.25, seed=3)

@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tl_keras.cli import app
+from tl_keras.evaluation.shift_page import headline
 from tl_keras.runs import RunDirectory
 
 runner = CliRunner()
@@ -49,6 +50,22 @@ def test_darker_pictures_are_a_shift_and_the_page_shows_it(run, darker):
     assert "--remedy batchnorm" in page
     assert "p = 0.001" in done.output or "p < 0.001" in done.output
     assert (run / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("shifted", "true", "said"),
+    [
+        (True, 0.6, "(p = 0.02); 30 points of accuracy are lost."),
+        (True, None, "(p = 0.02); an estimated 20 points of accuracy are lost."),
+        (True, 0.95, "(p = 0.02); the accuracy holds."),
+        (False, 0.6, "60.0 % of the new ones are named rightly, of the known ones 90.0 %."),
+        (False, None, "No shift that chance would not explain (p = 0.02)."),
+    ],
+)
+def test_the_headline_tells_the_true_accuracy_where_there_is_one(shifted, true, said):
+    accuracy = {"reference": 0.9, "estimated": {"value": 0.7}, "true": true}
+    facts = {"shifted": shifted, "mmd": {"p_value": 0.02}, "accuracy": accuracy}
+    assert headline(facts).endswith(said)
 
 
 def test_pictures_of_the_same_kind_are_none(run, tmp_path):

@@ -140,6 +140,8 @@ def _withdrawn(out: Path) -> Iterator[None]:
 def _write(
     wanted: ProbeJob, job: Job, made: Probe, data: Checked, out: Path, progress: Progress
 ) -> RunDirectory:
+    from tl_keras.evaluation.probe_plots import plot_probe
+
     run = RunDirectory.create(out, first_record(job, data, made.model, wanted.command))
     run.update(stopped="a probe is not resumed; remove the folder and probe again")
     run.write_split(data.splits)
@@ -156,7 +158,8 @@ def _write(
         timings={name: round(seconds, 2) for name, seconds in timings.items()},
     )
     save_model(made.model, run.path / "model.keras")
-    close_run(run, made.model, data.splits, [], progress)
+    drawn = plot_probe(run.fact("probe"), run.path / "plots" / "probe.png")
+    close_run(run, made.model, data.splits, [], progress, {"probe": drawn})
     run.record.pop("stopped")
     run.update()
     return run

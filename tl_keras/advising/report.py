@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def _table(appraisals: Sequence[Appraisal]) -> str:
     equal = {one.name for one in as_good(appraisals)}
     rows = []
     for rank, one in enumerate(in_order(appraisals), 1):
-        cells = [page.name(one.name), f"{rank}{'*' if one.name in equal else ''}"]
+        cells = [_breakable(one.name), f"{rank}{'*' if one.name in equal else ''}"]
         cells += [_share(one, "ridge"), _share(one, "knn")]
         cells += [f"{one.scores['logme']:.3f}", f"{one.scores['h_score']:.2f}"]
         if has_leep:
@@ -94,6 +95,11 @@ def _table(appraisals: Sequence[Appraisal]) -> str:
     table = page.table(heads, rows, ["", *["n"] * (len(heads) - 1)])
     note = "* these pictures do not tell it from the first." if len(equal) > 1 else ""
     return table + page.paragraph(note, "soft")
+
+
+def _breakable(name: str) -> str:
+    """A candidate's name that may be broken before each of its parts."""
+    return re.sub(r"([:@=_+])", r"<wbr>\1", page.name(name))
 
 
 def _share(one: Appraisal, score: str) -> str:

@@ -97,7 +97,7 @@ def _show(run: RunDirectory, made: Probe, features_out: Path | None) -> None:
     show(f"{facts['classifier']}: {found}", f"features: {made.features.engine.reason}")
     if features_out:
         show(f"features are in {features_out}")
-    show(f"report: {run.path / 'report.html'}")
+    show(f"picture: {run.path / 'plots' / 'probe.png'}", f"report: {run.path / 'report.html'}")
 
 
 def _short(value: object) -> str:

@@ -201,8 +201,14 @@ def _why(choice: Choice, minutes: float) -> str:
     last = max(trial.share for trial in ended)
     told = sorted((t for t in ended if t.share == last), key=lambda t: t.rank)[::-1]
     listed = ", ".join(f"{trial.plan} {_said(trial)}" for trial in told)
-    dropped = [trial.plan for trial in choice.trials if trial.loss is None]
+    judged = {trial.plan for trial in ended}
+    dropped = [trial.plan for trial in choice.trials if trial.plan not in judged]
     without = f" Not judged, out of time or stopped: {', '.join(dropped)}." if dropped else ""
+    if len(judged) == 1:
+        return (
+            f"{choice.plan} alone ended a short run within {minutes:g} minutes: {listed}.{without} "
+            "With more minutes there would be a choice."
+        )
     return (
         f"{choice.plan} was best on the validation pictures after short runs on {last:.0%} of the "
         f"training pictures: {listed}.{without}"

@@ -139,7 +139,8 @@ def added(run: Mapping[str, Any]) -> str:
         where nothing was added.
     """
     told = [
-        f"{kind.replace('_', ' ')} on {len(widths)} layers (width {_range(widths.values())})"
+        f"{kind.replace('_', ' ')} on {len(widths)} layer{'s' * (len(widths) != 1)} "
+        f"(width {_range(widths.values())})"
         for kind, widths in pick(run, "adaptation", "branches", default={}).items()
     ]
     if not told:

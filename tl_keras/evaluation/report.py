@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tl_keras.evaluation import page, sections, sections_auto
 from tl_keras.evaluation.facts import pick
 from tl_keras.evaluation.files import write_atomically
+from tl_keras.evaluation.probe_plots import probe_section
 from tl_keras.evaluation.sections_distillation import distillation
 from tl_keras.evaluation.update_plots import update_section
 
@@ -51,6 +52,7 @@ def write_report(
         sections.headline(run, evaluations),
         sections.scores(evaluations),
         update_section(run, plots),
+        probe_section(run, plots),
         sections.training(run, history, plots),
         sections_auto.choice(run),
         distillation(run),

@@ -292,6 +292,6 @@ def _mistake(mistake: Mistake) -> str:
 
 def more_plots(plots: Mapping[str, Path]) -> str:
     """Plots that have no place of their own."""
-    known = {"curves", "confusion", "reliability", "mistakes", "recall", "update"}
+    known = {"curves", "confusion", "reliability", "mistakes", "recall", "update", "probe"}
     return page.section("More", *(
         page.png(path, key, page.escape(key)) for key, path in plots.items() if key not in known))

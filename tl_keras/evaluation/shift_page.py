@@ -33,16 +33,22 @@ _REMEDIES = (
 
 def headline(facts: dict[str, Any]) -> str:
     """The finding in one sentence, plain text."""
-    p_value = p_text(facts["mmd"]["p_value"])
+    p_value, accuracy = p_text(facts["mmd"]["p_value"]), facts.get("accuracy") or {}
+    true = accuracy.get("true")
     if not facts["shifted"]:
-        return f"No shift that chance would not explain ({p_value})."
-    accuracy = facts.get("accuracy")
-    if accuracy is None:
-        return f"The new pictures differ from the known ones ({p_value})."
-    fallen = accuracy["reference"] - accuracy["estimated"]["value"]
-    lost = f"an estimated {100 * fallen:.0f} points of accuracy are lost"
-    lost = lost if fallen >= 0.01 else "the estimated accuracy holds"
-    return f"The new pictures differ from the known ones ({p_value}); {lost}."
+        # What chance explains may still cost accuracy.
+        known = "" if true is None else (
+            f"; {100 * true:.1f} % of the new ones are named rightly, of the known ones "
+            f"{100 * accuracy['reference']:.1f} %"
+        )  # fmt: skip
+        return f"No shift that chance would not explain ({p_value}){known}."
+    said = f"The new pictures differ from the known ones ({p_value})"
+    if not accuracy:
+        return f"{said}."
+    fallen = accuracy["reference"] - (accuracy["estimated"]["value"] if true is None else true)
+    guess, the = ("an estimated ", "the estimated") if true is None else ("", "the")
+    lost = f"{guess}{100 * fallen:.0f} points of accuracy are lost"
+    return f"{said}; {lost if fallen >= 0.01 else f'{the} accuracy holds'}."
 
 
 def p_text(value: float | None) -> str:
@@ -121,7 +127,7 @@ def _tiles(facts: dict[str, Any]) -> list[tuple[str, str]]:
     true = accuracy.get("true")
     return [
         ("discrepancy", page.escape(p_text(facts["mmd"]["p_value"]))),
-        ("A-distance, 0 to 2", f"{facts['domain']['a_distance']:.2f}"),
+        ("A-distance, 0\u00a0to\u00a02", f"{facts['domain']['a_distance']:.2f}"),
         ("estimated accuracy", page.share(accuracy["estimated"]["value"]) if accuracy else ""),
         ("true accuracy", "" if true is None else page.share(true)),
         ("unlike the training set", page.share(facts["unlike"], 0)),
@@ -183,9 +189,10 @@ def _unlike(shift: Shift, new: Samples) -> str:
         further = 1 - np.searchsorted(usual, distances[index]) / len(usual)
         shown = _opened(new, int(index))
         seen = page.picture(shown, key) if shown else '<span class="gone">cannot be opened</span>'
+        share = page.share(further, 0) if further else "none"
         items.append(
-            f"<li>{seen}<p>distance {distances[index]:.2f}<br>{page.share(further, 0)} of the "
-            "known ones are further<br>"
+            f"<li>{seen}<p>distance {distances[index]:.2f}<br>{share} of the known ones "
+            f"{'is' if not further else 'are'} further<br>"
             f'<span class="soft">{page.name(key.rsplit("/", 1)[-1])}</span></p></li>'
         )
     return page.section("Most unlike the training set", f'<ul class="grid">{"".join(items)}</ul>')
