@@ -100,20 +100,22 @@ def compress_run(
         StorageError: if `out` cannot be written.
     """
     target = Path(out)
-    if target.exists():
+    if os.path.lexists(target):
         raise ExportError(f"{target} exists already and was not changed; choose another --out.")
     source = from_run(run, data=data)
     tfmot()
     if source.data is None:
         raise ExportError("The run has no training pictures to fine-tune on.")
-    given = compress(
-        source.model, source.data, wanted.method, wanted.how, wanted.sparsity, wanted.clusters
-    )
     try:
+        # Before the training: a place that cannot be written would lose it.
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".compress-", dir=target.absolute().parent) as at:
             folder = Path(at) / "made"
             folder.mkdir()
+            given = compress(
+                source.model, source.data, wanted.method, wanted.how, wanted.sparsity,
+                wanted.clusters,
+            )  # fmt: skip
             made = _written(folder, given, source, progress)
             _record(folder, source, wanted, made)
             os.replace(folder, target)

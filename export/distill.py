@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from export.students import Distillation, Prepared, prepare
 from export.taught import Taught, Untaught, view_reader
 from export.teacher import Answers, answering, load_teacher
 from tl_keras.closing import close_run
-from tl_keras.errors import RunError
+from tl_keras.errors import RunError, StorageError
 from tl_keras.jobs import failures_told, first_record, save_model
 from tl_keras.preparing import Progress
 from tl_keras.quiet import start_tensorflow
@@ -137,10 +138,14 @@ def _begun(request: Distillation, ready: Prepared, out: str | Path, command: str
         },
     }
     run = RunDirectory.create(out, {**record, "state": "incomplete", "distillation": facts})
-    run.write_split(ready.data.splits)
-    run.write_labels(ready.data.splits.train.class_names)
-    save_model(ready.student, run.state / INITIAL)
-    run.update(plan=ready.plan.to_dict())
+    try:
+        run.write_split(ready.data.splits)
+        run.write_labels(ready.data.splits.train.class_names)
+        save_model(ready.student, run.state / INITIAL)
+        run.update(plan=ready.plan.to_dict())
+    except (OSError, StorageError, KeyboardInterrupt):
+        shutil.rmtree(run.path)  # nothing that could go on
+        raise
     return run
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any
 from export.errors import BundleError
 from export.manifest import MANIFEST, parsed
 from export.metadata import LABELS, label_lines
+from tl_keras.errors import StorageError
 
 __all__ = ["Opened", "is_bundle", "opened"]
 
@@ -132,7 +133,10 @@ def _unpacked(path: Path, folder: Path) -> dict[str, Any]:
         raise
     except _DAMAGE as error:
         if getattr(error, "errno", None) in _OUTSIDE:
-            raise
+            raise StorageError(
+                f"{path} cannot be unpacked in {folder.parent} ({error}); free some space there, "
+                "or name another place by the variable TMPDIR."
+            ) from error
         raise BundleError(f"{path} is no zip, or damaged ({error}); get it anew.") from error
 
 

@@ -154,6 +154,7 @@ MISTAKES = [
     (["--temperature", 0], "temperature is 0.0; expected a number above 0"),
     (["--plan", "lp-fy"], "did you mean 'lp-ft'"),
     (["--epochs", "two"], "expected whole numbers"),
+    (["--epochs", "²"], "expected whole numbers"),
     (["--loss", "features", "--features", "relu9:block1_relu"], "The teacher has no layer 'relu9'"),
     (["--loss", "kd", "--features", "a:b"], "use the loss 'kd+features'"),
     (["--loss", "features", "--features", "a:"], None),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from export.stopping import stoppable
 from tl_keras.console import bars, show, table, told
 
 if TYPE_CHECKING:
@@ -46,11 +47,12 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Run the command; `HELP` says what it does."""
-    with told(debug):
+    with told(debug, lambda: "Nothing was written."), stoppable() as stopping:
         from export.compress_fit import FineTune
         from export.compress_run import Wanted, compress_run
 
-        with bars() as progress:
+        with bars() as drawn:
+            progress = stopping(drawn)
             how = FineTune(epochs, rate, batch_size, seed, augment, progress)
             wanted = Wanted(method, how, sparsity, clusters)
             made = compress_run(run, wanted, out, data=data, progress=progress)

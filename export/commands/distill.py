@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.errors import ExportError
-from tl_keras.console import bars, percent, show, table, told
+from tl_keras.console import bars, numbers, percent, show, table, told
 
 if TYPE_CHECKING:
     from tl_keras.runs import RunDirectory
@@ -99,7 +99,7 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
         settings = {name: value for name, value in given.items() if value}
         request = Distillation(
             str(teacher), student, lesson, data, size, weights, plan, settings,
-            _epochs(epochs), rate, seed, baseline, precision,
+            numbers(epochs, "--epochs"), rate, seed, baseline, precision,
         )  # fmt: skip
         with bars() as progress:
             command = shlex.join(["tl-export", *sys.argv[1:]])
@@ -115,13 +115,6 @@ def _pairs(text: str) -> tuple[tuple[str, str], ...]:
     if any(not above or not below for above, below in pairs):
         raise ExportError(f"--features is '{text}'; expected TEACHER:STUDENT, with commas between.")
     return tuple(pairs)
-
-
-def _epochs(text: str) -> tuple[int, ...]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(word.isdigit() and int(word) for word in words):
-        raise ExportError(f"--epochs is '{text}'; expected whole numbers of at least 1.")
-    return tuple(int(word) for word in words)
 
 
 def _way_on(out: Path) -> str:

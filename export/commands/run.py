@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from export.errors import GateError, ParityError
+from export.stopping import stoppable
 from tl_keras.console import show, table, told
 from tl_keras.quiet import start_tensorflow
 
@@ -65,7 +66,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
 ) -> None:
     """Run the command; `HELP` says what it does."""
     target = out or run / "export"
-    with _refusal_told(), told(debug):
+    with _refusal_told(), told(debug, lambda: "Nothing was written."), stoppable() as stopping:
         from export.ladder import Limits
         from export.source import from_run
         from export.stage import Orders, check_destination, check_orders, export
@@ -78,7 +79,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         with _bar() as bar:
             bar("reading the run", 0, 1)
             source = from_run(run, data=data, samples=samples)
-            made = export(source, orders, target, force=force, progress=bar)
+            made = export(source, orders, target, force=force, progress=stopping(bar))
         _show(made, notes, target)
 
 
