@@ -130,6 +130,14 @@ def test_an_anchor_of_another_model_is_refused():
         pass
 
 
+def test_a_base_without_a_head_has_no_answers_to_measure():
+    from tl_keras.models.bases import build_base
+
+    base = build_base("small_resnet", size=16)
+    with pytest.raises(ModelError, match="put a head on the base"):
+        fisher(base, np.zeros((2, 16, 16, 3)))
+
+
 def test_an_important_weight_stays_while_fit_moves_the_others():
     import keras
 

@@ -138,6 +138,7 @@ def test_the_next_update_needs_no_old_folder(updated, place, tmp_path):
 @pytest.mark.slow
 def test_streaming_needs_no_picture_once_it_has_counted_them(place, tmp_path):
     first = update(asked(place, keep=("streaming",)), tmp_path / "run2", progress=quiet)
+    assert 0.5 < first.record["temperature"] < 2
     old, new = RunDirectory(place / "run").model(), first.model()
     for layer in old.layers[:-2]:
         for a, b in zip(layer.get_weights(), new.get_layer(layer.name).get_weights()):
@@ -206,6 +207,11 @@ def test_old_pictures_that_are_gone_leave_the_remedies_that_need_none(place, tmp
     away = (place / "photos").rename(place / "away")
     try:
         refused(RunError, "--keep l2sp,lwf", place, tmp_path, keep=("replay", "ewc"))
+        asked_for = asked(place, keep=("l2sp",), epochs=(1,))
+        facts = update(asked_for, tmp_path / "out").record["update"]
+        assert facts["gone"] == 20 and facts["forgetting"] is None
+        report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+        assert "20 earlier pictures are no longer where they were: what was forgotten" in report
     finally:
         away.rename(place / "photos")
 

@@ -103,9 +103,17 @@ def fisher(
 
     Returns:
         An anchor at the model's weights.
+
+    Raises:
+        ModelError: The model gives no probabilities: a base without a head.
     """
     import tensorflow as tf
 
+    if len(model.outputs[0].shape) != 2:
+        raise ModelError(
+            f"'{model.name}' gives {tuple(model.outputs[0].shape)}, expected probabilities "
+            "(None, classes); put a head on the base (build_model) and train that first"
+        )
     names = _named(model)
     variables = [variable.value for variable in names.values()]
     sums = [tf.Variable(tf.zeros_like(variable)) for variable in variables]

@@ -45,7 +45,7 @@ def shift(  # noqa: PLR0913 - a command's options are its arguments
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Run `shift`; its help says what it does."""
-    with told(debug):
+    with told(debug, lambda: f"{run}'s model is as it was, and no new run was written."):
         from tl_keras.remedies import check_remedy, remedy_run
         from tl_keras.shifting import shift_run
 

@@ -73,7 +73,7 @@ def _epochs(text: str) -> tuple[int, ...]:
 
 
 def _show(run: Any) -> None:
-    from tl_keras.evaluation.update_plots import FIGURES
+    from tl_keras.evaluation.update_plots import FIGURES, lost
 
     facts = run.record["update"]
     made = table("what was learnt, and what was kept", "pictures", "count", "before", "after")
@@ -82,7 +82,8 @@ def _show(run: Any) -> None:
     for key, name, _ in FIGURES:
         if facts.get(key) is not None:
             made.add_row(name, "", "", f"{100 * facts[key]:+.1f} points")
-    show(made, score_table("scores of the new run", run.record["metrics"]))
+    notes = [note for note in [lost(facts)] if note]
+    show(made, *notes, score_table("scores of the new run", run.record["metrics"]))
     memory = facts["memory"]
     show(
         f"kept in the run: {memory['exemplars']} pictures to learn from again, "

@@ -52,7 +52,8 @@ def probe_section(run: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
     facts = pick(run, "probe", default={})
     if not facts:
         return ""
-    found = ", ".join(f"{key} {_short(value)}" for key, value in facts["found"].items())
+    pairs = facts["found"].items()
+    found = ", ".join(f"{key.replace('_', ' ')} {_short(value)}" for key, value in pairs)
     words = (
         f"Classifier: {page.escape(facts['classifier'])} on the features at "
         f"<code>{page.escape(facts['at'])}</code>" + (f" ({page.escape(found)})." if found else ".")

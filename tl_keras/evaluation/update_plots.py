@@ -11,7 +11,7 @@ import numpy as np
 from tl_keras.evaluation import page, style
 from tl_keras.evaluation.facts import pick, thousands
 
-__all__ = ["FIGURES", "plot_update", "update_section"]
+__all__ = ["FIGURES", "lost", "plot_update", "update_section"]
 
 FIGURES = (
     ("forgetting", "forgetting", "accuracy lost on earlier steps, from its best until now"),
@@ -20,6 +20,19 @@ FIGURES = (
      "accuracy on a step's pictures of known classes before it was learnt, above chance"),
 )  # fmt: skip
 """Key in the record, name, and what it means."""
+
+
+def lost(facts: Mapping[str, Any]) -> str:
+    """Say what the figures leave out, plain text; "" where every earlier picture was at hand.
+
+    Args:
+        facts: "update" of a run's record.
+    """
+    if not (gone := facts.get("gone")):
+        return ""
+    known = "old pictures" in facts["accuracy"]
+    effect = "the figures are without them" if known else "what was forgotten cannot be told"
+    return f"{thousands(gone)} earlier pictures are no longer where they were: {effect}."
 
 
 def plot_update(facts: Mapping[str, Any], path: str | Path) -> Path:
@@ -67,7 +80,7 @@ def update_section(run: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
     words = (
         f"{learnt}. Against forgetting: {page.escape(kept)}. The run keeps "
         f"{thousands(memory.get('exemplars', 0))} pictures to learn from again, "
-        f"{memory.get('bytes', 0) / 1e6:.1f} MB with those to score with."
+        f"{_size(memory.get('bytes', 0))} with those to score with."
     )
     table = page.table(
         ["pictures", "count", "before", "after"],
@@ -85,9 +98,13 @@ def update_section(run: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
     )  # fmt: skip
     drawn = page.png(plots["update"], "accuracy before and after", "") if "update" in plots else ""
     return page.section(
-        "What was learnt, and what was kept", page.paragraph(words), table, drawn, figures,
-        _steps(facts),
+        "What was learnt, and what was kept", page.paragraph(words), table,
+        page.paragraph(lost(facts), "note"), drawn, figures, _steps(facts),
     )  # fmt: skip
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f}\u202fMB" if count >= 1e6 else f"{count / 1e3:.0f}\u202fkB"
 
 
 def _share(value: Mapping[str, float]) -> str:

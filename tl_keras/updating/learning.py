@@ -13,6 +13,7 @@ import numpy as np
 
 from tl_keras.adaptation.ewc import Anchor, anchored, fisher, l2sp
 from tl_keras.adaptation.growing import feature_model, output_layer, set_output
+from tl_keras.adaptation.head import calibrated
 from tl_keras.adaptation.linear import StreamingRidge
 from tl_keras.adaptation.replay import order
 from tl_keras.data.pipeline import PictureReader
@@ -110,10 +111,11 @@ def _engine(part: keras.Model, reader: PictureReader, precision: str) -> Predict
 
 
 def solve(lesson: Lesson, grown: keras.Model) -> None:
-    """Set a grown model's head from the sums of all features, and keep them in the new run.
+    """Set a grown model's head from the sums of all features, and keep these in the new run.
 
     Ridge regression needs the features' Gram matrix and each class's sum alone, so old
-    pictures need not be there once they were counted; nothing of the base changes.
+    pictures need not be there once they were counted; nothing of the base changes. How sure
+    the head is comes from the validation pictures.
     """
     features = feature_model(grown)
     sums = StreamingRidge(int(features.output_shape[-1]), int(grown.output_shape[-1]))
@@ -129,7 +131,11 @@ def solve(lesson: Lesson, grown: keras.Model) -> None:
         if len(train):
             found = features_of(grown, train, lesson.job.precision, lesson.progress)
             sums.update(found, train.labels)
-    head = sums.solve()
+    head, held = sums.solve(), lesson.data.val
+    if len(held):
+        # What a base was trained on lies too neatly: sums of it make a head far too sure.
+        found = features_of(grown, held, lesson.job.precision, lesson.progress)
+        head = calibrated(head, found, held.labels)
     set_output(grown, head.weights, head.bias)
     _save(lesson.folder / SUMS, sums.arrays())
 

@@ -143,6 +143,7 @@ class _Step:
         run.update(timings={**run.record["timings"], "update": time.perf_counter() - began})
         facts = self._measure(grown, data, rows)
         facts["memory"] = {"bytes": memory.bytes, "exemplars": len(memory.exemplars)}
+        facts["gone"] = self.past.gone
         run.update(update={**self._facts(), **facts})
         close_run(run, grown, data, history, self.progress, self._plots(run))
 
