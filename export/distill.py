@@ -22,6 +22,7 @@ from export.mixing import Mixing
 from export.students import Distillation, Prepared, prepare
 from export.taught import Taught, Untaught, view_reader
 from export.teacher import Answers, answering, load_teacher
+from tl_keras.adaptation.planned import finished
 from tl_keras.closing import close_run
 from tl_keras.errors import RunError, StorageError
 from tl_keras.jobs import failures_told, first_record, save_model
@@ -241,8 +242,9 @@ def _hand_on(
         },
     )
     run.write_history(kept.result.history)
-    save_model(kept.model, run.path / "model.keras")
-    close_run(run, kept.model, splits, kept.result.history, progress)
+    model = finished(kept.model, run.path / "adapter.npz")
+    save_model(model, run.path / "model.keras")
+    close_run(run, model, splits, kept.result.history, progress)
     return run
 
 

@@ -11,6 +11,7 @@ from export.errors import ExportError
 from export.lesson import Lesson
 from export.logits import with_own_softmax
 from export.teacher import Teacher
+from tl_keras.adaptation.planned import adapted
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
@@ -102,6 +103,11 @@ def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prep
     Raises:
         TLKerasError: They do not belong together, or one of them cannot be used.
     """
+    if request.plan == "auto":
+        raise ExportError(
+            "A student is trained by one plan, got auto; give --plan lp-ft, full or another, or "
+            "let 'tl-keras fit --plan auto' say which suits the pictures."
+        )
     job = settled(_job(request, teacher))
     check_options(job)
     data = _data(job, request, teacher, progress)
@@ -166,7 +172,8 @@ def _student(job: Job, samples: Samples) -> keras.Model:
     if len(model.output_shape) != 2:
         return build(job, samples)
     size = job.size if job.size not in (None, model.input_shape[1]) else None
-    return with_own_softmax(flatten(model, size))
+    plain = with_own_softmax(flatten(model, size))
+    return adapted(plain, job.plan, job.patterns, job.rank)
 
 
 def _check_classes(what: str, model: keras.Model, names: tuple[str, ...]) -> None:

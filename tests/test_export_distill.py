@@ -148,11 +148,25 @@ def test_a_distillation_stopped_anywhere_ends_with_the_same_bits(trained, studen
     assert not again.state.exists()
 
 
+@pytest.mark.slow
+def test_a_student_that_learned_by_lora_is_handed_on_without_its_branches(trained, tmp_path):
+    from tl_keras.models.builders import build_model
+
+    build_model("small_resnet", 3, size=16, weights=None).save(tmp_path / "student.keras")
+    student = tmp_path / "student.keras"
+    asked = request(trained, student, plan="lora", epochs=(1, 1), baseline=False)
+    run = distill(asked, tmp_path / "run")
+    names = [layer.name for layer in run.model().layers]
+    assert not [name for name in names if "lora" in name]
+    assert (run.path / "adapter.npz").exists()
+
+
 MISTAKES = [
     (["--student", "mobilnet_v2"], "the nearest are: mobilenet_v2"),
     (["--loss", "kdd"], "Unknown loss 'kdd'"),
     (["--temperature", 0], "temperature is 0.0; expected a number above 0"),
     (["--plan", "lp-fy"], "did you mean 'lp-ft'"),
+    (["--plan", "auto"], "got auto; give --plan lp-ft"),
     (["--epochs", "two"], "expected whole numbers"),
     (["--epochs", "²"], "expected whole numbers"),
     (["--loss", "features", "--features", "relu9:block1_relu"], "The teacher has no layer 'relu9'"),
