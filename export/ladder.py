@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from export.recipes import Recipe
 from export.signature import signature
 from export.source import Source
 from export.variant import Attempt, Verdict
+from tl_keras.errors import TrainingError
 
 __all__ = ["Climb", "Limits", "Rung", "Settings", "Task", "Workshop", "climb"]
 
@@ -182,8 +183,10 @@ def climb(
 ) -> Climb:
     """Quantize, and where that loses too much try one rung after the other.
 
-    Each rung starts from the best settings so far. Nothing but `Verdict.drop` decides, which is
-    the share of pictures that disagree with Keras where nobody knows their labels.
+    Each rung starts from the best settings so far; one that a model does not allow, such as
+    training a layer that has no counterpart in tf_keras, is passed over. Nothing but
+    `Verdict.drop` decides, which is the share of pictures that disagree with Keras where nobody
+    knows their labels.
 
     Args:
         task: the file that shall become smaller.
@@ -192,15 +195,17 @@ def climb(
         rungs: name and way of each, in order.
 
     Raises:
-        GateError: if no rung passes; each is named with its drop.
+        GateError: if no rung passes; each is named with its drop, or why it was passed over.
         ExportError: if the model cannot be quantized.
     """
-    workshop, attempts = Workshop(task, limits, progress), []
+    workshop = Workshop(task, limits, progress)
+    attempts: list[Attempt] = []
+    failed: dict[str, str] = {}
     count = workshop.available(limits.calibration) if task.recipe.calibrated else 0
     best, least = Settings(task.contents, count), np.inf
     for name, rung in rungs:
         start = time.perf_counter()
-        for settings, note in rung(workshop, best):
+        for settings, note in _tries(rung(workshop, best), name, failed, first=not attempts):
             task.path.write_bytes(workshop.make(settings))
             verdict = gate(task.path, task.source, task.truth, progress)
             passed = verdict.drop <= limits.max_drop + 1e-12
@@ -210,14 +215,28 @@ def climb(
                 return Climb(verdict, tuple(attempts), settings)
             if verdict.drop < least:
                 best, least = settings, verdict.drop
-    raise GateError(_lost(task, limits, attempts))
+    raise GateError(_lost(task, limits, attempts, failed))
 
 
-def _lost(task: Task, limits: Limits, attempts: Sequence[Attempt]) -> str:
+def _tries(
+    tries: Iterator[tuple[Settings, str]], name: str, failed: dict[str, str], first: bool
+) -> Iterator[tuple[Settings, str]]:
+    try:
+        yield from tries
+    except (ExportError, TrainingError) as error:
+        if first:
+            raise
+        failed[name] = str(error)
+
+
+def _lost(
+    task: Task, limits: Limits, attempts: Sequence[Attempt], failed: Mapping[str, str]
+) -> str:
     tried = "; ".join(
         f"{one.rung}{f' ({one.note})' if one.note else ''}: {100 * one.drop:.2f}"
         for one in attempts
     )
+    tried += "".join(f"; {name}: not possible, {reason}" for name, reason in failed.items())
     return (
         f"{task.recipe.file} loses more than {100 * limits.max_drop:.2f} points on "
         f"{len(task.source.pictures)} validation pictures, whatever is tried ({tried}). Nothing "
