@@ -65,7 +65,20 @@ def test_a_plan_that_alone_was_judged_is_not_called_the_best():
     choice = choose_plan(dying, data, arms=arms, minutes=600)
     assert choice.plan == "still"
     assert "still alone ended a short run" in choice.why
-    assert choice.why.partition("stopped: ")[2].startswith("slow, quick, other.")
+    assert choice.why.partition("Not judged: ")[2].startswith("slow, quick, other.")
+
+
+def test_a_plan_that_the_base_does_not_allow_leaves_the_others_to_go_on():
+    make, arms = made([])
+
+    def picky(name):
+        if name == "slow":
+            raise PlanError("no branch takes so little")
+        return make(name)
+
+    choice = choose_plan(picky, splits(96, 30), arms=arms, minutes=600)
+    assert choice.plan == "quick"
+    assert [t.note for t in choice.trials if t.plan == "slow"] == ["no branch takes so little"]
 
 
 def test_a_share_has_every_class_as_often_as_all_have_it():

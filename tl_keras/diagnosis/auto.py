@@ -13,7 +13,7 @@ import numpy as np
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.diagnosis.negative_transfer import answers
-from tl_keras.errors import DataError, TrainingError
+from tl_keras.errors import DataError, PlanError, TrainingError
 from tl_keras.training.plans import Plan
 
 if TYPE_CHECKING:
@@ -125,7 +125,11 @@ def choose_plan(
         for place, name in enumerate(left):
             slots = len(left) - place + (len(arms) // 2 if rung == 0 else 0)
             slice_end = time.monotonic() + max(0.0, end - time.monotonic()) / slots
-            trials.append(_trial(fit, make(name), part, share, slice_end, choice))
+            try:
+                trials.append(_trial(fit, make(name), part, share, slice_end, choice))
+            except PlanError as error:
+                # Such as LoRA on a base that is too small for it: the others go on.
+                trials.append(Trial(name, share, None, None, 0.0, str(error)))
             progress(f"plans on {share:.0%} of the pictures", place + 1, len(left))
         choice.trials += trials
         ended = sorted((t for t in trials if t.loss is not None), key=lambda t: t.rank)[::-1]
@@ -203,7 +207,7 @@ def _why(choice: Choice, minutes: float) -> str:
     listed = ", ".join(f"{trial.plan} {_said(trial)}" for trial in told)
     judged = {trial.plan for trial in ended}
     dropped = [trial.plan for trial in choice.trials if trial.plan not in judged]
-    without = f" Not judged, out of time or stopped: {', '.join(dropped)}." if dropped else ""
+    without = f" Not judged: {', '.join(dropped)}." if dropped else ""
     if len(judged) == 1:
         return (
             f"{choice.plan} alone ended a short run within {minutes:g} minutes: {listed}.{without} "
