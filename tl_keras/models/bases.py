@@ -49,8 +49,9 @@ def describe(name: str) -> BaseInfo:
     keys = {_key(known): known for known in BASES}
     if _key(stem) not in keys:
         near = difflib.get_close_matches(_key(stem), keys, n=3, cutoff=0.5)
-        names = ", ".join(keys[key] for key in near) or ", ".join(BASES)
-        raise ModelError(f"got base {stem!r}, which is unknown; the nearest are: {names}")
+        names = ", ".join(keys[key] for key in near)
+        way = f"the nearest are: {names}" if names else f"known are: {', '.join(BASES)}"
+        raise ModelError(f"got base {stem!r}, which is unknown; {way}")
     info = BASES[keys[_key(stem)]]
     return _with_alpha(info, alpha) if alpha or "@" in str(name) else info
 
