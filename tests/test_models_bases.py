@@ -101,7 +101,8 @@ def test_a_width_is_part_of_the_name():
 
 @pytest.mark.parametrize(("name", "said"), [
     ("mobilnet_v2", "mobilenet_v2"), ("vgg61", "vgg16"), ("resnet50@0.5", "MobileNets"),
-    ("mobilenet_v2@wide", "mobilenet_v2@0.5"), ("mobilenet_v2@-1", "width")])
+    ("mobilenet_v2@wide", "mobilenet_v2@0.5"), ("mobilenet_v2@-1", "width"),
+    ("qqq", "known are: vgg16")])
 def test_a_wrong_name_is_told_the_nearest(name, said):
     with pytest.raises(ModelError, match=said):
         bases.describe(name)
