@@ -4,7 +4,8 @@
 
 A run of a base with depthwise convolutions, such as MobileNetV2. ReLU6 becomes ReLU first; then
 one channel in eight of every depthwise layer is multiplied by `--spread` and the next layer's
-weights for it divided: the function is unchanged. No labels are used.
+weights for it divided: the function is unchanged. No labels are used. "as it is" is plain
+quantization, which the ladder itself does not try.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ def main() -> None:
     source = dataclasses.replace(source, model=model, labels=None)
     truth = model.predict(source.pictures.astype("float32"), verbose=0)
     limits = Limits(args.max_drop, train=False)
+    ladder = [("as it is", lambda workshop, best: iter([(best, "")])), *rungs.RUNGS]
     with tempfile.TemporaryDirectory() as folder:
         task = Task(source, truth, named("int8", "tflite"), tflite.convert(model),
                     Path(folder, "model.tflite"), tflite.convert)  # fmt: skip
         try:
-            attempts = climb(task, limits, lambda *step: None, rungs.RUNGS).attempts
+            attempts = climb(task, limits, lambda *step: None, ladder).attempts
         except GateError as error:
             print(error)
             return

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.equalize import bias_corrected, equalized
+from export.equalize import bias_corrected, equalized, folded
 from export.ladder import Rung, Settings, Workshop
 from export.quantize import TOOLS
 from export.ranges import CLIPS, clip_ranges
@@ -23,9 +23,16 @@ _SHARES = (0.05, 0.1, 0.25)
 _JUDGED = 16
 
 
-def as_it_is(workshop: Workshop, best: Settings) -> Iterator[tuple[Settings, str]]:
-    """Quantize with the first calibration pictures."""
-    yield best, f"{best.pictures} calibration pictures" if best.pictures else ""
+def first_try(workshop: Workshop, best: Settings) -> Iterator[tuple[Settings, str]]:
+    """Quantize with the first calibration pictures, the biases corrected for rounded weights."""
+    notes = [f"{best.pictures} calibration pictures"] if best.pictures else []
+    task, count = workshop.task, workshop.available(workshop.limits.calibration)
+    if task.recipe.weights == "int8" and count:
+        workshop.progress("correcting biases", 0, 1)
+        model = folded(task.source.model)
+        notes.append(f"{bias_corrected(model, workshop.pictures(count))} biases")
+        best = replace(best, contents=task.convert(model))
+    yield best, ", ".join(notes)
 
 
 def more_calibration(workshop: Workshop, best: Settings) -> Iterator[tuple[Settings, str]]:
@@ -103,7 +110,7 @@ def quantization_aware(workshop: Workshop, best: Settings) -> Iterator[tuple[Set
 
 
 RUNGS: tuple[tuple[str, Rung], ...] = (
-    ("as it is", as_it_is),
+    ("first try", first_try),
     ("more calibration", more_calibration),
     ("range clipping", range_clipping),
     ("equalization and bias correction", equalization),
