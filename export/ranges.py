@@ -26,7 +26,7 @@ class Seen:
     Attributes:
         low: the least value.
         high: the largest.
-        values: an evenly spaced part of all values, one array for each picture or batch.
+        values: a part of all values, drawn evenly, one array for each picture or batch.
     """
 
     low: float
@@ -52,12 +52,18 @@ def observe(outputs: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Seen]:
                     f"The model computes {low} to {high} in {name}; expected finite numbers: it "
                     "cannot be quantized."
                 )
-            flat = tensor.reshape(-1)
-            kept = flat[:: max(1, len(flat) // _KEPT)].copy()
+            kept = _some(tensor.reshape(-1))
             one = seen.setdefault(name, Seen(low, high, []))
             one.low, one.high = min(one.low, low), max(one.high, high)
             one.values.append(kept)
     return seen
+
+
+def _some(values: np.ndarray) -> np.ndarray:
+    """A part of a tensor; drawn, because an even stride would meet the same few channels."""
+    if len(values) <= _KEPT:
+        return values.copy()
+    return values[np.random.default_rng(0).integers(len(values), size=_KEPT)]
 
 
 def clip_ranges(seen: Mapping[str, Seen], clip: str = "min-max") -> dict[str, tuple[float, float]]:

@@ -74,6 +74,12 @@ def test_clipping_leaves_rare_large_values_out():
     assert mse <= 100.0
 
 
+def test_the_values_that_are_kept_come_from_all_channels():
+    tensor = np.zeros((1, 112, 112, 96), np.float32) + np.arange(96, dtype=np.float32)
+    kept = observe([{"x": tensor}])["x"].values[0]
+    assert len(np.unique(kept)) == 96
+
+
 def test_what_cannot_be_rounded_is_refused():
     with pytest.raises(ExportError, match="nan.*expected finite"):
         seen([1.0, np.nan])
