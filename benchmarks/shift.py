@@ -22,6 +22,7 @@ from tl_keras.runs import RunDirectory
 from tl_keras.shifting import describe_pictures, held_out
 
 SPLITS = 100
+METHODS = ("mean", "atc", "cott")
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     known, *found = describe_pictures(run.model(), (held, *worse), lambda *_: None)
     _halves(known)
     gaps = [_line(name, known, new, held.labels) for name, new in zip(names, found)]
-    for method, values in zip(("cott", "atc"), np.transpose(gaps)):
+    for method, values in zip(METHODS, np.transpose(gaps)):
         print(
             f"{method}: mean error {100 * np.mean(values):.1f} points, "
             f"within 5 points {np.mean(values <= 0.05):.0%} of {len(values)}"
@@ -64,10 +65,10 @@ def _line(name: str, known: Described, new: Described, labels: np.ndarray) -> li
     sides = known.features[halves[0]], new.features[halves[1]]
     p_value, distance = discrepancy(*sides).p_value, proxy_a_distance(*sides).distance
     true = float((new.outputs.argmax(1) == labels).mean())
-    said = [_estimated(known, new, labels, halves, method) for method in ("cott", "atc")]
+    said = [_estimated(known, new, labels, halves, method) for method in METHODS]
     print(
         f"{name:14s} p {p_value:.3f}  A-distance {distance:.2f}  true accuracy {true:.3f}  "
-        f"estimated {said[0]:.3f}, from confidence alone {said[1]:.3f}"
+        f"estimated {said[0]:.3f}, from confidence alone {said[1]:.3f}, by transport {said[2]:.3f}"
     )
     return [abs(value - true) for value in said]
 

@@ -25,7 +25,7 @@ def answers(count, strength, seed, classes=3):
     return values, labels
 
 
-@pytest.mark.parametrize("method", ["atc", "cott"])
+@pytest.mark.parametrize("method", ["atc", "cott", "mean"])
 @pytest.mark.parametrize("strength", [3.0, 4.0, 6.0])
 def test_the_estimate_follows_calibrated_answers_as_they_get_more_or_less_sure(method, strength):
     known, new = answers(900, 4.0, 0), answers(900, strength, 1)
@@ -35,7 +35,7 @@ def test_the_estimate_follows_calibrated_answers_as_they_get_more_or_less_sure(m
     assert found.low <= found.value <= found.high
 
 
-@pytest.mark.parametrize("method", ["atc", "cott"])
+@pytest.mark.parametrize("method", ["atc", "cott", "mean"])
 def test_on_the_known_pictures_themselves_the_estimate_is_their_accuracy(method):
     values, labels = answers(200, 2.0, 0)
     found = estimate_accuracy(values, labels, values, method=method)
@@ -45,8 +45,19 @@ def test_on_the_known_pictures_themselves_the_estimate_is_their_accuracy(method)
 def test_transport_sees_a_model_that_takes_all_for_one_class_with_confidence():
     known, labels = answers(300, 6.0, 0, classes=2)
     stuck = np.tile([0.99, 0.01], (300, 1))
-    assert estimate_accuracy(known, labels, stuck).value > 0.9
+    assert estimate_accuracy(known, labels, stuck, method="atc").value > 0.9
     assert estimate_accuracy(known, labels, stuck, method="cott").value < 0.65
+
+
+def test_the_mean_lies_between_both_with_an_interval_of_its_own():
+    known, new = answers(150, 4.0, 0), answers(120, 1.0, 1)[0]
+    found = {name: estimate_accuracy(*known, new, method=name) for name in ("atc", "cott", "mean")}
+    either = (found["atc"].value + found["cott"].value) / 2
+    assert found["mean"].value == pytest.approx(either, abs=1e-12)
+    assert found["atc"].value != found["cott"].value
+    assert found["mean"].low < either < found["mean"].high
+    lowest, highest = (min(f.low for f in found.values()), max(f.high for f in found.values()))
+    assert lowest <= found["mean"].low <= found["mean"].high <= highest
 
 
 def test_transport_gives_every_class_its_share_at_the_least_cost():
@@ -74,7 +85,7 @@ def test_what_does_not_fit_is_refused():
         estimate_accuracy(values, labels, values[:, :2])
     with pytest.raises(DataError, match="no picture"):
         estimate_accuracy(values, labels, values[:0])
-    with pytest.raises(DataError, match="expected one of atc, cott"):
+    with pytest.raises(DataError, match="expected mean or atc or cott"):
         estimate_accuracy(values, labels, values, method="guess")
 
 

@@ -180,7 +180,7 @@ def test_a_run_whose_pictures_moved_resumes_where_they_are_now(folder, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train(small(folder), tmp_path / "run", progress=stop)
     moved = folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="give --data"):
         resume(tmp_path / "run")
     assert resume(tmp_path / "run", data=str(moved)).record["data"]["root"] == str(moved)
 

@@ -160,7 +160,7 @@ def _drop(known: np.ndarray, new: np.ndarray, seed: int) -> dict[str, float]:
 def _accuracy(known: Described, new: Described, seed: int) -> dict[str, Any]:
     labels = np.zeros(0, np.int64) if known.labels is None else known.labels
     facts: dict[str, Any] = {"reference": _right(known)}
-    for name, method in (("estimated", "cott"), ("thresholded", "atc")):
+    for name, method in (("estimated", "mean"), ("thresholded", "atc")):
         found = estimate_accuracy(known.outputs, labels, new.outputs, method=method, seed=seed)
         facts[name] = {"value": found.value, "low": found.low, "high": found.high}
     return {**facts, "true": None if new.labels is None else _right(new)}

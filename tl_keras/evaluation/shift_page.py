@@ -110,9 +110,10 @@ _READING = (
     "<li>The A-distance is 0 for sets that a classifier cannot tell apart and 2 for sets that "
     "it always can.</li>"
     "<li>The estimated accuracy counts the new pictures on which the model is as sure as it is "
-    "where it is right (average thresholded confidence). The first estimate also counts as wrong "
-    "what a model says too often (by optimal transport): it is the better one where the classes "
-    "are about as frequent as they were. Both fail where the model is sure of wrong answers.</li>"
+    "where it is right (average thresholded confidence). The first estimate is the mean of that "
+    "and of one which also counts as wrong what a model says too often (by optimal transport): it "
+    "is the better one where the classes are about as frequent as they were. Both fail where the "
+    "model is sure of wrong answers.</li>"
 )
 
 
