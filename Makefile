@@ -6,6 +6,9 @@ DEMO   ?= scripts/demo.py
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Two files of tests at a time, each in a process of its own that takes some GB of memory.
+TOGETHER ?= -n 2 --dist loadfile
+
 CLIENTS := $(abspath $(VENV))/clients
 ORT_WEB := onnxruntime-web@1.30.0
 
@@ -48,8 +51,8 @@ $(CLIENTS)/.installed: requirements/runtime.txt requirements/clients.txt setup.c
 clients: $(CLIENTS)/.installed  ## MediaPipe, the runtimes and onnxruntime-web, without TensorFlow
 
 test: lint clients  ## lint, quick and slow tests, then the demo
-	$(BIN)/pytest -q
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q $(TOGETHER)
+	$(BIN)/pytest -q -m slow $(TOGETHER)
 	$(BIN)/python $(DEMO)
 
 clean:  ## remove the environment and all caches
