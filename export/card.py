@@ -6,12 +6,14 @@ https://huggingface.co/docs/hub/model-cards
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from export.errors import ExportError
 from export.variant import Latency, Variant
 
-__all__ = ["card", "fastest", "size"]
+__all__ = ["card", "check_license", "fastest", "size"]
 
 _TEXT = """# {name}
 
@@ -93,6 +95,19 @@ def card(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
         data=f" (fingerprint `{fingerprint[:16]}`)" if fingerprint else "",
     )
     return f"{_head(manifest, variants)}\n{text}"
+
+
+def check_license(name: str) -> None:
+    """Refuse what no hub would read as a license.
+
+    Raises:
+        ExportError: if the name is neither empty nor one lower-case word, such as "apache-2.0".
+    """
+    if name and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", name):
+        raise ExportError(
+            f"The license is '{name}'; expected an identifier as in "
+            "https://huggingface.co/docs/hub/repositories-licenses, such as apache-2.0 or other."
+        )
 
 
 def _line(text: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from export import onnx, tflite
 from export.bundle import write_bundle
+from export.card import check_license
 from export.errors import ExportError
 from export.gate import Progress, answers, verdict
 from export.ladder import Limits, Task, climb
@@ -73,12 +74,14 @@ class Orders:
         recipes: names of quantization recipes; float32 files are always made.
         limits: what a quantized file may lose, and what may be spent on it.
         fresh: whether first answers and memory are measured, in processes of their own.
+        license: of the model, for its card, as a hub writes it ("apache-2.0"); empty says none.
     """
 
     formats: tuple[str, ...]
     recipes: tuple[str, ...] = ()
     limits: Limits = Limits()
     fresh: bool = True
+    license: str = ""
 
 
 def check_orders(orders: Orders) -> tuple[list[Recipe], list[str]]:
@@ -88,8 +91,9 @@ def check_orders(orders: Orders) -> tuple[list[Recipe], list[str]]:
         The recipes of all formats, and a note for each that one of the formats lacks.
 
     Raises:
-        ExportError: if a format or a recipe is unknown, or none is named.
+        ExportError: if a format or a recipe is unknown, or none is named, or the license is odd.
     """
+    check_license(orders.license)
     known = ", ".join(FORMATS)
     if unknown := [name for name in orders.formats if name not in FORMATS]:
         raise ExportError(f"Unknown format {unknown}; expected some of: {known}.")
@@ -157,7 +161,7 @@ def export(
     with _staging(out) as folder:
         variants = _made(source, orders, recipes, folder, progress)
         variants = timed(variants, orders.fresh, progress)
-        facts = _facts(source, notes)
+        facts = _facts(source, notes) | ({"license": orders.license} if orders.license else {})
         made = write_bundle(
             source,
             variants,

@@ -40,7 +40,8 @@ def source():
 @pytest.fixture(scope="module")
 def shipped(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy" / "export"
-    orders = Orders(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2), False)
+    orders = Orders(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2), False,
+                    "apache-2.0")  # fmt: skip
     return out, stage.export(source, orders, out)
 
 
@@ -70,6 +71,17 @@ def test_every_format_and_recipe_leaves_in_one_bundle_and_nothing_else(shipped):
 def test_a_recipe_that_one_format_lacks_is_noted_not_refused(shipped):
     manifest = json.loads((shipped[0] / "manifest.json").read_text())
     assert manifest["facts"]["notes"] == ["onnx has no recipe dynamic_int8: skipped."]
+
+
+def test_the_license_is_in_the_card_where_a_hub_looks_for_it(shipped):
+    yaml = pytest.importorskip("yaml")
+    head = (shipped[0] / "README.md").read_text(encoding="utf-8").split("---\n", 2)[1]
+    assert yaml.safe_load(head)["license"] == "apache-2.0"
+
+
+def test_a_license_that_no_hub_knows_how_to_read_is_refused_before_any_work(source, tmp_path):
+    with pytest.raises(ExportError, match="'Apache License 2.0'; expected .* such as apache-2.0"):
+        stage.export(source, Orders(("onnx",), license="Apache License 2.0"), tmp_path / "out")
 
 
 def test_the_manifest_describes_the_very_files_that_were_compared(shipped, source):

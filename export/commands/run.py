@@ -61,6 +61,9 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
     train: Annotated[
         bool, typer.Option("--train/--no-train", help="Allow quantization-aware training.")
     ] = True,
+    license: Annotated[
+        str, typer.Option(help="Of the model, for its card, as in apache-2.0.", show_default=False)
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
@@ -72,7 +75,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         from export.stage import Orders, check_destination, check_orders, export
 
         limits = Limits(max_drop=max_drop, train=train)
-        orders = Orders(_words(to), _words(quantize), limits)
+        orders = Orders(_words(to), _words(quantize), limits, license=license)
         _, notes = check_orders(orders)
         check_destination(target, force)
         start_tensorflow()
