@@ -116,6 +116,11 @@ def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prep
     student = _student(job, data.splits.train)
     _check_classes("student", student, names)
     plan = plan_for(job, student)
+    if "features" in request.lesson.parts and all(s.train == ("head",) for s in plan.stages):
+        raise ExportError(
+            f"The loss is {request.lesson.loss} and plan {request.plan} trains the head alone, so "
+            "that no feature could come nearer to the teacher's; give --plan lp-ft, or --loss kd."
+        )
     varied = plan.augment != "none" or request.lesson.mixup > 0
     most = max(stage.epochs for stage in plan.stages)
     stages = tuple(dataclasses.replace(stage, patience=0) for stage in plan.stages)

@@ -167,6 +167,7 @@ MISTAKES = [
     (["--temperature", 0], "temperature is 0.0; expected a number above 0"),
     (["--plan", "lp-fy"], "did you mean 'lp-ft'"),
     (["--plan", "auto"], "got auto; give --plan lp-ft"),
+    (["--plan", "probe", "--loss", "kd+features"], "trains the head alone"),
     (["--epochs", "two"], "expected whole numbers"),
     (["--epochs", "²"], "expected whole numbers"),
     (["--loss", "features", "--features", "relu9:block1_relu"], "The teacher has no layer 'relu9'"),
