@@ -167,7 +167,7 @@ def _scratch(blocks: int) -> tuple[Stage, ...]:
 
 
 def _lora(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("lora", ("head", "*_lora_*"), epochs=10, rate=1e-2, patience=4))
+    return (_HEAD, Stage("lora", ("head", "*_lora_*"), epochs=10, rate=1e-2))
 
 
 def _adapters(blocks: int) -> tuple[Stage, ...]:
