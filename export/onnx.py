@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from export.errors import ExportError
 from export.signature import INPUT, OUTPUT, signature
@@ -54,6 +57,7 @@ def _converted(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
     import tensorflow as tf
     import tf2onnx
 
+    _know_erfc()
     spec = [tf.TensorSpec((None, *shape), tf.float32, name=INPUT)]
 
     @tf.function(input_signature=spec)
@@ -63,6 +67,24 @@ def _converted(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
 
     proto, _ = tf2onnx.convert.from_function(serve, input_signature=spec, opset=OPSET)
     return proto
+
+
+@functools.lru_cache(maxsize=1)
+def _know_erfc() -> None:
+    """Teach tf2onnx the complementary error function, which TensorFlow's GELU is made of."""
+    from tf2onnx.handler import tf_op
+    from tf2onnx.utils import make_name
+
+    @tf_op("Erfc")
+    class _Erfc:
+        @classmethod
+        def version_9(cls, ctx: Any, node: Any, **_: Any) -> None:
+            kinds = {"shapes": node.output_shapes, "dtypes": node.output_dtypes}
+            given, outputs = node.input[0], list(node.output)
+            ctx.remove_node(node.name)
+            one = ctx.make_const(make_name("one"), np.ones((), np.float32)).output[0]
+            erf = ctx.make_node("Erf", [given], **kinds).output[0]
+            ctx.make_node("Sub", [one, erf], name=node.name, outputs=outputs, **kinds)
 
 
 def _describe(proto: onnx.ModelProto, shape: tuple[int, ...], class_names: Sequence[str]) -> None:

@@ -45,6 +45,24 @@ def test_a_converted_model_answers_as_keras_does(model, files, name, batch):
     assert (answers.argmax(1) == expected.argmax(1)).all()
 
 
+@pytest.mark.parametrize("activation", ["gelu", "silu", "hard_swish", "elu", "leaky_relu"])
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_every_activation_of_the_bases_answers_as_in_keras(tmp_path, name, activation):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    scaled = keras.layers.Rescaling(1 / 60, offset=-2.0)(image)
+    curved = keras.layers.Activation(activation)(keras.layers.Conv2D(8, 3)(scaled))
+    values = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(curved))
+    model, inputs = keras.Model(image, values), pictures(6, size=8)
+    file = tmp_path / f"model.{name}"
+    file.write_bytes({"tflite": tflite, "onnx": onnx}[name].convert(model))
+    expected = model.predict(inputs.astype("float32"), verbose=0)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(runtimes.load(file).predict(inputs), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["tflite", "onnx", "keras"])
 def test_a_runtime_gives_no_answer_for_no_picture(files, name):
     assert runtimes.load(files / f"model.{name}").predict(pictures(0)).shape == (0, 3)

@@ -10,11 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import export_parity
 
-QUICK = ("small_resnet", "mobilenet_v2@0.35", "mobilenet@0.25", "mobilenet_v3_small", "vgg16")
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("base", QUICK)
+@pytest.mark.parametrize("base", export_parity.SMALLEST.values())
 def test_a_base_answers_alike_in_every_runtime_for_batches_of_any_size(base):
     found = export_parity.compare(base)
     assert found["pictures"] == 12, "batches of 1, 3 and 8"
