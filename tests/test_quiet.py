@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -26,6 +27,16 @@ def test_afterwards_both_streams_speak_again(capfd):
     print("out")
     os.write(2, b"err\n")
     assert capfd.readouterr() == ("out\n", "err\n")
+
+
+def test_a_logger_that_first_speaks_while_hushed_can_speak_afterwards(capfd):
+    logger = logging.getLogger("test of hushed")
+    with hushed() as said:
+        logger.addHandler(logging.StreamHandler())
+        logger.warning("within")
+    logger.warning("after")
+    assert "within" in said.text
+    assert capfd.readouterr() == ("", "after\n")
 
 
 def test_an_exception_passes_and_what_was_said_before_it_is_kept(capfd):

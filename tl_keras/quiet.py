@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 __all__ = ["Said", "hushed", "start_tensorflow"]
 
@@ -53,6 +53,7 @@ def hushed() -> Iterator[Said]:
             stack.enter_context(_turned_away(file))
             copy = os.dup(file.fileno())
             text = stack.enter_context(open(copy, "w", encoding="utf-8", errors="replace"))
+            stack.callback(_let_go, text)
             stack.enter_context(contextlib.redirect_stdout(text))
             stack.enter_context(contextlib.redirect_stderr(text))
             yield said
@@ -60,6 +61,15 @@ def hushed() -> Iterator[Said]:
             stack.close()
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
             said.text = file.read().decode("utf-8", "replace")
+
+
+def _let_go(text: TextIO) -> None:
+    """Give stderr to the loggers that first spoke meanwhile and took `text` for it."""
+    names = list(logging.Logger.manager.loggerDict)
+    for logger in (logging.getLogger(), *map(logging.getLogger, names)):
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is text:
+                handler.setStream(sys.stderr)
 
 
 @contextlib.contextmanager
