@@ -63,6 +63,24 @@ def test_every_activation_of_the_bases_answers_as_in_keras(tmp_path, name, activ
     np.testing.assert_allclose(runtimes.load(file).predict(inputs), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_zeros_around_negative_values_count_in_their_maximum(tmp_path, name):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    scaled = keras.layers.Rescaling(-1 / 255, offset=-0.5)(image)
+    padded = keras.layers.ZeroPadding2D(1)(keras.layers.DepthwiseConv2D(
+        1, depthwise_initializer="ones")(scaled))  # fmt: skip
+    values = keras.layers.Flatten()(keras.layers.MaxPooling2D(3, 2)(padded))
+    model, inputs = keras.Model(image, values), pictures(6, size=8)
+    file = tmp_path / f"model.{name}"
+    file.write_bytes({"tflite": tflite, "onnx": onnx}[name].convert(model))
+    expected = model.predict(inputs.astype("float32"), verbose=0)
+    assert (expected == 0).any() and (expected < -0.5).any()
+    np.testing.assert_allclose(runtimes.load(file).predict(inputs), expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["tflite", "onnx", "keras"])
 def test_a_runtime_gives_no_answer_for_no_picture(files, name):
     assert runtimes.load(files / f"model.{name}").predict(pictures(0)).shape == (0, 3)
