@@ -41,6 +41,9 @@ SMALLEST = {
     "inception_resnet_v2": "inception_resnet_v2", "xception": "xception",
     "nasnet": "nasnet_mobile", "convnext": "convnext_tiny", "small_resnet": "small_resnet",
 }  # fmt: skip
+# At 75 px its last map is one pixel, and LiteRT's converter makes reshapes for one picture of the
+# convolutions there: such a file does not take another batch.
+SIZES = {"inception_resnet_v2": 128}
 RESULT = Path(__file__).parent / "results" / "export_parity.md"
 HEADING = (
     "| base | size, px | LiteRT | ONNX Runtime | labels equal | rounding | spread | seconds |\n"
@@ -70,7 +73,7 @@ def compare(name: str, size: int | None = None) -> dict:
 
     start = time.perf_counter()
     info = describe(name)
-    size = size or max(info.minimum_size, 64)
+    size = size or SIZES.get(name, max(info.minimum_size, 64))
     model = build_model(name, 7, size=size, weights=None)
     randomize(model, gain=GAINS.get(info.module, GAIN))
     pictures = blobs(sum(BATCHES), size, seed=1)
