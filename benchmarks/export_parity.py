@@ -23,6 +23,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,12 @@ def compare(name: str, size: int | None = None) -> dict:
     }  # fmt: skip
 
 
+def each_alone(names: Iterable[str]) -> Iterator[dict]:
+    """Compare one base after the other, each in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        yield from pool.imap(compare, names)
+
+
 def scale_logits(model, pictures: np.ndarray) -> None:
     """Bring the logits to the size that they have in a trained network."""
     import keras
@@ -142,11 +149,10 @@ def main() -> int:
     wanted = list(SMALLEST.values()) if asked.smallest else asked.bases
     lines, failed, start = [HEADING], 0, time.perf_counter()
     print(HEADING)
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as alone:
-        for result in alone.imap(compare, wanted or base_names()):
-            lines.append(row(result))
-            print(lines[-1], flush=True)
-            failed += not passed(result)
+    for result in each_alone(wanted or base_names()):
+        lines.append(row(result))
+        print(lines[-1], flush=True)
+        failed += not passed(result)
     seconds = time.perf_counter() - start
     last = (
         f"\n{len(lines) - 1} bases, {failed} beyond LiteRT {BOUNDS['litert']:.0e}, ONNX Runtime "
