@@ -29,7 +29,8 @@ _MOST_ENTRIES = 10_000
 _CHUNK = 2**20
 # Troubles of the machine, not of the bundle.
 _OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-# What zipfile, or a disk that takes no such name, raises on files that are damaged or made to harm.
+# What zipfile, or a disk that takes no such name, raises on files that are damaged or made to harm;
+# NotImplementedError for a compression that it lacks, RuntimeError for an entry with a password.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError, OSError,

@@ -126,6 +126,8 @@ def quantize(
     try:
         with hushed() as said:
             made = _quantized(contents, recipe, shown, keep, only)
+    # AI Edge Quantizer has no errors of its own: it raises these for what it cannot quantize, and
+    # KeyError where it finds no range of a tensor.
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         raise ExportError(
             f"The model cannot be quantized as {recipe.name}: {error}\n{said.last_lines()}"

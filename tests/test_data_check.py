@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,11 +72,29 @@ def test_a_file_that_vanishes_is_reported_not_raised(tmp_path):
     assert [bad.reason for bad in check_pictures(samples).bad] == ["no such file"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read all")
-def test_a_file_that_may_not_be_read_is_reported(tmp_path):
-    samples = load_samples(_folder(tmp_path))
-    os.chmod(samples.items[0], 0)
-    assert "permission" in check_pictures(samples).bad[0].reason
+@contextlib.contextmanager
+def _as_anyone():
+    """Be an ordinary user where the tests run as root, who may read all."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only POSIX has permissions that chmod sets")
+def test_a_file_that_may_not_be_read_is_reported():
+    # Not in tmp_path, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as place:
+        samples = load_samples(_folder(Path(place)))
+        os.chmod(place, 0o755)
+        os.chmod(samples.items[0], 0)
+        with _as_anyone():
+            found = check_pictures(samples).bad
+    assert [(bad.path, "permission" in bad.reason) for bad in found] == [(samples.items[0], True)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
