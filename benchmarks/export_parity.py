@@ -18,19 +18,17 @@ exceeds its bounds.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent))
-from base_parity import GAIN, GAINS, blobs, randomize
+from base_parity import blobs, each_alone, gain, randomize
 
 BATCHES = (1, 3, 8)
 BOUNDS = {"litert": 1e-4, "onnx": 1e-5}
@@ -76,7 +74,7 @@ def compare(name: str, size: int | None = None) -> dict:
     info = describe(name)
     size = size or SIZES.get(name, max(info.minimum_size, 64))
     model = build_model(name, 7, size=size, weights=None)
-    randomize(model, gain=GAINS.get(info.module, GAIN))
+    randomize(model, gain=gain(info))
     pictures = blobs(sum(BATCHES), size, seed=1)
     scale_logits(model, pictures)
     truth = answers(model, pictures)
@@ -97,12 +95,6 @@ def compare(name: str, size: int | None = None) -> dict:
         "spread": float(np.ptp(truth, axis=0).max()),
         "seconds": time.perf_counter() - start,
     }  # fmt: skip
-
-
-def each_alone(names: Iterable[str]) -> Iterator[dict]:
-    """Compare one base after the other, each in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        yield from pool.imap(compare, names)
 
 
 def scale_logits(model, pictures: np.ndarray) -> None:
@@ -149,7 +141,7 @@ def main() -> int:
     wanted = list(SMALLEST.values()) if asked.smallest else asked.bases
     lines, failed, start = [HEADING], 0, time.perf_counter()
     print(HEADING)
-    for result in each_alone(wanted or base_names()):
+    for result in each_alone(compare, wanted or base_names()):
         lines.append(row(result))
         print(lines[-1], flush=True)
         failed += not passed(result)

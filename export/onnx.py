@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,7 @@ __all__ = ["OPSET", "convert"]
 
 OPSET = 17
 """Known to ONNX Runtime since 1.12; nothing newer is needed by convolutional classifiers."""
+_CATCH = "TF2ONNX_CATCH_ERRORS"
 PADDING = 1e-7
 """As good as zero beside float32 values of order one, and not zero in float16 either."""
 
@@ -67,9 +70,36 @@ def _converted(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
         answer = tf.cast(model(image, training=False), tf.float32)
         return {OUTPUT: tf.identity(answer, name=OUTPUT)}
 
-    proto, _ = tf2onnx.convert.from_function(serve, input_signature=spec, opset=OPSET)
+    with _without_copies():
+        proto, _ = tf2onnx.convert.from_function(serve, input_signature=spec, opset=OPSET)
     _keep_zero_padding(proto.graph)
     return proto
+
+
+@contextlib.contextmanager
+def _without_copies() -> Iterator[None]:
+    """Spare tf2onnx the copies of all weights that it makes around each pass of its optimizer.
+
+    It copies the graph before a pass, to go back if the pass fails (its own variable switches that
+    off; a pass that fails then is an error), and each constant's value after it, which nothing
+    frees until the end. A constant's value is made once and read from where it was made.
+    `benchmarks/onnx_memory.py` has the figures.
+    """
+    from tf2onnx.graph import Node
+
+    plain, said = Node.update_proto, os.environ.get(_CATCH)
+
+    def update_proto(node: Any, external_tensor_storage: Any = None) -> None:
+        if external_tensor_storage is not None or not node.is_const():
+            plain(node, external_tensor_storage)
+
+    Node.update_proto, os.environ[_CATCH] = update_proto, "FALSE"
+    try:
+        yield
+    finally:
+        Node.update_proto = plain
+        os.environ.pop(_CATCH)
+        os.environ.update({} if said is None else {_CATCH: said})
 
 
 @functools.lru_cache(maxsize=1)

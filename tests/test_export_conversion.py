@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -61,6 +62,35 @@ def test_every_activation_of_the_bases_answers_as_in_keras(tmp_path, name, activ
     expected = model.predict(inputs.astype("float32"), verbose=0)
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(runtimes.load(file).predict(inputs), expected, atol=1e-5, rtol=0)
+
+
+def test_an_onnx_graph_without_copies_of_its_weights_is_the_same(plain, monkeypatch):
+    import contextlib
+
+    from onnx import load_from_string
+    from tf2onnx.graph import Node
+
+    before = Node.update_proto
+    monkeypatch.delenv("TF2ONNX_CATCH_ERRORS", raising=False)
+    spared = load_from_string(onnx.convert(plain)).graph
+    assert (Node.update_proto, os.environ.get("TF2ONNX_CATCH_ERRORS")) == (before, None)
+    monkeypatch.setattr(onnx, "_without_copies", contextlib.nullcontext)
+    copied = load_from_string(onnx.convert(plain)).graph
+    assert [node.op_type for node in spared.node] == [node.op_type for node in copied.node]
+    values = [[one.raw_data for one in graph.initializer] for graph in (spared, copied)]
+    assert len(values[0]) > 5 and sorted(values[0]) == sorted(values[1])
+
+
+def test_a_failed_conversion_to_onnx_leaves_its_tool_as_it_was(plain, monkeypatch):
+    from tf2onnx import convert
+    from tf2onnx.graph import Node
+
+    before = Node.update_proto
+    monkeypatch.setenv("TF2ONNX_CATCH_ERRORS", "TRUE")
+    monkeypatch.setattr(convert, "from_function", None)
+    with pytest.raises(ExportError, match="cannot be converted"):
+        onnx.convert(plain)
+    assert (Node.update_proto, os.environ["TF2ONNX_CATCH_ERRORS"]) == (before, "TRUE")
 
 
 @pytest.mark.parametrize("name", ["tflite", "onnx"])
