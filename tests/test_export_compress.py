@@ -9,7 +9,7 @@ from training_models import small_model, splits
 from typer.testing import CliRunner
 
 from export.cli import app
-from export.compress import METHODS, compress, quantization_aware_training
+from export.compress import METHODS, _spared, compress, quantization_aware_training
 from export.compress_fit import FineTune
 from export.errors import ExportError
 from tl_keras.quiet import start_tensorflow
@@ -121,6 +121,23 @@ def test_pruning_leaves_the_wanted_share_of_zeros_in_a_plain_keras_model(pruned,
     given = pruned.model.predict(data.val.items.astype("float32"), verbose=0)
     assert accuracy(given, data.val) >= 0.8
     np.testing.assert_allclose(answers(pruned.tflite, data.val.items), given, atol=1e-4)
+
+
+def test_the_smallest_kernels_keep_their_weights_and_the_others_make_up_for_it():
+    import keras
+
+    image = keras.Input((8, 8, 4))
+    x = keras.layers.Conv2D(2, 1, name="tiny")(image)
+    x = keras.layers.Conv2D(32, 3, name="middle")(x)
+    x = keras.layers.Conv2D(64, 3, name="large")(x)
+    model = keras.Model(image, keras.layers.Flatten()(x))
+    sizes = {"tiny": 8, "middle": 2 * 9 * 32, "large": 32 * 9 * 64}
+    total = sum(sizes.values())
+    spared, share = _spared(model, 0.5)
+    assert spared == {"tiny", "middle"}
+    assert share * sizes["large"] == pytest.approx(0.5 * total)
+    assert _spared(model, 0.89)[0] == {"tiny"}, "the large one would have to be sparser than 0.9"
+    assert _spared(model, 0.95) == (set(), pytest.approx(0.95))
 
 
 @pytest.mark.slow

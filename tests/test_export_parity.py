@@ -14,7 +14,7 @@ import export_parity
 @pytest.mark.slow
 @pytest.mark.parametrize("base", export_parity.SMALLEST.values())
 def test_a_base_answers_alike_in_every_runtime_for_batches_of_any_size(base):
-    (found,) = export_parity.each_alone([base])
+    (found,) = export_parity.each_alone(export_parity.compare, [base])
     assert found["pictures"] == 12, "batches of 1, 3 and 8"
     assert found["equal"]
     assert found["onnx"] <= 1e-5
