@@ -70,8 +70,13 @@ def _converted(model: keras.Model, shape: tuple[int, ...]) -> onnx.ModelProto:
         answer = tf.cast(model(image, training=False), tf.float32)
         return {OUTPUT: tf.identity(answer, name=OUTPUT)}
 
-    with _without_copies():
-        proto, _ = tf2onnx.convert.from_function(serve, input_signature=spec, opset=OPSET)
+    options = {"input_signature": spec, "opset": OPSET}
+    try:
+        with _without_copies():
+            proto, _ = tf2onnx.convert.from_function(serve, **options)
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        # With copies tf2onnx goes on without a pass of its optimizer that fails.
+        proto, _ = tf2onnx.convert.from_function(serve, **options)
     _keep_zero_padding(proto.graph)
     return proto
 

@@ -81,6 +81,25 @@ def test_an_onnx_graph_without_copies_of_its_weights_is_the_same(plain, monkeypa
     assert len(values[0]) > 5 and sorted(values[0]) == sorted(values[1])
 
 
+def test_a_pass_of_the_optimizer_that_fails_is_left_out(plain, monkeypatch, tmp_path):
+    from tf2onnx.optimizer.identity_optimizer import IdentityOptimizer
+
+    seen = []
+
+    def fail(self, graph):
+        seen.append(os.environ.get("TF2ONNX_CATCH_ERRORS"))
+        raise RuntimeError("no pass")
+
+    monkeypatch.delenv("TF2ONNX_CATCH_ERRORS", raising=False)
+    monkeypatch.setattr(IdentityOptimizer, "_optimize", fail)
+    (tmp_path / "model.onnx").write_bytes(onnx.convert(plain))
+    assert seen[0] == "FALSE" and set(seen[1:]) == {None}, "first without copies, then with them"
+    inputs = pictures(3)
+    expected = np.asarray(plain(inputs.astype("float32"), training=False))
+    found = runtimes.load(tmp_path / "model.onnx").predict(inputs)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE["onnx"], rtol=0)
+
+
 def test_a_failed_conversion_to_onnx_leaves_its_tool_as_it_was(plain, monkeypatch):
     from tf2onnx import convert
     from tf2onnx.graph import Node
