@@ -1,6 +1,6 @@
 """Every base against `keras.applications`: own preprocess + base + head, on random weights.
 
-    python benchmarks/base_parity.py                     # all of them, about 15 minutes
+    python benchmarks/base_parity.py                     # all of them, 5 to 15 minutes
     python benchmarks/base_parity.py vgg16 xception      # some
 
 Weights are random, the statistics of BatchNorm too, so that nothing is constant. (Statistics

@@ -1,6 +1,6 @@
 """Every base on its way out: Keras against LiteRT and ONNX Runtime, on random weights.
 
-    python benchmarks/export_parity.py                       # all of them, about an hour
+    python benchmarks/export_parity.py                       # all of them, more than an hour
     python benchmarks/export_parity.py mobilenet_v2@0.35     # some
 
 Each base has a softmax head of seven classes, whose logits are scaled to a root mean square of

@@ -35,7 +35,7 @@ __all__ = ["METHODS", "Compressed", "compress", "quantization_aware_training"]
 
 METHODS = {
     "qat": "quantization-aware training: int8 weights and activations",
-    "prune": "magnitude pruning: the smallest weights of each layer become zero",
+    "prune": "magnitude pruning: the smallest weights of each layer but the smallest become zero",
     "prune_2_4": "pruning of two weights in each four along a kernel's input channels",
     "cluster": "clustering: few different weights in each layer",
     "prune+qat": "pruning, then quantization-aware training that keeps the zeros",
@@ -89,7 +89,8 @@ def compress(
         data: the training split is fine-tuned on.
         method: a name in `METHODS`.
         how: the fine-tune of each step.
-        sparsity: share of weights that "prune" sets to zero, above 0 and below 1.
+        sparsity: share of all kernels' weights that "prune" sets to zero, above 0 and below 1;
+            the smallest kernels keep theirs, and the others lose more for it.
         clusters: different weights that "cluster" leaves in each layer, 2 to 256.
 
     Raises:

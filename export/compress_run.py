@@ -35,7 +35,7 @@ class Wanted:
     Attributes:
         method: a name in `export.compress.METHODS`.
         how: the fine-tune of each step.
-        sparsity: share of weights that "prune" sets to zero.
+        sparsity: share of all kernels' weights that "prune" sets to zero.
         clusters: different weights that "cluster" leaves in each layer.
 
     Raises:

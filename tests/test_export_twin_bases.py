@@ -9,11 +9,11 @@ import pytest
 from tl_keras.quiet import start_tensorflow
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import export_parity
+
 start_tensorflow()
-# The smallest of each family; benchmarks/twin_parity.py takes them all.
-FAMILIES = ["mobilenet", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
-            "efficientnet_v2_b0", "densenet121", "nasnet_mobile", "resnet50", "resnet50_v2",
-            "vgg16", "xception", "inception_v3", "convnext_tiny", "small_resnet"]  # fmt: skip
+# The smallest of each family, in full width; benchmarks/twin_parity.py takes them all.
+FAMILIES = [name.split("@")[0] for name in export_parity.SMALLEST.values()]
 
 
 @pytest.mark.slow
