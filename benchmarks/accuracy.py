@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def _row(args: argparse.Namespace, data: str) -> str:
 
 
 def _train(args: argparse.Namespace, data: str, seed: int, folder: Path):
-    from tl_keras.jobs import Job, train
+    from tl_keras.workflows.fit import Job, train
 
     settings = {"augment": args.augment, "views": 4}
     source, share = _with_test(data, folder)
@@ -114,10 +114,10 @@ _KEPT: dict = {}
 
 
 def _features(args: argparse.Namespace, samples) -> np.ndarray:
-    from tl_keras.data.pipeline import PictureReader
+    from tl_keras.features.backends import prefix_function
+    from tl_keras.modalities.image.reader import PictureReader
     from tl_keras.models import graph
-    from tl_keras.models.builders import build_model
-    from tl_keras.training.engines import prefix_function
+    from tl_keras.models.build import build_model
 
     if "prefix" not in _KEPT:
         weights = None if args.weights == "none" else args.weights

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 # Published top-1 on ImageNet, in %; layers below the last have the base's.
 CANDIDATES = {
@@ -71,9 +71,9 @@ def main() -> None:
 
 def samples_of(name: str, train: int, test: int):
     """Training and test pictures, as many of each class as of the others."""
-    from tl_keras.advising.appraising import chosen_samples
     from tl_keras.data.sources import load_samples
     from tl_keras.data.splits import split
+    from tl_keras.workflows.advise import chosen_samples
 
     samples = load_samples(Path(os.environ["TL_KERAS_REAL_DATA"]) / name)
     words = set(samples.splits or ())
@@ -113,12 +113,12 @@ def of_candidate(word: str, sets, args) -> dict[str, dict[str, float]]:
 
 
 def features_of(word: str, sets) -> dict[str, np.ndarray]:
-    from tl_keras.adaptation.features import feature_model, parse_places
-    from tl_keras.advising.candidates import parse_candidates
-    from tl_keras.data.pipeline import PictureReader
-    from tl_keras.preparing import Job
-    from tl_keras.probing import open_base
-    from tl_keras.training.engines import onnx_function, to_onnx
+    from tl_keras.analysis.candidates import parse_candidates
+    from tl_keras.features.backends import onnx_function, to_onnx
+    from tl_keras.features.extract import feature_model, parse_places
+    from tl_keras.modalities.image.reader import PictureReader
+    from tl_keras.runs.prepare import Job
+    from tl_keras.workflows.probe import open_base
 
     one = parse_candidates(with_files(word))[0]
     base = open_base(Job("", one.base, one.size, one.weights))
@@ -143,8 +143,8 @@ def with_files(word: str) -> str:
 
 
 def judged(train_features, test_features, train, test, args) -> dict[str, float]:
-    from tl_keras.adaptation.linear import logistic
-    from tl_keras.advising.appraising import scores_of
+    from tl_keras.probing.linear import logistic
+    from tl_keras.workflows.advise import scores_of
 
     share = max(2, args.pictures // train.outputs)
     order = np.random.default_rng(1).permutation(len(train))
@@ -181,8 +181,8 @@ def print_taus(names: list[str], found) -> None:
 
 
 def print_cost(words: list[str], sets, pictures: int) -> None:
-    from tl_keras.advising.appraising import appraise, chosen_samples
-    from tl_keras.advising.candidates import parse_candidates
+    from tl_keras.analysis.candidates import parse_candidates
+    from tl_keras.workflows.advise import appraise, chosen_samples
 
     print("\nadvice as a share of fine-tuning, %")
     train = next(iter(sets.values()))[0]

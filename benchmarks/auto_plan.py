@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tl_keras.diagnosis.auto import ARMS, score
-from tl_keras.jobs import Job, train
+from tl_keras.analysis.plan_search import ARMS, score
+from tl_keras.workflows.fit import Job, train
 
 
 def main() -> None:

@@ -98,7 +98,11 @@ def compare(name: str, size: int | None = None, count: int = 2) -> dict:
     """One base against its original: differences, size, parameters, cut points."""
     import keras
 
-    from tl_keras.models import bases, graph, loading, registry, scaling
+    from tl_keras.models import graph
+    from tl_keras.models.backbones import load as bases
+    from tl_keras.models.backbones import preprocessing as scaling
+    from tl_keras.models.backbones import registry
+    from tl_keras.models.backbones import weights as loading
     from tl_keras.models.heads import Head, attach
 
     info = bases.describe(name)
@@ -139,7 +143,7 @@ def main() -> int:
     """Print the table and keep it when all bases were asked for."""
     import keras
 
-    from tl_keras.models.bases import base_names
+    from tl_keras.models.backbones.load import base_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bases", nargs="*", help="names of bases; all when none is given")

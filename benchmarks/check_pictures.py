@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 import PIL
 from PIL import Image
 
-from tl_keras.data.check import check_pictures
-from tl_keras.data.decode import open_picture
 from tl_keras.data.sources import load_samples
-from tl_keras.data.views import parse_augment, view
+from tl_keras.modalities.image.augment import parse_augment, view
+from tl_keras.modalities.image.check import check_pictures
+from tl_keras.modalities.image.decode import open_picture
 
 
 def _rates(job, count, runs):

@@ -28,7 +28,7 @@ HEADING = (
 
 def measure(run: Path, method: str, how, data: str | None) -> dict:
     """Compress a run by one method and read the verdict of its .tflite file."""
-    from export.compress_run import Wanted, compress_run
+    from export.compress.run import Wanted, compress_run
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def row(found: dict) -> str:
 
 def main() -> int:
     """Print the table; say whether the bound holds."""
-    from export.compress_fit import FineTune
+    from export.compress.fine_tune import FineTune
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")

@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def digits(seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -52,7 +52,7 @@ def accuracy(model, x, y) -> float:
 
 def permuted(args, strength: float, seed: int, split: str) -> np.ndarray:
     """Accuracy on each task after each task, (tasks, tasks)."""
-    from tl_keras.adaptation.ewc import fisher
+    from tl_keras.continual.ewc import fisher
 
     x, y = digits(seed)
     x = {name: args.gain * pixels for name, pixels in x.items()}
@@ -120,7 +120,7 @@ def train_wide(model, x, y, epochs: int, rate: float, held) -> None:
 
 
 def show_permuted(args) -> None:
-    from tl_keras.adaptation.forgetting import transfer
+    from tl_keras.continual.forgetting import transfer
 
     strengths = args.strengths if args.tune else (0.0, args.strength)
     seeds = [args.seed + 50] if args.tune else range(args.seed, args.seed + args.seeds)
@@ -148,8 +148,8 @@ def show_split(args) -> None:
 
 
 def split_run(args, exemplars: int, seed: int) -> float:
-    from tl_keras.adaptation.growing import feature_model, grow
-    from tl_keras.adaptation.replay import herding
+    from tl_keras.continual.growing import feature_model, grow
+    from tl_keras.continual.replay import herding
 
     x, y = digits(seed)
     model, old_x, old_y = network(2, args.width, seed), x["train"][:0], y["train"][:0]
@@ -171,11 +171,11 @@ def split_run(args, exemplars: int, seed: int) -> float:
 
 def show_streaming(args) -> None:
     """Features of a frozen base; the head from sums, two classes at a time, against all at once."""
-    from tl_keras.adaptation.linear import StreamingLDA, StreamingRidge, logistic, ridge
     from tl_keras.data.sources import load_samples
     from tl_keras.data.splits import split
-    from tl_keras.models.builders import build_model
-    from tl_keras.updating.learning import features_of
+    from tl_keras.models.build import build_model
+    from tl_keras.probing.linear import StreamingLDA, StreamingRidge, logistic, ridge
+    from tl_keras.workflows.update.learn import features_of
 
     samples = load_samples(args.data)
     parts = split(samples, 0.15, 0.25, args.seed)

@@ -10,10 +10,11 @@ import argparse
 
 import numpy as np
 
-from export import onnx, quantize, tflite
-from export.ranges import clip_ranges
-from export.recipes import named
-from tl_keras.quiet import start_tensorflow
+from export.convert import onnx, tflite
+from export.quantize import tools as quantize
+from export.quantize.ranges import clip_ranges
+from export.quantize.recipes import named
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=20)
     args = parser.parse_args()
     start_tensorflow()
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
 
     model = build_model(args.base, 5, size=args.size, weights=None)
     for name, convert in (("tflite", tflite.convert), ("onnx", onnx.convert)):

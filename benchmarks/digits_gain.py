@@ -21,9 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from tl_keras.data.decode import resize
-from tl_keras.data.views import view
-from tl_keras.models.small import SMALL_RESNET_WEIGHTS, small_resnet
+from tl_keras.modalities.image.augment import view
+from tl_keras.modalities.image.decode import resize
+from tl_keras.models.backbones.small_resnet import SMALL_RESNET_WEIGHTS, small_resnet
 
 SIZE, CLASSES, VALIDATION, VIEWS, BATCH = 32, 10, 20, 20, 20
 SCRATCH_RATES, SCRATCH_EPOCHS = (1e-3, 3e-3, 1e-2), 150

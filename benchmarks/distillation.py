@@ -16,7 +16,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _teacher(args: argparse.Namespace, out: Path) -> str:
-    from tl_keras.jobs import Job, train
+    from tl_keras.workflows.fit import Job, train
 
     run = train(Job(args.data, args.teacher_base, args.size, args.teacher_weights, test=0.2), out)
     print(f"<!-- teacher: {run.record['timings']['total']:.0f} s -->", flush=True)
@@ -54,8 +54,8 @@ def _teacher(args: argparse.Namespace, out: Path) -> str:
 
 
 def _distilled(args: argparse.Namespace, teacher: str, seed: int, folder: Path) -> dict:
-    from export.distill import Distillation, distill
-    from export.lesson import Lesson
+    from export.distill.config import Lesson
+    from export.distill.run import Distillation, distill
 
     given = {"temperature": args.temperature, "alpha": args.alpha}
     lesson = Lesson(

@@ -65,10 +65,10 @@ def litert(contents: bytes, batch: np.ndarray) -> np.ndarray:
 
 def compare(name: str, size: int | None = None) -> dict:
     """One base: largest differences, labels, rounding, spread and seconds."""
-    from export import onnx, tflite
-    from export.runtimes import load
-    from tl_keras.models.bases import describe
-    from tl_keras.models.builders import build_model
+    from export.convert import onnx, tflite
+    from export.runtime.runtimes import load
+    from tl_keras.models.backbones.load import describe
+    from tl_keras.models.build import build_model
 
     start = time.perf_counter()
     info = describe(name)
@@ -132,7 +132,7 @@ def main() -> int:
     """Print the table, and keep it when all bases were asked for."""
     import keras
 
-    from tl_keras.models.bases import base_names
+    from tl_keras.models.backbones.load import base_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bases", nargs="*", help="names of bases; all when none is given")

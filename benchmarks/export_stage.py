@@ -10,9 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from export.ladder import Limits
+from export.pipeline import Orders, export
+from export.quantize.search import Limits
 from export.source import from_run
-from export.stage import Orders, export
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from accuracy import _with_test
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace, data: str, plan: str, seed: int) -> dict:
-    from tl_keras.jobs import Job, train
+    from tl_keras.workflows.fit import Job, train
 
     with tempfile.TemporaryDirectory() as folder:
         source, share = _with_test(data, Path(folder))
@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace, data: str, plan: str, seed: int) -> dict:
 
 
 def _parameters(args: argparse.Namespace, outputs: int) -> int:
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
 
     return build_model(args.base, outputs, size=args.size, weights=None).count_params()
 

@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def _random_pictures(count: int):
 def _model(args: argparse.Namespace, data, seed: int):
     import keras
 
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
     from tl_keras.training.freezing import freeze
 
     keras.utils.set_random_seed(seed)
@@ -89,15 +89,15 @@ def _model(args: argparse.Namespace, data, seed: int):
 
 
 def _score(model, data) -> float:
-    from tl_keras.evaluation.prediction import predict
+    from tl_keras.features.predict import predict
 
     part = data.test if data.test is not None else data.val
     return float((predict(model, part).argmax(1) == part.labels).mean())
 
 
 def _ours(args: argparse.Namespace, data, seed: int) -> tuple[float, float, str]:
-    from tl_keras.training.fit import fit
-    from tl_keras.training.plans import Plan, Stage
+    from tl_keras.training.plan import Plan, Stage
+    from tl_keras.training.trainer import fit
 
     model = _model(args, data, seed)
     stage = Stage("head", ("head",), args.epochs, 3e-3)
@@ -137,7 +137,7 @@ def _plain(args: argparse.Namespace, data, seed: int) -> tuple[float, float, str
 
 
 def _in_memory(samples, size: int) -> tuple[np.ndarray, np.ndarray]:
-    from tl_keras.data.pipeline import PictureReader
+    from tl_keras.modalities.image.reader import PictureReader
 
     return PictureReader(samples, size).read(range(len(samples)), 0), samples.labels
 

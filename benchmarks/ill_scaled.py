@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export import equalize, rungs, tflite
-from export.errors import GateError
-from export.ladder import Limits, Task, climb
-from export.recipes import named
+from export.convert import tflite
+from export.quantize import equalize
+from export.quantize import strategies as rungs
+from export.quantize.recipes import named
+from export.quantize.search import Limits, Task, climb
 from export.source import from_run
+from tl_keras.errors import GateError
 
 
 def main() -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export import onnx, quantize, tflite
-from export.bench import ROUNDS, interleaved, thread_counts
-from export.ranges import clip_ranges
-from export.recipes import named
-from export.runtimes import load
-from tl_keras.quiet import start_tensorflow
+from export.convert import onnx, tflite
+from export.quantize import tools as quantize
+from export.quantize.ranges import clip_ranges
+from export.quantize.recipes import named
+from export.runtime.bench import ROUNDS, interleaved, thread_counts
+from export.runtime.runtimes import load
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def _files(base: str, size: int, folder: Path) -> dict[str, Path]:
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
 
     model = build_model(base, 10, size=size, weights=None)
     shown = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), np.uint8)

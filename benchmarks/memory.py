@@ -53,14 +53,14 @@ def _in_a_process(folder: str, count: int) -> float:
 
 
 def _peak(folder: Path, count: int) -> float:
-    from tl_keras.quiet import start_tensorflow
+    from tl_keras.utils.quiet import start_tensorflow
 
     start_tensorflow()
     from tl_keras.data.samples import Samples
     from tl_keras.data.splits import split
-    from tl_keras.models.builders import build_model
-    from tl_keras.training.fit import fit
-    from tl_keras.training.plans import Plan, Stage
+    from tl_keras.models.build import build_model
+    from tl_keras.training.plan import Plan, Stage
+    from tl_keras.training.trainer import fit
 
     paths = tuple(str(path) for path in sorted(folder.iterdir())[:count])
     labels = np.arange(count) % 4

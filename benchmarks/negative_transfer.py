@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras.data.glyphs import render
+from tl_keras.analysis.transfer_benefit import compare_transfer, fresh
+from tl_keras.data.builtin.glyphs import render
 from tl_keras.data.samples import Samples, from_arrays
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
-from tl_keras.diagnosis.negative_transfer import compare_transfer, fresh
-from tl_keras.quiet import start_tensorflow
-from tl_keras.training.plans import Plan, Stage
+from tl_keras.training.plan import Plan, Stage
+from tl_keras.utils.quiet import start_tensorflow
 
 SIZE = 32
 PROBE = Plan("probe", (Stage("head", ("head",), epochs=25, rate=1e-2),), batch_size=32)
@@ -46,7 +46,7 @@ def model(weights: str | None = "default", seed: int = 0, outputs: int = 10) -> 
     """Return the small base with a head."""
     import keras
 
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
 
     keras.utils.set_random_seed(seed)
     return build_model("small_resnet", outputs, size=SIZE, weights=weights)
@@ -76,7 +76,7 @@ def pretrained(samples: Samples, outputs: int, epochs: int) -> Callable[[int], A
 
     @functools.cache
     def source() -> Callable[[int], Any]:
-        from tl_keras.training.fit import fit
+        from tl_keras.training.trainer import fit
 
         made = model(None, 99, outputs)
         stage = Stage("scratch", ("all",), epochs=epochs, rate=2e-3, batchnorm="train")

@@ -1,4 +1,4 @@
-"""What a conversion to ONNX costs: `export.onnx` against tf2onnx as a user would call it.
+"""What a conversion to ONNX costs: `export.convert.onnx` against tf2onnx as a user would call it.
 
     python benchmarks/onnx_memory.py                     # resnet50 and convnext_base
     python benchmarks/onnx_memory.py mobilenet_v2 vgg16
@@ -29,7 +29,7 @@ REPEATS = 3
 
 def ours(model) -> bytes:
     """The project's conversion."""
-    from export import onnx
+    from export.convert import onnx
 
     return onnx.convert(model)
 
@@ -39,7 +39,7 @@ def plain(model) -> bytes:
     import tensorflow as tf
     import tf2onnx
 
-    from export.onnx import OPSET, _know_erfc
+    from export.convert.onnx import OPSET, _know_erfc
 
     _know_erfc()
     spec = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")]
@@ -58,7 +58,7 @@ def measure(case: str) -> dict:
     """One conversion of one base."""
     import onnx
 
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
 
     way, name = case.split(" ")
     model = build_model(name, 7, size=64, weights=None)

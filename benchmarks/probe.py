@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     start_tensorflow()
     import tl_keras
-    from tl_keras.adaptation.features import candidate_places, extract
+    from tl_keras.features.extract import candidate_places, extract
 
     samples = tl_keras.load_samples(Path(os.environ["TL_KERAS_REAL_DATA"]) / args.data)
     if set(samples.splits or ()) == {"train", "val"}:
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def compare_heads(train, test, data) -> None:
-    from tl_keras.adaptation import linear
+    from tl_keras.probing import linear
 
     classes, rows = data.train.outputs, {}
     print(f"{len(train)} training pictures, {len(test)} test, {train.shape[1]} features")
@@ -66,8 +66,8 @@ def compare_heads(train, test, data) -> None:
 
 
 def compare_engines(base, place, samples) -> None:
-    from tl_keras.adaptation.features import extract, feature_model
-    from tl_keras.data.pipeline import PictureReader
+    from tl_keras.features.extract import extract, feature_model
+    from tl_keras.modalities.image.reader import PictureReader
 
     pictures = PictureReader(samples, int(base.input_shape[1])).read(range(len(samples)), 0)
     plain = feature_model(base, place).predict(pictures.astype("float32"), verbose=0)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export import onnx, quantize, tflite
-from export.calibration import calibration_pictures
-from export.gate import answers, verdict
-from export.ranges import clip_ranges
-from export.recipes import named
-from export.runtimes import load
+from export.agreement import answers, verdict
+from export.convert import onnx, tflite
+from export.quantize import tools as quantize
+from export.quantize.calibration import calibration_pictures
+from export.quantize.ranges import clip_ranges
+from export.quantize.recipes import named
+from export.runtime.runtimes import load
 from export.source import from_run
 
 

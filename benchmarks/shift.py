@@ -13,13 +13,13 @@ import argparse
 
 import numpy as np
 
-from tl_keras.diagnosis.accuracy_estimate import estimate_accuracy
-from tl_keras.diagnosis.corruptions import CORRUPTIONS, corrupted
-from tl_keras.diagnosis.finding import Described
-from tl_keras.diagnosis.shift import discrepancy, proxy_a_distance
-from tl_keras.quiet import start_tensorflow
-from tl_keras.runs import RunDirectory
-from tl_keras.shifting import describe_pictures, held_out
+from tl_keras.analysis.accuracy_estimate import estimate_accuracy
+from tl_keras.analysis.drift import Described
+from tl_keras.analysis.drift_tests import discrepancy, proxy_a_distance
+from tl_keras.modalities.image.corruptions import CORRUPTIONS, corrupted
+from tl_keras.runs.directory import RunDirectory
+from tl_keras.utils.quiet import start_tensorflow
+from tl_keras.workflows.drift import describe_pictures, held_out
 
 SPLITS = 100
 METHODS = ("mean", "atc", "cott")

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
     import keras
 
     from tl_keras.models import graph
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
     from tl_keras.training.freezing import freeze, last_frozen_cut
 
     keras.utils.set_random_seed(0)

@@ -56,7 +56,7 @@ def computing_in(precision: str) -> Iterator[None]:
     """Let both Keras make their layers in one precision, and put back what was set before."""
     import keras
 
-    from export.legacy import legacy_keras
+    from export.compress.keras2.load import legacy_keras
 
     legacy = legacy_keras().backend
     kept = keras.config.floatx(), keras.config.dtype_policy(), legacy.floatx()
@@ -73,8 +73,8 @@ def computing_in(precision: str) -> Iterator[None]:
 
 def differences(name: str, precision: str) -> dict:
     """One base, its twin, and the twin's twin, all in one precision."""
-    from export.twin import from_legacy, to_legacy
-    from tl_keras.models import registry
+    from export.compress.keras2.convert import from_legacy, to_legacy
+    from tl_keras.models.backbones import registry
 
     info = registry.BASES[name]
     size = max(info.minimum_size, 64)
@@ -120,7 +120,7 @@ def main() -> int:
     """Print the table, and keep it when all bases were asked for."""
     import keras
 
-    from tl_keras.models.bases import base_names
+    from tl_keras.models.backbones.load import base_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bases", nargs="*", help="names of bases; all when none is given")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.errors import ExportError
-from export.signature import signature
-from tl_keras.data.pipeline import PictureReader
+from export.convert.signature import signature
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.quiet import start_tensorflow
-from tl_keras.runs import RunDirectory
+from tl_keras.errors import ExportError
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.runs.directory import RunDirectory
+from tl_keras.utils.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     import keras

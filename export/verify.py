@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.errors import ExportError, ParityError
+from tl_keras.errors import ExportError, ParityError
 
 __all__ = ["Comparison", "compare", "require"]
 

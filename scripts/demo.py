@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from tl_keras.console import bars, percent, show, table, told
-from tl_keras.jobs import Job, train
+from tl_keras.cli.console import bars, percent, show, table, told
+from tl_keras.workflows.fit import Job, train
 
 # Head, then all; from scratch all epochs train everything. Rates were chosen on validation.
 EPOCHS = (30, 30)
@@ -59,8 +59,8 @@ def _demo(out: Path) -> None:
 
 
 def _export(path: Path):
+    from export.pipeline import Orders, export
     from export.source import from_run
-    from export.stage import Orders, export
 
     with bars() as progress:
         orders = Orders(("tflite", "onnx"), fresh=False)

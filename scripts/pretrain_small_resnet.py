@@ -4,8 +4,8 @@
 
 The shipped weights took 27 minutes on two cores that other work shared. The source task has no
 digits and no data from elsewhere: the letters of six alphabets in matplotlib's fonts
-(`tl_keras.data.glyphs`), fresh pictures in every round. The same seed renders the same pictures;
-the weights come out alike, not equal to the last bit.
+(`tl_keras.data.builtin.glyphs`), fresh pictures in every round. The same seed renders the same
+pictures; the weights come out alike, not equal to the last bit.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tl_keras.data.glyphs import render
-from tl_keras.data.letters import draw_glyphs
-from tl_keras.models.small import SMALL_RESNET_WEIGHTS, small_resnet
+from tl_keras.data.builtin.glyphs import render
+from tl_keras.data.builtin.letters import draw_glyphs
+from tl_keras.models.backbones.small_resnet import SMALL_RESNET_WEIGHTS, small_resnet
 
 BATCH = 128
 HELD_OUT_SEED = 10**9

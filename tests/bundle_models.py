@@ -8,9 +8,9 @@ import hashlib
 import numpy as np
 from export_models import int8, pictures, settle, small_model
 
-from export import onnx, tflite
-from export.metadata import with_metadata
-from export.stage import Source
+from export.bundle.metadata import with_metadata
+from export.convert import onnx, tflite
+from export.pipeline import Source
 from export.variant import Attempt, Latency, Variant, Verdict
 
 NAMES = ("ants", "蜜蜂 bees", 'a "wasp": no')

@@ -41,7 +41,7 @@ def toys(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A complete run; read it, change copies only."""
-    from tl_keras.jobs import Job, train
+    from tl_keras.workflows.fit import Job, train
 
     place = tmp_path_factory.mktemp("trained")
     photos = draw_folder(place / "photos")

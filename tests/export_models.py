@@ -42,7 +42,7 @@ def int8(model, batch, output="float32"):
     """The contents of a .tflite file in int8 that takes uint8 pictures."""
     import tensorflow as tf
 
-    from tl_keras.quiet import hushed
+    from tl_keras.utils.quiet import hushed
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]

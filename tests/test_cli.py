@@ -13,11 +13,11 @@ import pytest
 from conftest import NAMES, draw_folder
 from typer.testing import CliRunner
 
-from tl_keras.cli import app
+from tl_keras.cli.app import app
 
 COMMANDS = ("fit", "resume", "evaluate", "predict", "bases", "check-data", "lr-find", "update")
 SMALL = ("--base", "small_resnet", "--weights", "none", "--size", 16)
-CALL = [sys.executable, "-c", "from tl_keras.cli import main; main()"]
+CALL = [sys.executable, "-c", "from tl_keras.cli.app import main; main()"]
 
 
 def invoke(*words):
@@ -203,7 +203,7 @@ CASES = {"tags": ("a|b", "a", "b", ""), "values": ("0.5", "1", "-2", "3e1")}
 @pytest.mark.slow
 @pytest.mark.parametrize("task", CASES)
 def test_tags_and_values_go_the_whole_way(folder, tmp_path, task):
-    from export.cli import app as export_app
+    from export.cli.app import app as export_app
 
     pictures = sorted(folder.rglob("*.png"))
     rows = [f"{path.relative_to(folder)},{CASES[task][i % 4]}" for i, path in enumerate(pictures)]

@@ -5,7 +5,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from tl_keras.data import glyphs, letters
+from tl_keras.data.builtin import glyphs, letters
 from tl_keras.errors import DataError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tl_keras.errors import DataError, TLKerasError
-from tl_keras.evaluation.intervals import bootstrap, wilson
 from tl_keras.evaluation.metrics import confusion_matrix, evaluate, worst_mistakes
+from tl_keras.utils.stats import bootstrap, wilson
 
 
 def softmax_rows(n: int, classes: int, seed: int = 0, skill: float = 2.0):

@@ -12,12 +12,12 @@ import pytest
 from export_models import settle, small_model
 from typer.testing import CliRunner
 
-from export import stage
-from export.cli import app
+from export import pipeline as stage
+from export.cli.app import app
 from tl_keras.data.builtin import builtin
-from tl_keras.data.pipeline import PictureReader
 from tl_keras.data.splits import split
-from tl_keras.runs import RunDirectory
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.runs.directory import RunDirectory
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,8 @@ def test_help_shows_an_example_and_every_option():
 
 @pytest.mark.slow
 def test_the_command_says_nothing_but_its_table(run):
-    command = [sys.executable, "-c", "from export.cli import main; main()", run, "--samples", "4"]
+    program = "from export.cli.app import main; main()"
+    command = [sys.executable, "-c", program, run, "--samples", "4"]
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr.strip()) == (0, "")

@@ -21,7 +21,7 @@ import pytest
 from bundle_models import NAMES
 from PIL import Image
 
-from export.runtimes import load
+from export.runtime.runtimes import load
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENTS = Path(os.environ.get("TL_KERAS_CLIENTS", ROOT / ".venv" / "clients"))
@@ -88,7 +88,7 @@ def test_mediapipe_classifies_with_the_labels_and_scores_that_python_gives(toys,
 
 
 def test_mediapipe_refuses_the_same_file_without_metadata(toys, pictures, tmp_path):
-    from export import tflite
+    from export.convert import tflite
 
     python = environment("mediapipe")
     (tmp_path / "plain.tflite").write_bytes(tflite.convert(toys[0].model))

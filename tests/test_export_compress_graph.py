@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.compress_graph import ENTRY, folded, quantizable
-from tl_keras.quiet import start_tensorflow
+from export.compress.graph import ENTRY, folded, quantizable
+from tl_keras.utils.quiet import start_tensorflow
 
 start_tensorflow()
 

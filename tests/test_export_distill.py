@@ -11,12 +11,12 @@ from conftest import NAMES, draw_folder
 from training_models import small_model
 from typer.testing import CliRunner
 
-from export.cli import app
-from export.comparison import better_student
-from export.distill import Distillation, distill
+from export.cli.app import app
+from export.distill.comparison import better_student
+from export.distill.run import Distillation, distill
 from tl_keras.errors import RunError
-from tl_keras.jobs import resume
-from tl_keras.runs import RunDirectory
+from tl_keras.runs.directory import RunDirectory
+from tl_keras.workflows.fit import resume
 
 
 def invoke(*words):
@@ -83,7 +83,7 @@ def test_the_teachers_scores_are_those_of_its_own_run(trained, distilled):
 
 @pytest.mark.slow
 def test_it_is_a_run_like_any_other(trained, distilled, tmp_path):
-    from tl_keras.inspection import evaluate_run, predict_files
+    from tl_keras.workflows.evaluate import evaluate_run, predict_files
 
     out, _ = distilled
     run, teacher = RunDirectory(out), RunDirectory(trained)
@@ -150,7 +150,7 @@ def test_a_distillation_stopped_anywhere_ends_with_the_same_bits(trained, studen
 
 @pytest.mark.slow
 def test_a_student_that_learned_by_lora_is_handed_on_without_its_branches(trained, tmp_path):
-    from tl_keras.models.builders import build_model
+    from tl_keras.models.build import build_model
 
     build_model("small_resnet", 3, size=16, weights=None).save(tmp_path / "student.keras")
     student = tmp_path / "student.keras"

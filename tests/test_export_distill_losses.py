@@ -7,10 +7,10 @@ import pytest
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
-from export.errors import ExportError
-from export.lesson import Lesson
-from export.logits import softmax as own_softmax
-from tl_keras.quiet import start_tensorflow
+from export.distill.config import Lesson
+from tl_keras.errors import ExportError
+from tl_keras.models.logits import softmax as own_softmax
+from tl_keras.utils.quiet import start_tensorflow
 
 start_tensorflow()
 CLASSES = 4
@@ -25,7 +25,7 @@ def batch():
 
 
 def loss_of(lesson, packed, outputs, weights=None, smoothing=0.0):
-    from export.distill_losses import DistillationLoss
+    from export.distill.losses import DistillationLoss
 
     return float(DistillationLoss(lesson, CLASSES, smoothing)(packed, outputs, weights))
 
@@ -36,7 +36,7 @@ def hard(labels, logits):
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_kd_is_the_divergence_of_softened_probabilities_times_the_square(batch, temperature):
-    from export.distill_losses import softened_kl
+    from export.distill.losses import softened_kl
 
     teacher, student, *_ = batch
     said, learned = (softmax(logits / temperature, axis=1) for logits in (teacher, student))
@@ -47,7 +47,7 @@ def test_kd_is_the_divergence_of_softened_probabilities_times_the_square(batch, 
 def test_the_square_keeps_the_gradients_size_at_high_temperatures(batch):
     import tensorflow as tf
 
-    from export.distill_losses import softened_kl
+    from export.distill.losses import softened_kl
 
     teacher, student = tf.constant(batch[0]), tf.Variable(batch[1])
     sizes = []
@@ -59,7 +59,7 @@ def test_the_square_keeps_the_gradients_size_at_high_temperatures(batch):
 
 
 def test_dist_is_one_minus_pearsons_correlation_of_rows_and_of_columns(batch):
-    from export.distill_losses import inter_class, intra_class
+    from export.distill.losses import inter_class, intra_class
 
     teacher, student, *_ = batch
     said, learned = softmax(teacher / 2, axis=1), softmax(student / 2, axis=1)
@@ -71,7 +71,7 @@ def test_dist_is_one_minus_pearsons_correlation_of_rows_and_of_columns(batch):
 
 
 def test_a_picture_of_weight_two_counts_as_two_pictures(batch):
-    from export.distill_losses import intra_class
+    from export.distill.losses import intra_class
 
     teacher, student, *_ = batch
     doubled = [np.concatenate([rows, rows[:1]]) for rows in (teacher, student)]
@@ -107,7 +107,7 @@ def test_a_picture_of_no_weight_has_no_say(batch):
 def test_a_last_batch_of_one_picture_gives_a_number_and_a_gradient(batch):
     import tensorflow as tf
 
-    from export.distill_losses import DistillationLoss
+    from export.distill.losses import DistillationLoss
 
     teacher, student, labels, _ = (part[:1] for part in batch)
     logits = tf.Variable(student)
@@ -118,7 +118,7 @@ def test_a_last_batch_of_one_picture_gives_a_number_and_a_gradient(batch):
 
 
 def test_in_validation_only_the_plain_labels_count(batch):
-    from export.distill_losses import LabelAccuracy, LabelLoss
+    from export.distill.losses import LabelAccuracy, LabelLoss
 
     teacher, student, labels, _ = batch
     plain = hard(labels, student).mean()

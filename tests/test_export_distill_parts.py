@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from training_models import small_model, splits
 
-from export.errors import ExportError
-from export.lesson import Lesson
-from export.logits import logits_of, with_own_softmax
-from export.mixing import Mixing
-from export.taught import Taught, Untaught, view_reader
-from export.teacher import Answers, Teacher, answering
-from tl_keras.quiet import start_tensorflow
-from tl_keras.training.options import FitOptions
-from tl_keras.training.plans import Plan, Stage
+from export.distill.config import Lesson
+from export.distill.mixup import Mixing
+from export.distill.objectives import Taught, Untaught, view_reader
+from export.distill.teacher import Answers, Teacher, answering
+from tl_keras.errors import ExportError
+from tl_keras.models.logits import logits_of, with_own_softmax
+from tl_keras.training.config import FitOptions
+from tl_keras.training.plan import Plan, Stage
+from tl_keras.utils.quiet import start_tensorflow
 
 start_tensorflow()
 HEAD, ALL = Stage("head", ("head",), 3, 1e-2), Stage("all", ("all",), 3, 1e-3)
@@ -36,7 +36,7 @@ def taught_by(teacher, student, folder, lesson=None, plan=None, mixing=None):
 
 
 def runner_of(student, objective, folder):
-    from tl_keras.training.fit import StageRunner
+    from tl_keras.training.trainer import StageRunner
 
     options = FitOptions(state_dir=folder, objective=objective, precision="float32")
     folder.mkdir(exist_ok=True)
@@ -235,8 +235,8 @@ def test_without_the_teachers_share_a_taught_student_is_the_untaught_one(tmp_pat
 
 
 def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
-    from tl_keras.evaluation.prediction import predict
-    from tl_keras.training.judge import sample_losses
+    from tl_keras.features.predict import predict
+    from tl_keras.training.model_selection import sample_losses
     from tl_keras.training.objective import targets
 
     student, teacher = small_model(), small_model()
@@ -258,7 +258,7 @@ def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
 
 
 def test_both_students_go_through_every_epoch(tmp_path, folder):
-    from export.students import Distillation, prepare
+    from export.distill.students import Distillation, prepare
 
     small_model().save(tmp_path / "model.keras")
     path = str(tmp_path / "model.keras")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.errors import ExportError, ParityError
 from export.verify import compare, require
+from tl_keras.errors import ExportError, ParityError
 
 SOURCE = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]], np.float32)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tl_keras.errors import ModelError
 from tl_keras.models import graph
-from tl_keras.models.builders import build_model
+from tl_keras.models.build import build_model
 
 
 def pixels(size: int, count: int = 2) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tl_keras.errors import ModelError
-from tl_keras.models.builders import build_model
+from tl_keras.models.build import build_model
 from tl_keras.models.heads import Head
 
 

@@ -10,7 +10,7 @@ from training_models import small_model, splits, weights_of
 from tl_keras.errors import PlanError, TrainingError
 from tl_keras.training.callbacks import StagedUnfreezing, StopOnNaN
 from tl_keras.training.optimizers import LayerwiseAdamW, depth_factors
-from tl_keras.training.plans import Plan, Stage
+from tl_keras.training.plan import Plan, Stage
 
 PLAN = Plan(
     "test",

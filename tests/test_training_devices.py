@@ -15,8 +15,8 @@ tf.config.set_logical_device_configuration(
 import numpy as np
 from training_models import small_model, splits, weights_of
 from tl_keras.errors import PlanError
-from tl_keras.training.fit import fit
-from tl_keras.training.plans import Plan, Stage
+from tl_keras.training.trainer import fit
+from tl_keras.training.plan import Plan, Stage
 
 model, data = small_model(), splits()
 before = weights_of(model)

@@ -12,9 +12,9 @@ import pytest
 
 CHILD = """
 import json, os, signal, sys
-from tl_keras.quiet import start_tensorflow
+from tl_keras.utils.quiet import start_tensorflow
 start_tensorflow()
-from tl_keras.jobs import Job, resume, train
+from tl_keras.workflows.fit import Job, resume, train
 
 out, task, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -74,8 +74,8 @@ def test_a_run_killed_five_times_ends_with_the_same_bits(tmp_path: Path) -> None
 
 def test_resuming_a_complete_run_is_refused(tmp_path: Path) -> None:
     from tl_keras.errors import RunError
-    from tl_keras.jobs import resume
-    from tl_keras.runs import RunDirectory
+    from tl_keras.runs.directory import RunDirectory
+    from tl_keras.workflows.fit import resume
 
     RunDirectory.create(tmp_path / "run", {"state": "complete"})
     with pytest.raises(RunError, match="nothing to resume"):
@@ -84,7 +84,7 @@ def test_resuming_a_complete_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     from tl_keras.errors import RunError
-    from tl_keras.runs import RunDirectory
+    from tl_keras.runs.directory import RunDirectory
 
     (tmp_path / "run.json").write_text('{"schema": 99}')
     with pytest.raises(RunError, match="schema 99, this version reads up to 1"):
@@ -93,7 +93,7 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_half_written_record_is_named(tmp_path: Path) -> None:
     from tl_keras.errors import RunError
-    from tl_keras.runs import RunDirectory
+    from tl_keras.runs.directory import RunDirectory
 
     (tmp_path / "run.json").write_text('{"schema": 1, "sta')
     with pytest.raises(RunError, match="does not read"):

@@ -7,9 +7,13 @@ prints it without a traceback and exits with code 2.
 from __future__ import annotations
 
 __all__ = [
+    "BundleError",
     "DataError",
     "DownloadError",
+    "ExportError",
+    "GateError",
     "ModelError",
+    "ParityError",
     "PlanError",
     "RunError",
     "StorageError",
@@ -48,3 +52,19 @@ class StorageError(TLKerasError):
 
 class TrainingError(TLKerasError):
     """Training cannot go on: the loss is not a number."""
+
+
+class ExportError(TLKerasError):
+    """A model, a format or a destination does not allow the export."""
+
+
+class ParityError(ExportError):
+    """An artifact does not give the answers of the model that it was made from."""
+
+
+class GateError(ExportError):
+    """A quantized file loses more than it may, whatever is tried."""
+
+
+class BundleError(ExportError):
+    """A bundle is none, was changed, or comes from a newer version."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras.data import decode
 from tl_keras.errors import DataError
+from tl_keras.modalities.image import decode
 
 __all__ = ["SPLITS", "TASKS", "Samples", "from_arrays", "in_order"]
 

@@ -6,9 +6,9 @@ import difflib
 import os
 
 from tl_keras.data.builtin import builtin, builtin_names, is_builtin
+from tl_keras.data.csv_files import from_csv
 from tl_keras.data.folders import from_folder
 from tl_keras.data.samples import TASKS, Samples, from_arrays
-from tl_keras.data.tables import from_csv
 from tl_keras.errors import DataError
 
 __all__ = ["Samples", "from_arrays", "load_again", "load_samples"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tl_keras.evaluation.checks import checked_classes
+from tl_keras.evaluation.validation import checked_classes
 
 __all__ = [
     "BINS",

@@ -13,13 +13,13 @@ from tl_keras.evaluation.calibration import (
     fit_temperature,
     negative_log_likelihood,
 )
-from tl_keras.evaluation.checks import (
+from tl_keras.evaluation.validation import (
     checked_classes,
     checked_names,
     checked_tags,
     checked_values,
 )
-from tl_keras.evaluation.intervals import bootstrap, wilson
+from tl_keras.utils.stats import bootstrap, wilson
 
 __all__ = ["confusion_matrix", "evaluate", "fit_temperature", "worst_mistakes"]
 

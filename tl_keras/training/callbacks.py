@@ -11,7 +11,7 @@ from tl_keras.errors import PlanError, TrainingError
 from tl_keras.models import graph
 from tl_keras.training import freezing
 from tl_keras.training.optimizers import LayerwiseAdamW, depth_factors
-from tl_keras.training.plans import Plan, Stage, named_plan
+from tl_keras.training.plan import Plan, Stage, named_plan
 from tl_keras.training.schedules import warmup_cosine
 
 __all__ = ["StagedUnfreezing", "StopOnNaN"]

@@ -11,13 +11,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_keras.data.pipeline import Epochs, batches, permutation
 from tl_keras.data.splits import Splits
 from tl_keras.errors import TrainingError
-from tl_keras.training.fit import StageRunner
-from tl_keras.training.options import FitOptions
-from tl_keras.training.plans import Plan, Stage
-from tl_keras.training.state import assign, model_variables, values
+from tl_keras.modalities.image.reader import Epochs, batches, permutation
+from tl_keras.training.checkpoint import assign, model_variables, values
+from tl_keras.training.config import FitOptions
+from tl_keras.training.plan import Plan, Stage
+from tl_keras.training.trainer import StageRunner
 
 __all__ = ["RateSearch", "lr_find", "suggest"]
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.data.pipeline import PictureReader
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.training.plans import Plan
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.training.plan import Plan
 
 if TYPE_CHECKING:
     import keras

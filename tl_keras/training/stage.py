@@ -12,14 +12,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data.pipeline import Epochs, Fetch, batches
+from tl_keras.modalities.image.reader import Epochs, Fetch, batches
 from tl_keras.training.callbacks import StopOnNaN
-from tl_keras.training.judge import sample_losses
+from tl_keras.training.checkpoint import (
+    assign,
+    model_variables,
+    read_snapshot,
+    values,
+    write_snapshot,
+)
+from tl_keras.training.model_selection import sample_losses
 from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import LayerwiseAdamW
-from tl_keras.training.plans import Plan, Stage
+from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.schedules import warmup_cosine
-from tl_keras.training.state import assign, model_variables, read_snapshot, values, write_snapshot
 
 __all__ = ["StageData", "StageTrainer"]
 

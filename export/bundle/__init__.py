@@ -1,0 +1,1 @@
+"""What ships: the archive, its manifest, model card, golden samples and report."""

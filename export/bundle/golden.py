@@ -1,0 +1,164 @@
+"""Golden pictures: a few validation pictures with the answers that every variant must give."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.bundle.manifest import Origin, as_json
+from export.runtime.runtimes import load
+from export.variant import Variant
+from tl_keras.errors import BundleError
+
+__all__ = ["GOLDEN", "Outcome", "compare_golden", "golden_files", "read_golden"]
+
+GOLDEN = "golden/golden.json"
+COUNT = 8
+TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3}
+ROUNDED = 0.05
+"""Largest difference allowed to a quantized file: other processors round otherwise, and a
+step of an int8 activation before the softmax is that much."""
+
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a variant answers for the golden pictures here.
+
+    Attributes:
+        name: of the variant.
+        pictures: how many were compared.
+        max_difference: largest absolute difference of an output.
+        labels_equal: pictures with the expected label; a near tie counts as equal.
+        tolerance: the largest difference allowed.
+    """
+
+    name: str
+    pictures: int
+    max_difference: float
+    labels_equal: int
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether all answers are as expected."""
+        # "Within" is false for NaN, too.
+        return self.max_difference <= self.tolerance and self.labels_equal == self.pictures
+
+
+def golden_files(source: Origin, variants: Sequence[Variant]) -> dict[str, bytes]:
+    """Make the golden pictures as PNG, and their expected outputs.
+
+    Args:
+        source: gives the pictures; at most `COUNT` are taken, spread evenly.
+        variants: each is asked in its runtime, with one thread.
+
+    Returns:
+        Contents by path within the bundle.
+    """
+    count = min(COUNT, len(source.pictures))
+    chosen = np.linspace(0, len(source.pictures) - 1, count).round().astype(int)
+    pictures = np.clip(np.rint(source.pictures[chosen]), 0, 255).astype(np.uint8)
+    names = [f"golden/{index:02d}.png" for index in range(count)]
+    outputs = {v.name: _rounded(load(v.path, 1).predict(pictures)) for v in variants}
+    record = {
+        "pictures": [
+            {"file": name, "key": source.keys[index]} for name, index in zip(names, chosen)
+        ],
+        "tolerances": {v.name: TOLERANCES.get(v.recipe, ROUNDED) for v in variants},
+        "outputs": outputs,
+    }
+    files = {name: _png(picture) for name, picture in zip(names, pictures)}
+    return {**files, GOLDEN: as_json(record)}
+
+
+def _rounded(outputs: np.ndarray) -> list[list[float]]:
+    return [[float(f"{value:.7g}") for value in row] for row in outputs.tolist()]
+
+
+def _png(picture: np.ndarray) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def read_golden(folder: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Read pictures and expected outputs of an unpacked bundle.
+
+    Returns:
+        uint8 (n, height, width, 3), and golden.json with outputs as arrays.
+
+    Raises:
+        BundleError: if they do not read, or do not belong to the manifest.
+    """
+    from PIL import Image
+
+    names = [variant["name"] for variant in manifest["variants"]]
+    try:
+        record = json.loads((folder / GOLDEN).read_bytes())
+        listed = {file["path"] for file in manifest["files"]}
+        files = [entry["file"] for entry in record["pictures"]]
+        if not files or not set(files) <= listed:
+            raise ValueError("it names pictures that are not in the manifest")
+        with_sides = tuple(manifest["input"]["shape"])
+        pictures = np.stack([_read(folder / file, with_sides[:2]) for file in files])
+        expected = {name: np.asarray(record["outputs"][name], np.float64) for name in names}
+        tolerances = {name: float(record["tolerances"][name]) for name in names}
+    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+        raise BundleError(f"{GOLDEN} does not read ({error!r}); get the bundle anew.") from error
+    shapes = {(len(files), len(manifest["classes"]))}
+    if pictures.shape[1:] != with_sides or {e.shape for e in expected.values()} != shapes:
+        raise BundleError(f"{GOLDEN} does not belong to the manifest; get the bundle anew.")
+    return pictures, {"outputs": expected, "tolerances": tolerances}
+
+
+def _read(file: Path, sides: tuple[int, ...]) -> np.ndarray:
+    """Decode a picture; one of another size is not worth the memory."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        if image.size != sides[::-1]:
+            raise ValueError(f"{file.name} is {image.size}, not {sides[::-1]}")
+        return np.asarray(image)
+
+
+def compare_golden(
+    name: str, expected: np.ndarray, answers: np.ndarray, tolerance: float, task: str
+) -> Outcome:
+    """Compare a variant's answers with those expected.
+
+    Args:
+        name: of the variant.
+        expected: (n, outputs).
+        answers: (n, outputs), what the variant gave here.
+        tolerance: largest difference allowed; for task "values" relative where outputs exceed 1.
+        task: "classes", "tags" or "values".
+
+    Raises:
+        BundleError: if the answers are of another shape.
+    """
+    if answers.shape != expected.shape:
+        raise BundleError(
+            f"{name} answers with shape {answers.shape}; expected {expected.shape} as in {GOLDEN}: "
+            "the bundle's files do not belong together. Get it anew."
+        )
+    difference = np.abs(expected - answers)
+    if task == "values":
+        difference = difference / np.maximum(1.0, np.abs(expected))
+    same: np.ndarray = np.ones(len(expected), bool)
+    if task == "classes":
+        taken = expected[np.arange(len(expected)), answers.argmax(axis=1)]
+        same = taken >= expected.max(axis=1) - 2 * tolerance
+    elif task == "tags":
+        near = np.abs(expected - 0.5) <= tolerance
+        same = (((expected >= 0.5) == (answers >= 0.5)) | near).all(axis=1)
+    return Outcome(name, len(expected), float(difference.max()), int(same.sum()), tolerance)

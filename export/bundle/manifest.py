@@ -1,0 +1,227 @@
+"""The manifest of a bundle: what is in it, in a form that other programs may rely on.
+
+manifest.json (schema 1), UTF-8:
+
+    schema      1; a reader refuses what is newer
+    name, task  of the model; task is "classes", "tags" or "values"
+    classes     names of the outputs, in output order
+    input       name, shape (height, width, 3), values, how a picture is resized
+    output      name, shape, values
+    default     name of the variant to take when nothing else is known
+    variants    name, format, recipe, file, input_dtype, output_dtype, bytes, sha256, verdict,
+                attempts, notes, latencies (milliseconds), facts
+    files       path, bytes and sha256 of every file but the manifest, in order of their paths
+    versions, data, metrics, facts    of what made it, of the pictures, of the trained model
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+
+from export.convert.signature import INPUT, OUTPUT
+from export.variant import Variant
+from tl_keras.errors import BundleError, ExportError
+
+__all__ = ["MANIFEST", "SCHEMA", "Origin", "as_json", "manifest", "model_file", "parsed"]
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+VALUES = {
+    "classes": "probabilities of the classes, which add up to 1",
+    "tags": "probabilities of the tags, each 0..1",
+    "values": "numbers",
+}
+_LIFTED = ("versions", "data", "metrics")
+# A FlatBuffer, and an ONNX file without external data, ends there.
+_LARGEST = 2**31
+
+
+class Origin(Protocol):
+    """What a bundle tells of the model it was made from; `export.pipeline.Source` is one."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """One name per output."""
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """Pictures (n, height, width, 3), RGB 0..255."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One name per picture."""
+
+    @property
+    def task(self) -> str:
+        """One of "classes", "tags" and "values"."""
+
+    @property
+    def name(self) -> str:
+        """What to call the model."""
+
+
+def model_file(variant: Variant) -> str:
+    """Where a variant's model lies within the bundle."""
+    return f"models/{variant.name}.{variant.format}"
+
+
+def manifest(
+    source: Origin,
+    variants: Sequence[Variant],
+    files: Sequence[Mapping[str, Any]],
+    default: str,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Describe a bundle.
+
+    Args:
+        source: what the variants were made from.
+        variants: in the order in which they are shown.
+        files: path, bytes and sha256 of every other file.
+        default: name of one of the variants.
+        facts: for the record; `versions`, `data` and `metrics` have a place of their own.
+
+    Raises:
+        ExportError: if there is no variant, two have one name, or none is the default.
+    """
+    names = [variant.name for variant in variants]
+    if len(set(names)) != len(names) or default not in names:
+        raise ExportError(
+            f"Got variants {', '.join(names) or 'none'} with default {default!r}; "
+            "expected names that differ, the default among them."
+        )
+    shape = [int(side) for side in source.pictures.shape[1:]]
+    made = {
+        "schema": SCHEMA,
+        "name": source.name,
+        "task": source.task,
+        "classes": list(source.class_names),
+        "input": {
+            "name": INPUT,
+            "shape": shape,
+            "values": "RGB, 0..255, no scaling",
+            "resize": "the whole picture to this size, bilinear, antialiased",
+        },
+        "output": {
+            "name": OUTPUT,
+            "shape": [len(source.class_names)],
+            "values": VALUES.get(source.task, "numbers"),
+        },
+        "default": default,
+        "variants": [_variant(variant) for variant in variants],
+        "files": [dict(file) for file in files],
+        **{key: _open(facts.get(key, {})) for key in _LIFTED},
+        "facts": {key: value for key, value in facts.items() if key not in _LIFTED},
+    }
+    return made
+
+
+def _variant(variant: Variant) -> dict[str, Any]:
+    record = asdict(variant)
+    del record["path"]
+    record["verdict"]["drop"] = variant.verdict.drop
+    return {"name": variant.name, "file": model_file(variant), **record}
+
+
+def _open(facts: Any) -> Any:
+    """Leave out where the data lay: a bundle is given to others."""
+    return {key: value for key, value in dict(facts).items() if key != "root"}
+
+
+def as_json(record: Mapping[str, Any]) -> bytes:
+    """Return readable JSON: keys as they come, numbers of NumPy as plain ones."""
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    return str(value)
+
+
+def parsed(contents: bytes, name: str) -> dict[str, Any]:
+    """Read a manifest and check that all a reader relies on is there.
+
+    Args:
+        contents: of manifest.json.
+        name: of the bundle, for messages.
+
+    Raises:
+        BundleError: if it does not read, lacks something, or has a newer schema.
+    """
+    try:
+        record = json.loads(contents)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(
+            f"{name}: {MANIFEST} does not read ({error}); get the bundle anew."
+        ) from error
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise BundleError(f"{name}: {MANIFEST} has no schema; expected what tl-export wrote.")
+    if schema > SCHEMA:
+        raise BundleError(
+            f"{name} has schema {schema}, this version reads up to {SCHEMA}; update tl_keras."
+        )
+    if wrong := _wrong(record):
+        raise BundleError(f"{name}: {wrong} in {MANIFEST} is missing or wrong; get it anew.")
+    return record
+
+
+def _wrong(record: Mapping[str, Any]) -> str:
+    """Name the first part of a manifest that is not as it should be."""
+    forms = (("name", str), ("task", str), ("default", str), ("classes", list), ("input", dict))
+    for key, kind in (*forms, ("variants", list), ("files", list)):
+        if not isinstance(record.get(key), kind):
+            return key
+    if record["task"] not in VALUES:
+        return "task"
+    if not all(isinstance(name, str) for name in record["classes"]):
+        return "classes"
+    if not _is_shape(record["input"].get("shape")):
+        return "input.shape"
+    if not all(_is_file(file) for file in record["files"]):
+        return "files"
+    listed = {file["path"]: file["sha256"] for file in record["files"]}
+    if len(listed) != len(record["files"]):
+        return "files"
+    if not record["variants"] or not all(_is_variant(v, listed) for v in record["variants"]):
+        return "variants"
+    names = [variant["name"] for variant in record["variants"]]
+    return "" if record["default"] in names and len(set(names)) == len(names) else "default"
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(isinstance(side, int) and 0 < side < 2**16 for side in value)
+    )
+
+
+def _is_file(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("path"), str)
+        and isinstance(value.get("bytes"), int)
+        and 0 <= value["bytes"] <= _LARGEST
+        and isinstance(value.get("sha256"), str)
+    )
+
+
+def _is_variant(value: Any, listed: Mapping[str, str]) -> bool:
+    texts = ("name", "format", "recipe", "file", "input_dtype", "output_dtype", "sha256")
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in texts)
+        and value["format"] in ("tflite", "onnx")
+        and value["file"].endswith(f".{value['format']}")
+        and listed.get(value["file"]) == value["sha256"]
+    )

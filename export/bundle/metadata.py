@@ -1,0 +1,216 @@
+"""What a reader of a .tflite file needs to know: labels, and how a picture is given to it.
+
+The form is the metadata schema of TensorFlow Lite ("TFLITE_METADATA", identifier "M001"), which
+MediaPipe Tasks reads: a FlatBuffer inside the model, and a zip with the labels behind it.
+https://github.com/google-ai-edge/mediapipe/blob/master/mediapipe/tasks/metadata/metadata_schema.fbs
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tl_keras.errors import ExportError
+
+if TYPE_CHECKING:
+    from flatbuffers import Builder
+    from flatbuffers.table import Table
+
+__all__ = ["LABELS", "METADATA", "label_lines", "with_metadata"]
+
+LABELS = "labels.txt"
+METADATA = "TFLITE_METADATA"
+_IDENTIFIER = b"M001"
+_PARSER = "1.0.0"
+# Readers of the model may demand this of the weights in it, wherever they lie in memory.
+_ALIGNMENT = 16
+# Places of fields in the schemas' tables, and codes of their unions and enumerations.
+_MODEL_FIELDS, _MODEL_BUFFERS, _MODEL_METADATA = 10, 4, 6
+_FEATURE, _IMAGE, _RGB = 1, 2, 1
+_NORMALIZATION, _AXIS_LABELS = 1, 2
+
+
+def label_lines(class_names: Sequence[str]) -> str:
+    """One class a line, in output order; a line break within a name becomes a space."""
+    return "".join((" ".join(name.splitlines()).strip() or "?") + "\n" for name in class_names)
+
+
+def with_metadata(contents: bytes, class_names: Sequence[str], *, name: str) -> bytes:
+    """Add to a .tflite file what MediaPipe's `vision.ImageClassifier` reads.
+
+    The file's bytes stay as they are: the new parts go before and behind them, so that weights
+    keep their alignment. A model that takes floats is told not to scale: it takes RGB 0..255
+    itself (mean 0, standard deviation 1).
+
+    Args:
+        contents: of a .tflite file with one input and one output, without metadata.
+        class_names: one per output, in output order.
+        name: what to call the model.
+
+    Returns:
+        The contents of the new file; the same for the same arguments.
+
+    Raises:
+        ExportError: if the contents are no such file, or have metadata already.
+    """
+    import flatbuffers
+    from ai_edge_litert.schema_py_generated import Model, TensorType
+
+    if contents[4:8] != b"TFL3":
+        raise ExportError(f"Got {contents[:8]!r}...; expected a .tflite file.")
+    contents = bytes(contents) + bytes(-len(contents) % _ALIGNMENT)
+    model = Model.GetRootAs(contents)
+    entries = [model.Metadata(index) for index in range(model.MetadataLength())]
+    if any(entry.Name() == METADATA.encode() for entry in entries):
+        raise ExportError("The .tflite file has metadata already; expected one without.")
+    graph = model.Subgraphs(0)
+    takes_float = graph.Tensors(graph.Inputs(0)).Type() == TensorType.FLOAT32
+    builder = flatbuffers.Builder(2 * len(contents))
+    _prefill(builder, contents)
+    described = _described(class_names, name, takes_float)
+    _finish(builder, model._tab, len(contents), described)
+    return _with_file(bytes(builder.Output()), LABELS, label_lines(class_names))
+
+
+def _prefill(builder: Builder, contents: bytes) -> None:
+    """Take a finished buffer as what was built so far: a builder works from back to front."""
+    builder.head = builder.Head() - len(contents)
+    builder.Bytes[builder.head :] = contents
+
+
+def _finish(builder: Builder, model: Table, length: int, described: bytes) -> None:
+    """Write a second root before the first, which shares all parts of it but two lists."""
+    kept = {
+        field: length - model.Indirect(model.Pos + model.Offset(4 + 2 * field))
+        for field in range(1, _MODEL_FIELDS)
+        if model.Offset(4 + 2 * field)
+    }
+    name = builder.CreateString(METADATA)
+    data = _bytes(builder, described)
+    buffer = _table(builder, 1, {0: data})
+    old = _offsets(model, _MODEL_BUFFERS, length)
+    buffers = _vector(builder, [*old, buffer])
+    entry = _table(builder, 2, {0: name}, {1: len(old)})
+    entries = _vector(builder, [*_offsets(model, _MODEL_METADATA, length), entry])
+    kept |= {_MODEL_BUFFERS: buffers, _MODEL_METADATA: entries}
+    version = _version(model)
+    root = _table(builder, _MODEL_FIELDS, kept, {0: version})
+    builder.minalign = max(builder.minalign, _ALIGNMENT)
+    builder.Finish(root, b"TFL3")
+
+
+def _version(model: Table) -> int:
+    from flatbuffers.number_types import Uint32Flags
+
+    place = model.Offset(4)
+    return model.Get(Uint32Flags, model.Pos + place) if place else 0
+
+
+def _offsets(model: Table, field: int, length: int) -> list[int]:
+    """Where the tables of a list lie, counted from the end of the file."""
+    place = model.Offset(4 + 2 * field)
+    if not place:
+        return []
+    start = model.Vector(place)
+    return [length - model.Indirect(start + 4 * i) for i in range(model.VectorLen(place))]
+
+
+def _described(class_names: Sequence[str], name: str, takes_float: bool) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    inputs = _vector(builder, [_picture(builder, takes_float)])
+    outputs = _vector(builder, [_scores(builder, len(class_names))])
+    graph = _table(builder, 10, {2: inputs, 3: outputs})
+    words = "Classifies pictures. Made by tl_keras."
+    facts = {
+        0: builder.CreateString(name, errors="backslashreplace"),
+        1: builder.CreateString(words),
+        3: _vector(builder, [graph]),
+        7: builder.CreateString(_PARSER),
+    }
+    builder.Finish(_table(builder, 8, facts), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _picture(builder: Builder, takes_float: bool) -> int:
+    properties = _table(builder, 2, {}, bytes_={0: _RGB})
+    content = _table(builder, 3, {1: properties}, bytes_={0: _IMAGE})
+    facts = {
+        0: builder.CreateString("image"),
+        1: builder.CreateString("RGB picture, values 0..255; the model scales them itself."),
+        3: content,
+    }
+    if takes_float:
+        mean, deviation = _floats(builder, [0.0]), _floats(builder, [1.0])
+        options = _table(builder, 2, {0: mean, 1: deviation})
+        unit = _table(builder, 2, {1: options}, bytes_={0: _NORMALIZATION})
+        facts |= {4: _vector(builder, [unit])}
+    low, high = _floats(builder, [0.0]), _floats(builder, [255.0])
+    facts |= {5: _table(builder, 2, {0: high, 1: low})}
+    return _table(builder, 7, facts)
+
+
+def _scores(builder: Builder, outputs: int) -> int:
+    words = f"{outputs} scores, 0..1, in the order of the labels"
+    names = {0: builder.CreateString(LABELS), 1: builder.CreateString("One label a line.")}
+    file = _table(builder, 5, names, bytes_={2: _AXIS_LABELS})
+    content = _table(builder, 3, {1: _table(builder, 0, {})}, bytes_={0: _FEATURE})
+    low, high = _floats(builder, [0.0]), _floats(builder, [1.0])
+    facts = {
+        0: builder.CreateString("probabilities"),
+        1: builder.CreateString(words),
+        3: content,
+        5: _table(builder, 2, {0: high, 1: low}),
+        6: _vector(builder, [file]),
+    }
+    return _table(builder, 7, facts)
+
+
+def _table(
+    builder: Builder,
+    fields: int,
+    offsets: dict[int, int],
+    numbers: dict[int, int] | None = None,
+    bytes_: dict[int, int] | None = None,
+) -> int:
+    builder.StartObject(fields)
+    for field, offset in sorted(offsets.items()):
+        builder.PrependUOffsetTRelativeSlot(field, offset, 0)
+    for field, value in (numbers or {}).items():
+        builder.PrependUint32Slot(field, value, 0)
+    for field, value in (bytes_ or {}).items():
+        builder.PrependUint8Slot(field, value, 0)
+    return builder.EndObject()
+
+
+def _vector(builder: Builder, offsets: Sequence[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def _floats(builder: Builder, values: Sequence[float]) -> int:
+    return builder.CreateNumpyVector(np.asarray(values, np.float32))
+
+
+def _bytes(builder: Builder, contents: bytes) -> int:
+    # The reader asks that the metadata start at a multiple of 16.
+    builder.StartVector(1, len(contents), _ALIGNMENT)
+    builder.head = builder.Head() - len(contents)
+    builder.Bytes[builder.Head() : builder.Head() + len(contents)] = contents
+    return builder.EndVector()
+
+
+def _with_file(contents: bytes, name: str, text: str) -> bytes:
+    """Append an uncompressed zip, which leaves the FlatBuffer before it readable."""
+    stream = io.BytesIO(contents)
+    # A fixed date: the same labels give the same bytes.
+    with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(name), text.encode("utf-8", "backslashreplace"))
+    return stream.getvalue()

@@ -1,0 +1,227 @@
+"""Open a bundle that may come from anywhere: nothing is believed before it is checked."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import lzma
+import os
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from export.bundle.manifest import MANIFEST, parsed
+from export.bundle.metadata import LABELS, label_lines
+from tl_keras.errors import BundleError, StorageError
+
+__all__ = ["Opened", "is_bundle", "opened"]
+
+_LARGEST_MANIFEST = 16 * 2**20
+_MOST_ENTRIES = 10_000
+_CHUNK = 2**20
+# Troubles of the machine, not of the bundle.
+_OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+# What zipfile, or a disk that takes no such name, raises on files that are damaged or made to harm;
+# NotImplementedError for a compression that it lacks, RuntimeError for an entry with a password.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OSError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle whose files are all there, unchanged and none besides.
+
+    Attributes:
+        folder: where they lie; for a zip a temporary one.
+        manifest: the record, checked.
+        name: what the bundle was called when it was opened.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    name: str
+
+    def variant(self, name: str | None = None) -> Mapping[str, Any]:
+        """Return the record of a variant, the default one for None.
+
+        Raises:
+            BundleError: if there is none of that name.
+        """
+        wanted = name or self.manifest["default"]
+        records = {record["name"]: record for record in self.manifest["variants"]}
+        if wanted not in records:
+            raise BundleError(f"{self.name} has no {wanted!r}; it has: {', '.join(records)}.")
+        return records[wanted]
+
+    def model(self, name: str | None = None) -> Path:
+        """Return where a variant's file lies, the default one's for None."""
+        return self.folder / self.variant(name)["file"]
+
+
+@contextmanager
+def opened(bundle: str | os.PathLike[str]) -> Iterator[Opened]:
+    """Check a bundle and yield it; what a zip was unpacked to is removed afterwards.
+
+    Sizes and hashes are those of the manifest, names stay within the bundle, and no more is
+    unpacked of a file than the manifest says it has.
+
+    Args:
+        bundle: a folder or a zip.
+
+    Raises:
+        BundleError: if it is no bundle, was changed, or has a newer schema.
+    """
+    path = Path(bundle)
+    if path.is_dir():
+        yield Opened(path, _checked_folder(path), path.name)
+        return
+    if not path.is_file():
+        raise BundleError(f"There is no bundle {path}; expected a folder or a .zip.")
+    with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
+        yield Opened(Path(folder), _unpacked(path, Path(folder)), path.name)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder or a file has the manifest of a bundle; nothing else is looked at."""
+    try:
+        if path.is_dir():
+            contents = (path / MANIFEST).read_bytes()
+        else:
+            with zipfile.ZipFile(path) as archive:
+                contents = archive.read(MANIFEST)
+        return bool(parsed(contents, path.name))
+    except (*_DAMAGE, KeyError):
+        return False
+
+
+def _checked_folder(folder: Path) -> dict[str, Any]:
+    found = {}
+    for directory, folders, files in os.walk(folder):
+        for file in (Path(directory, name) for name in (*folders, *files)):
+            if file.is_symlink():
+                raise _refused(folder.name, file.name, "is a link")
+            if not file.is_dir():
+                if not file.is_file():
+                    raise _refused(folder.name, file.name, "is no plain file")
+                found[file.relative_to(folder).as_posix()] = file
+    if MANIFEST not in found:
+        raise BundleError(f"{folder} has no {MANIFEST}; expected a bundle that tl-export wrote.")
+    with open(found.pop(MANIFEST), "rb") as stream:
+        manifest = parsed(stream.read(_LARGEST_MANIFEST), folder.name)
+    listed = _same_names(manifest, set(found), folder.name)
+    for name, facts in listed.items():
+        with open(found[name], "rb") as stream:
+            _through(stream, facts, folder.name, None)
+    _require_labels(folder, manifest, folder.name)
+    return manifest
+
+
+def _unpacked(path: Path, folder: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _extracted(archive, path.name, folder)
+    except BundleError:
+        raise
+    except _DAMAGE as error:
+        if getattr(error, "errno", None) in _OUTSIDE:
+            raise StorageError(
+                f"{path} cannot be unpacked in {folder.parent} ({error}); free some space there, "
+                "or name another place by the variable TMPDIR."
+            ) from error
+        raise BundleError(f"{path} is no zip, or damaged ({error}); get it anew.") from error
+
+
+def _extracted(archive: zipfile.ZipFile, name: str, folder: Path) -> dict[str, Any]:
+    entries = _entries(archive, name)
+    if MANIFEST not in entries:
+        raise BundleError(f"{name} has no {MANIFEST}; expected a bundle that tl-export wrote.")
+    with archive.open(entries.pop(MANIFEST)) as stream:
+        contents = stream.read(_LARGEST_MANIFEST)
+    manifest = parsed(contents, name)
+    for path, facts in _same_names(manifest, set(entries), name).items():
+        if entries[path].file_size > facts["bytes"]:
+            raise _refused(name, path, f"is larger than the {facts['bytes']} bytes of the manifest")
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(entries[path]) as stream, open(target, "wb") as copy:
+            _through(stream, facts, name, copy)
+    (folder / MANIFEST).write_bytes(contents)
+    _require_labels(folder, manifest, name)
+    return manifest
+
+
+def _entries(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
+    """Return the files by name, all of which stay within a folder."""
+    infos = archive.infolist()
+    if len(infos) > _MOST_ENTRIES:
+        raise BundleError(f"{name} has {len(infos)} entries; expected at most {_MOST_ENTRIES}.")
+    entries: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        if reason := _unsafe(info):
+            raise _refused(name, info.orig_filename, reason)
+        if info.is_dir():
+            continue
+        if info.filename in entries:
+            raise _refused(name, info.filename, "is there twice")
+        entries[info.filename] = info
+    return entries
+
+
+def _unsafe(info: zipfile.ZipInfo) -> str:
+    """Say why an entry must not be unpacked; "" if it may."""
+    # As it stands in the file: `filename` was made to fit already.
+    name = info.orig_filename
+    parts = name.removesuffix("/").split("/")
+    if name.startswith("/") or "\\" in name or re.match("[A-Za-z]:", name) or "\0" in name:
+        return "has a path outside the bundle"
+    if any(part in ("", ".", "..") for part in parts):
+        return "has a path outside the bundle"
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or no plain file"
+    return "is encrypted" if info.flag_bits & 1 else ""
+
+
+def _same_names(manifest: Mapping[str, Any], found: set[str], name: str) -> dict[str, Any]:
+    listed = {file["path"]: file for file in manifest["files"]}
+    if missing := sorted(listed.keys() - found):
+        raise _refused(name, missing[0], "is missing")
+    if extra := sorted(found - listed.keys()):
+        raise _refused(name, extra[0], "is not in the manifest")
+    return listed
+
+
+def _through(
+    stream: IO[bytes], facts: Mapping[str, Any], name: str, copy: IO[bytes] | None
+) -> None:
+    """Read a file, never more than the manifest allows, and compare its hash."""
+    digest, left = hashlib.sha256(), facts["bytes"]
+    while chunk := stream.read(min(_CHUNK, left + 1)):
+        left -= len(chunk)
+        if left < 0:
+            words = f"is larger than the {facts['bytes']} bytes of the manifest"
+            raise _refused(name, facts["path"], words)
+        digest.update(chunk)
+        if copy is not None:
+            copy.write(chunk)
+    if left or digest.hexdigest() != facts["sha256"]:
+        raise _refused(name, facts["path"], "was changed: its SHA-256 is not the manifest's")
+
+
+def _require_labels(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
+    file = folder / LABELS
+    expected = label_lines(manifest["classes"]).encode("utf-8", "backslashreplace")
+    if not file.is_file() or file.read_bytes() != expected:
+        raise _refused(name, LABELS, "does not hold the classes of the manifest")
+
+
+def _refused(bundle: str, file: str, reason: str) -> BundleError:
+    return BundleError(f"{bundle}: {file!r} {reason}. Nothing of it was used; get it anew.")

@@ -1,0 +1,162 @@
+"""The deployable archive: models, labels, proof and programs, in a folder or a zip."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from export.bundle.card import card
+from export.bundle.figures import picture
+from export.bundle.golden import golden_files
+from export.bundle.manifest import MANIFEST, Origin, as_json, manifest, model_file
+from export.bundle.metadata import label_lines
+from export.bundle.report import report
+from export.variant import Variant
+from tl_keras.errors import ExportError, StorageError
+
+__all__ = ["check_bundle_destination", "write_bundle"]
+
+_PROGRAMS = Path(__file__).resolve().parents[1] / "device"
+
+
+def check_bundle_destination(out: str | os.PathLike[str]) -> None:
+    """Refuse a destination before any work is done.
+
+    Raises:
+        ExportError: if something is there already.
+    """
+    if os.path.lexists(out):
+        raise ExportError(f"{os.fspath(out)} exists already; name another place with --out.")
+
+
+def write_bundle(
+    source: Origin,
+    variants: Sequence[Variant],
+    out: Path,
+    *,
+    default: str,
+    facts: Mapping[str, Any],
+) -> Path:
+    """Write a bundle, whole or not at all.
+
+    The same arguments give the same bytes: nothing in a bundle tells when it was written.
+
+    Args:
+        source: what the variants were made from; `Source` of the stage is one.
+        variants: each with its file, verdict and latencies, in the order to show them.
+        out: must not exist; a zip if it ends in .zip, else a folder.
+        default: name of the variant to take when nothing else is known.
+        facts: for the record, as JSON allows: `versions` (package to version), `data` (such as
+            `fingerprint`; `root` is left out), `metrics` of the Keras model, `base`, `license`
+            and what else there is to say.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ExportError: if `out` exists, or the variants do not go together.
+        StorageError: if it cannot be written.
+    """
+    out = Path(out)
+    check_bundle_destination(out)
+    with _staging(out) as folder:
+        content = folder / "bundle"
+        _fill(content, source, variants, default, facts)
+        made = _zipped(content, folder / "bundle.zip") if out.suffix == ".zip" else content
+        os.replace(made, out)
+    return out
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    parent = out.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise StorageError(
+            f"{out} cannot be written: {error.strerror or error}. Free some space or name "
+            "another place with --out."
+        ) from error
+
+
+def _fill(
+    folder: Path,
+    source: Origin,
+    variants: Sequence[Variant],
+    default: str,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write all files; the manifest last, as it describes the others."""
+    described = manifest(source, variants, (), default, facts)
+    for variant in variants:
+        _copy(variant.path, folder / model_file(variant))
+    texts = {
+        "labels.txt": label_lines(source.class_names),
+        "README.md": card(described, variants),
+        "report.html": report(described, variants, picture(variants, folder.parent / "plot.png")),
+    }
+    for format_ in {variant.format for variant in variants}:
+        name = f"run_{format_}.py"
+        texts[name] = (_PROGRAMS / name).read_text(encoding="utf-8")
+    files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
+    for name, contents in {**files, **golden_files(source, variants)}.items():
+        _write(folder / name, contents)
+    described["files"] = _listed(folder)
+    _require_unchanged(described)
+    _write(folder / MANIFEST, as_json(described))
+
+
+def _require_unchanged(described: Mapping[str, Any]) -> None:
+    found = {file["path"]: file["sha256"] for file in described["files"]}
+    for variant in described["variants"]:
+        if found[variant["file"]] != variant["sha256"]:
+            raise ExportError(
+                f"The file of {variant['name']} has SHA-256 {found[variant['file']]}; expected "
+                f"{variant['sha256']}, that of the file that was compared with Keras."
+            )
+
+
+def _copy(file: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)
+
+
+def _write(file: Path, contents: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(contents)
+
+
+def _listed(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": file.relative_to(folder).as_posix(),
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
+        for file in _files(folder)
+    ]
+
+
+def _files(folder: Path) -> list[Path]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _zipped(folder: Path, target: Path) -> Path:
+    """Pack a folder with sorted names and a fixed date."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for file in _files(folder):
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, file.read_bytes(), compresslevel=9)
+    return target

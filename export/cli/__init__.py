@@ -1,0 +1,1 @@
+"""The command tl-export: one file a command."""

@@ -1,1 +1,0 @@
-"""Commands of `tl-export`, one file each; `export.cli` is their roof."""

@@ -1,0 +1,1 @@
+"""Pruning, clustering and quantization-aware training by tfmot."""

@@ -1,0 +1,157 @@
+"""A short fine-tune of a twin on the run's own pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.compress.keras2.load import legacy_keras
+from export.convert.signature import signature
+from tl_keras.data.splits import Splits
+from tl_keras.errors import ExportError, TrainingError
+from tl_keras.modalities.image.reader import Epochs, PictureReader, batches
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+__all__ = ["FineTune", "fine_tune", "steps_of"]
+
+_LOSSES = {"classes": "CategoricalCrossentropy", "tags": "BinaryCrossentropy",
+           "values": "MeanSquaredError"}  # fmt: skip
+
+
+def _silent(word: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """How to fine-tune.
+
+    Attributes:
+        epochs: 1 or more.
+        rate: learning rate of Adam at the start, above 0; it falls to 0 in a straight line.
+        batch_size: pictures a step.
+        seed: decides orders and views.
+        augment: names of views, see `tl_keras.modalities.image.augment`.
+        progress: told (what is being done, steps done, of how many).
+
+    Raises:
+        ExportError: if a number is out of its range.
+    """
+
+    epochs: int = 2
+    rate: float = 1e-4
+    batch_size: int = 32
+    seed: int = 0
+    augment: str = "none"
+    progress: Callable[[str, int, int], None] = _silent
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no training."""
+        if self.epochs < 1 or self.batch_size < 1 or self.seed < 0 or not 0 < self.rate < 1:
+            raise ExportError(
+                f"Got epochs={self.epochs}, rate={self.rate}, batch_size={self.batch_size}, "
+                f"seed={self.seed}; expected at least 1 epoch and 1 picture a batch, a rate "
+                "between 0 and 1, and a seed of at least 0."
+            )
+
+
+def steps_of(data: Splits, how: FineTune) -> int:
+    """Steps of the whole fine-tune."""
+    return Epochs(len(data.train), how.batch_size).steps * how.epochs
+
+
+def fine_tune(
+    twin: Any,
+    teacher: keras.Model,
+    data: Splits,
+    how: FineTune,
+    word: str,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Train a twin in place.
+
+    What it should answer is halfway between the label and what the uncompressed model answers
+    for the same view: knowledge distillation (Hinton et al. 2015, arXiv 1503.02531) from the
+    model to its own compressed self, at temperature 1.
+
+    Args:
+        twin: a tf_keras model that takes float32 (n, size, size, 3), RGB 0..255.
+        teacher: the model before compression; it is not changed.
+        data: the training split is used.
+        how: epochs, rate and the like.
+        word: what to call it in the progress.
+        callbacks: more callbacks of tf_keras, such as tfmot's.
+
+    Raises:
+        ExportError: if there are no training pictures, or the outputs do not fit them.
+        TrainingError: if the loss is not a number.
+    """
+    library = legacy_keras()
+    _check(teacher, data)
+    library.utils.set_random_seed(how.seed)
+    total = steps_of(data, how)
+    schedule = library.optimizers.schedules.PolynomialDecay(how.rate, total, 0.0)
+    loss = getattr(library.losses, _LOSSES[data.train.task])()
+    twin.compile(library.optimizers.Adam(schedule), loss)
+    watcher = _watcher(how, word, total)
+    steps = total // how.epochs
+    twin.fit(
+        _batches(teacher, data, how),
+        epochs=how.epochs,
+        steps_per_epoch=steps,
+        callbacks=[*callbacks, watcher],
+        verbose=0,
+    )
+
+
+def _check(teacher: keras.Model, data: Splits) -> None:
+    outputs, names = signature(teacher).outputs, len(data.train.class_names)
+    if not len(data.train):
+        raise ExportError("There are no training pictures to fine-tune on; expected some.")
+    if outputs != names:
+        raise ExportError(f"The model has {outputs} outputs and the data {names} classes.")
+
+
+def _batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:
+    import tensorflow as tf
+
+    from tl_keras.training.stage_data import targets
+
+    reader = PictureReader(data.train, signature(teacher).size, how.augment, how.seed)
+    labels, plain = targets(data.train), how.augment == "none"
+
+    def fetch(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
+        return reader.read(indices, 0 if plain else int(epoch)), labels[indices]
+
+    def with_answers(pictures: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        pictures = tf.cast(pictures, tf.float32)
+        return pictures, 0.5 * (wanted + teacher(pictures, training=False))
+
+    size = signature(teacher).shape
+    spec = (tf.TensorSpec((None, *size), tf.uint8), tf.TensorSpec((None, labels.shape[1])))
+    epochs = Epochs(len(data.train), how.batch_size, how.seed, 0, how.epochs)
+    return batches(fetch, spec, epochs).map(with_answers).prefetch(2)
+
+
+def _watcher(how: FineTune, word: str, total: int) -> Any:
+    class Watcher(legacy_keras().callbacks.Callback):  # type: ignore[misc]
+        """Tells how far it is, and stops at a loss that is no number."""
+
+        done = 0
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            self.done += 1
+            how.progress(word, self.done, total)
+            if not np.isfinite((logs or {})["loss"]):
+                raise TrainingError(
+                    f"The loss became {(logs or {})['loss']} while compressing; try a smaller "
+                    f"rate than {how.rate}."
+                )
+
+    return Watcher()

@@ -1,0 +1,212 @@
+"""A model's twin: the same graph with the same weights in the other Keras.
+
+tfmot knows tf_keras (Keras 2) only. A functional Keras 3 model is walked call by call, each
+layer made anew by the class of the same name, and its weights copied; and the same way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.compress.keras2 import activations as twin_activations
+from export.compress.keras2 import ops as twin_ops
+from export.compress.keras2.config import counterpart, refuse, translated
+from export.compress.keras2.load import legacy_keras
+from tl_keras.errors import ExportError, ModelError
+from tl_keras.models.graph import is_functional, steps
+from tl_keras.models.rewrite import Rewriter
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["from_legacy", "to_legacy"]
+
+
+def to_legacy(model: keras.Model) -> Any:
+    """Build the tf_keras twin of a Keras 3 model.
+
+    Nested models are inlined, and layers of `keras.applications` that are no stock layers are
+    replaced by stock ones of equal value, as `tl_keras.models.rewrite` does. Layers keep their
+    names and whether they are trainable; a layer that is called twice stays one layer.
+
+    Args:
+        model: a functional or built sequential model of stock layers; it is not changed.
+
+    Returns:
+        A `tf_keras.Model` whose outputs equal the model's but for rounding.
+
+    Raises:
+        ExportError: if the graph cannot be read, or a layer has no counterpart; it is named.
+    """
+    tf_keras = legacy_keras()
+    plain = _plain(model)
+    twin = _Twin(tf_keras)
+    for tensor in plain.inputs:
+        shape, name = tuple(tensor.shape)[1:], tensor._keras_history.operation.name
+        twin.tensors[id(tensor)] = tf_keras.Input(shape, dtype=tensor.dtype, name=name)
+    for step in steps(plain):
+        if step.inputs:
+            twin.call(step.operation, step.args, step.kwargs, step.outputs)
+    return twin.model(plain)
+
+
+def _plain(model: keras.Model) -> keras.Model:
+    """The model as one flat graph."""
+    import keras
+
+    if not is_functional(model):
+        raise ExportError(
+            f"Got {type(model).__name__}, whose graph cannot be read; expected a functional or "
+            "a built sequential keras.Model."
+        )
+    entries = [
+        keras.Input(tuple(t.shape)[1:], dtype=t.dtype, name=t._keras_history.operation.name)
+        for t in model.inputs
+    ]
+    rewriter = Rewriter()
+    try:
+        outputs = rewriter.run(model, entries)
+    except ModelError as error:
+        raise ExportError(f"The model has no twin: {error}") from error
+    rewriter.copy_weights()
+    return keras.Model(entries, outputs, name=model.name)
+
+
+def from_legacy(model: Any) -> keras.Model:
+    """Build the Keras 3 twin of a tf_keras model.
+
+    Args:
+        model: a flat functional or sequential `tf_keras.Model` of stock layers, as
+            `strip_pruning` and `strip_clustering` give it; it is not changed.
+
+    Returns:
+        A functional `keras.Model` of stock layers, equal but for rounding.
+
+    Raises:
+        ExportError: if a layer has no counterpart; it is named.
+    """
+    import keras
+    import tensorflow as tf
+
+    twin = _Twin(keras)
+    for tensor in model.inputs:
+        name = tensor.node.layer.name
+        shape, dtype = tuple(tensor.shape)[1:], tensor.dtype.name
+        twin.tensors[id(tensor)] = keras.Input(shape, dtype=dtype, name=name)
+    for node in _legacy_nodes(model):
+        args, kwargs = node.call_args, node.call_kwargs
+        twin.call(node.layer, args, kwargs, tf.nest.flatten(node.outputs))
+    return twin.model(model)
+
+
+def _legacy_nodes(model: Any) -> Iterator[Any]:
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
+
+
+class _Twin:
+    """Replays calls in the other Keras.
+
+    Attributes:
+        tensors: id of a source tensor -> tensor of the twin.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+        self.tensors: dict[int, Any] = {}
+        self._calls: dict[int, Callable[..., Any]] = {}
+        self._pairs: list[tuple[Any, Any]] = []
+
+    def call(self, operation: Any, args: Any, kwargs: dict, outputs: Any) -> None:
+        """Do one call of the source graph, and remember what comes out."""
+        import tensorflow as tf
+
+        if id(operation) not in self._calls:
+            self._calls[id(operation)] = self._made(operation)
+        args, kwargs = self._substituted((tuple(args), dict(kwargs)))
+        said = {key: value for key, value in kwargs.items() if value is not None}
+        result = self._calls[id(operation)](*args, **said)
+        for old, new in zip(outputs, tf.nest.flatten(result), strict=True):
+            self.tensors[id(old)] = new
+
+    def _substituted(self, structure: Any) -> Any:
+        if isinstance(structure, dict):
+            return {key: self._substituted(one) for key, one in structure.items()}
+        if isinstance(structure, list | tuple):
+            return type(structure)(self._substituted(one) for one in structure)
+        return self.tensors.get(id(structure), structure)
+
+    def _made(self, operation: Any) -> Callable[..., Any]:
+        """What to call for an operation: a new layer, or a function."""
+        kind = type(operation).__name__
+        if kind == "TFOpLambda":
+            return twin_ops.backward(operation)
+        if not hasattr(operation, "get_weights"):
+            return self._operation(operation)
+        target = counterpart(operation, self.library)
+        config = translated(operation, target, self.library)
+        last = twin_activations.spelled_out(operation, config, self.library)
+        if kind == "Activation" and last:
+            return twin_activations.after(last, operation.name, self.library)
+        # The one class that would want to know what it was called with.
+        direct = kind == "MultiHeadAttention"
+        layer = target(**config) if direct else target.from_config(config)
+        layer.trainable = operation.trainable
+        self._pairs.append((operation, layer))
+        if last is None:
+            return layer
+        then = twin_activations.after(last, operation.name, self.library)
+        return lambda *args, **kwargs: then(layer(*args, **kwargs))
+
+    def _operation(self, operation: Any) -> Callable[..., Any]:
+        name = twin_ops.ACTIVATIONS.get(type(operation).__name__)
+        if name is None:
+            return twin_ops.forward(operation)
+        if name.startswith("hard_"):
+            return twin_activations.after(name, operation.name, self.library)
+        if name == "softmax":
+            return self.library.layers.Softmax(operation.axis, name=operation.name)
+        if name == "gelu" and operation.approximate:
+            raise refuse(operation, "its GELU is the approximate one; use keras.layers.Dense "
+                         "and Activation('gelu')")  # fmt: skip
+        return self.library.layers.Activation(name, name=operation.name)
+
+    def model(self, source: Any) -> Any:
+        """The twin of `source`, with its weights."""
+        outputs = [self.tensors[id(tensor)] for tensor in source.outputs]
+        inputs = [self.tensors[id(tensor)] for tensor in source.inputs]
+        made = self.library.Model(_alone(inputs), _alone(outputs), name=source.name)
+        for old, new in self._pairs:
+            _copy_weights(old, new)
+        return made
+
+
+def _alone(tensors: list[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _copy_weights(old: Any, new: Any) -> None:
+    values = _ordered(old, new)
+    shapes = [tuple(value.shape) for value in values], [tuple(v.shape) for v in new.weights]
+    if shapes[0] != shapes[1]:
+        raise refuse(old, f"its weights have shapes {shapes[0]}, there {shapes[1]}")
+    new.set_weights(values)
+    # A normalisation computes with what was derived from its weights.
+    if hasattr(new, "finalize_state") and values:
+        new.finalize_state()
+
+
+def _ordered(old: Any, new: Any) -> list[np.ndarray]:
+    """The weights in the order of the other layer: by name where the names are the same."""
+    values = [np.asarray(value) for value in old.get_weights()]
+    names, wanted = _names(old), _names(new)
+    if set(names) == set(wanted) and len(set(names)) == len(names):
+        return [values[names.index(name)] for name in wanted]
+    return values
+
+
+def _names(layer: Any) -> list[str]:
+    return [weight.name.split("/")[-1].split(":")[0] for weight in layer.weights]

@@ -1,0 +1,68 @@
+"""The door to legacy Keras: tf_keras and tfmot, imported without a trace in the environment.
+
+tfmot sets `TF_USE_LEGACY_KERAS` when it is imported and looks at `tf.keras`, which TensorFlow
+resolves once, by that very variable. Left alone, both would turn what this process and its
+children do later with `tf.keras` into Keras 2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tl_keras.errors import ExportError
+from tl_keras.utils.quiet import hushed, start_tensorflow
+
+__all__ = ["legacy_keras", "tfmot"]
+
+_SWITCH = "TF_USE_LEGACY_KERAS"
+
+
+def legacy_keras() -> Any:
+    """Return the module `tf_keras`.
+
+    Raises:
+        ExportError: if it is not installed.
+    """
+    return _imported("tf_keras", "tf_keras")
+
+
+def tfmot() -> Any:
+    """Return the module `tensorflow_model_optimization`.
+
+    Raises:
+        ExportError: if it, or tf_keras, is not installed.
+    """
+    legacy_keras()
+    return _imported("tensorflow_model_optimization", "tensorflow-model-optimization")
+
+
+def _imported(name: str, package: str) -> Any:
+    start_tensorflow()
+    import tensorflow
+
+    # Resolved now, by the user's own setting, it stays what it is.
+    _ = tensorflow.keras.Model
+    try:
+        with _environment_kept(), hushed():
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise ExportError(
+            f"Compression needs {package}, which cannot be imported ({error}); install it with: "
+            f"pip install {package}"
+        ) from error
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    before = os.environ.get(_SWITCH)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_SWITCH, None)
+        else:
+            os.environ[_SWITCH] = before

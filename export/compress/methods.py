@@ -1,0 +1,259 @@
+"""Compression on the twin, by tfmot: what makes a model smaller needs a short fine-tune.
+
+Each step goes from a Keras 3 model to a Keras 3 model, the last one to a .tflite file. Batch
+normalisation is folded before anything is clustered or rounded. Pruning comes before that: which
+weights of a layer are small must not depend on how its channels are scaled afterwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.compress.fine_tune import FineTune, fine_tune, steps_of
+from export.compress.graph import flat, folded, quantizable
+from export.compress.keras2.convert import from_legacy, to_legacy
+from export.compress.keras2.load import legacy_keras, tfmot
+from export.compress.quantizers import rounded
+from export.convert import tflite
+from export.convert.signature import INPUT, OUTPUT, signature
+from tl_keras.data.splits import Splits
+from tl_keras.errors import ExportError
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.training.batchnorm import reestimate
+from tl_keras.utils.quiet import hushed
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["METHODS", "Compressed", "compress", "quantization_aware_training"]
+
+METHODS = {
+    "qat": "quantization-aware training: int8 weights and activations",
+    "prune": "magnitude pruning: the smallest weights of each layer but the smallest become zero",
+    "prune_2_4": "pruning of two weights in each four along a kernel's input channels",
+    "cluster": "clustering: few different weights in each layer",
+    "prune+qat": "pruning, then quantization-aware training that keeps the zeros",
+    "cluster+qat": "clustering, then quantization-aware training that keeps equals equal",
+}
+"""What each name does."""
+
+SPARSITY, CLUSTERS = 0.5, 32
+# Kernels that are pruned; of all their weights, the share that the smallest may hold and be spared,
+# if the others need not become sparser than this for it.
+_PRUNED, _SPARED, _MOST = ("Conv2D", "Dense"), 0.05, 0.9
+_PRESERVED = {"prune": "zeros", "cluster": "clusters"}
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """What a compression gave.
+
+    Attributes:
+        model: the plain Keras model; None where it ends in integers.
+        tflite: the contents of the .tflite file: with QAT int8, uint8 (1, h, w, 3) RGB 0..255
+            in, else float32; float32 out.
+        left_in_float: names of the layers that QAT left in float.
+    """
+
+    model: keras.Model | None
+    tflite: bytes
+    left_in_float: tuple[str, ...] = ()
+
+
+def check_method(method: str) -> None:
+    """Check a method's name.
+
+    Raises:
+        ExportError: if it is unknown; the nearest are offered.
+    """
+    if method not in METHODS:
+        near = difflib.get_close_matches(method, METHODS, 2, 0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ExportError(f"Unknown method {method!r}.{hint} Known: {', '.join(METHODS)}.")
+
+
+def compress(
+    model: keras.Model, data: Splits, method: str, how: FineTune | None = None,
+    sparsity: float = SPARSITY, clusters: int = CLUSTERS,
+) -> Compressed:  # fmt: skip
+    """Compress a model, and fine-tune it meanwhile.
+
+    Args:
+        model: takes float32 (n, size, size, 3), RGB 0..255; it is not changed.
+        data: the training split is fine-tuned on.
+        method: a name in `METHODS`.
+        how: the fine-tune of each step.
+        sparsity: share of all kernels' weights that "prune" sets to zero, above 0 and below 1;
+            the smallest kernels keep theirs, and the others lose more for it.
+        clusters: different weights that "cluster" leaves in each layer, 2 to 256.
+
+    Raises:
+        ExportError: if the method is unknown, or a layer has no counterpart in tf_keras.
+    """
+    check_method(method)
+    if not 0 < sparsity < 1 or not 2 <= clusters <= 256:
+        raise ExportError(
+            f"Got sparsity {sparsity} and {clusters} clusters; expected a share between 0 and 1, "
+            "and 2 to 256 clusters."
+        )
+    how = how or FineTune()
+    first, _, then = method.partition("+")
+    if first == "cluster":
+        plain = _clustered(folded(model), model, data, how, clusters)
+    elif first == "qat":
+        plain = folded(model)
+    else:
+        share = None if first == "prune_2_4" else sparsity
+        plain = folded(_pruned(flat(model), model, data, how, share))
+    if first != "qat" and not then:
+        return Compressed(plain, tflite.convert(plain))
+    contents, left = _quantized(plain, model, data, how, _PRESERVED.get(first, ""))
+    return Compressed(None, contents, tuple(left))
+
+
+def quantization_aware_training(
+    model: keras.Model,
+    data: Splits,
+    *,
+    epochs: int = 2,
+    rate: float = 1e-4,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda word, done, total: None,
+) -> bytes:
+    """Fine-tune a model with the rounding of int8, and convert it.
+
+    Jacob et al. 2018, arXiv 1712.05877.
+
+    Args:
+        model: takes float32 (n, size, size, 3), RGB 0..255; it is not changed.
+        data: the training split is used.
+        epochs: 1 or more.
+        rate: learning rate at the start.
+        batch_size: pictures a step.
+        seed: decides the orders.
+        progress: told (what is being done, steps done, of how many).
+
+    Returns:
+        The contents of a .tflite file: uint8 (1, size, size, 3), RGB 0..255 in; float32 out.
+
+    Raises:
+        ExportError: if a layer has no counterpart in tf_keras, or tfmot is missing.
+    """
+    how = FineTune(epochs, rate, batch_size, seed, progress=progress)
+    return compress(model, data, "qat", how).tflite
+
+
+def _pruned(
+    plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, sparsity: float | None
+) -> keras.Model:
+    """Zhu and Gupta 2017, arXiv 1710.01878; without a sparsity 2 of 4 (arXiv 2104.08378)."""
+    api, total = tfmot().sparsity.keras, steps_of(data, how)
+    end, spared = max(1, total * 2 // 3), frozenset[str]()
+    if sparsity is None:
+        schedule = api.ConstantSparsity(0.5, 0, frequency=1)
+        options = {"pruning_schedule": schedule, "sparsity_m_by_n": (2, 4)}
+    else:
+        spared, share = _spared(plain, sparsity)
+        schedule = api.PolynomialDecay(0.0, share, 0, end, frequency=max(1, end // 20))
+        options = {"pruning_schedule": schedule}
+
+    def wrap(layer: Any) -> Any:
+        if type(layer).__name__ not in _PRUNED or layer.name in spared:
+            return layer
+        wide = layer.get_weights()[0].shape[-2] % 4 == 0
+        return api.prune_low_magnitude(layer, **options) if sparsity or wide else layer
+
+    twin = legacy_keras().models.clone_model(to_legacy(plain), clone_function=wrap)
+    fine_tune(twin, teacher, data, how, "pruning", [api.UpdatePruningStep()])
+    slim = from_legacy(api.strip_pruning(twin))
+    _settle(slim, data, how)
+    return slim
+
+
+def _spared(model: keras.Model, sparsity: float) -> tuple[frozenset[str], float]:
+    """Names of the smallest kernels, which keep all weights, and the share for the others.
+
+    They hold few of the weights and do much of the work: without them the zeros are as many,
+    and the answers nearer (benchmarks/README.md).
+    """
+    sizes = {
+        layer.name: layer.get_weights()[0].size
+        for layer in model.layers
+        if type(layer).__name__ in _PRUNED
+    }
+    total, held, spared = sum(sizes.values()), 0, set()
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        held += sizes[name]
+        if held > _SPARED * total or sparsity * total > _MOST * (total - held):
+            held -= sizes[name]
+            break
+        spared.add(name)
+    return frozenset(spared), sparsity * total / (total - held) if total else sparsity
+
+
+def _settle(model: keras.Model, data: Splits, how: FineTune) -> None:
+    """Measure batch normalisation's statistics anew: without half the weights, all sums shift."""
+    if not any(type(layer).__name__ == "BatchNormalization" for layer in model.layers):
+        return
+    reader = PictureReader(data.train, signature(model).size)
+    starts = range(0, len(reader), how.batch_size)
+    chunks = (range(start, min(start + how.batch_size, len(reader))) for start in starts)
+    reestimate(model, (reader.read(chunk, 0).astype(np.float32) for chunk in chunks))
+
+
+def _clustered(
+    plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, clusters: int
+) -> keras.Model:
+    """Han et al. 2016, arXiv 1510.00149, section 3."""
+    api = tfmot().clustering.keras
+    start = api.CentroidInitialization.KMEANS_PLUS_PLUS
+
+    def wrap(layer: Any) -> Any:
+        kernel = type(layer).__name__ in ("Conv2D", "Dense")
+        # Few weights have nothing to share.
+        if not kernel or layer.get_weights()[0].size < 4 * clusters:
+            return layer
+        return api.cluster_weights(
+            layer, number_of_clusters=clusters, cluster_centroids_init=start)  # fmt: skip
+
+    legacy_keras().utils.set_random_seed(how.seed)
+    twin = legacy_keras().models.clone_model(to_legacy(plain), clone_function=wrap)
+    fine_tune(twin, teacher, data, how, "clustering")
+    return from_legacy(api.strip_clustering(twin))
+
+
+def _quantized(
+    plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, preserve: str
+) -> tuple[bytes, list[str]]:
+    twin, left = rounded(to_legacy(quantizable(plain)), preserve)
+    fine_tune(twin, teacher, data, how, "quantization-aware training")
+    return _converted(twin, signature(teacher).shape), left
+
+
+def _converted(twin: Any, shape: tuple[int, ...]) -> bytes:
+    """The integers that the twin has trained with, as a .tflite file."""
+    import tensorflow as tf
+
+    spec = tf.TensorSpec((1, *shape), tf.float32, name=INPUT)
+    serve = tf.function(lambda image: {OUTPUT: twin(image, training=False)}, input_signature=[spec])
+    holder = tf.Module()
+    holder.kept = twin.variables
+    with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
+        try:
+            with hushed() as said:
+                tf.saved_model.save(holder, folder, signatures={tflite.ENDPOINT: serve})
+                converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.inference_input_type = tf.uint8
+                return converter.convert()
+        except Exception as error:
+            raise ExportError(
+                f"The quantized model cannot be converted: {error}\n{said.last_lines()}"
+            ) from error

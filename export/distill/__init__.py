@@ -1,0 +1,1 @@
+"""A small student learns from a run."""

@@ -1,0 +1,97 @@
+"""Mixup as views: which picture is mixed with which, and how much, is decided by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tl_keras.modalities.image.reader import PictureReader, permutation
+
+__all__ = ["MixedReader", "Mixing"]
+
+_SALT = 0x6D69  # keeps the shares' stream apart from that of the orders
+
+
+class Mixing:
+    """Pairs the pictures of each view; view 0 stays unmixed.
+
+    Source: Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412.
+
+    Args:
+        rows: Pictures.
+        seed: Decides the pairs, with the view's number.
+        alpha: Parameter of the Beta distribution of the shares, above 0.
+    """
+
+    def __init__(self, rows: int, seed: int, alpha: float) -> None:
+        self.rows, self.seed, self.alpha = rows, seed, alpha
+        self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def view(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return each picture's partner int64 (rows,) and its own share float32 (rows,)."""
+        if number not in self._views:
+            self._views[number] = self._drawn(number)
+        return self._views[number]
+
+    def _drawn(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        if number == 0:
+            return np.arange(self.rows), np.ones(self.rows, np.float32)
+        generator = np.random.Generator(np.random.Philox(key=[self.seed + (_SALT << 32), number]))
+        shares = generator.beta(self.alpha, self.alpha, self.rows).astype(np.float32)
+        # The larger share is the picture's own, so that each counts mostly once in a view.
+        return permutation(self.rows, self.seed + (_SALT << 32), number), np.maximum(
+            shares, 1 - shares
+        )
+
+    def of(self, views: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return partners int64 (n,) and shares float32 (n,) of pictures in their views."""
+        partners: np.ndarray = np.array(indices)
+        shares: np.ndarray = np.ones(len(indices), np.float32)
+        for number in np.unique(views):
+            chosen = views == number
+            others, own = self.view(int(number))
+            partners[chosen], shares[chosen] = others[indices[chosen]], own[indices[chosen]]
+        return partners, shares
+
+    def mixed(self, rows: np.ndarray, views: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Return rows (n, ...) mixed from those of all pictures (rows, ...), float32."""
+        partners, shares = self.of(views, indices)
+        shares = shares.reshape(-1, *[1] * (rows.ndim - 1))
+        return (shares * rows[indices] + (1 - shares) * rows[partners]).astype(np.float32)
+
+
+class MixedReader(PictureReader):
+    """Reads pictures mixed in pairs; both of a pair are seen in the same view.
+
+    Args:
+        plain: Reads the pictures.
+        mixing: Says which pairs.
+    """
+
+    def __init__(self, plain: PictureReader, mixing: Mixing) -> None:
+        self.plain, self.mixing = plain, mixing
+        self.samples, self.size, self.seed = plain.samples, plain.size, plain.seed
+
+    @property
+    def varied(self) -> bool:
+        """Whether views differ from the plain picture: they do."""
+        return True
+
+    def read(self, indices: Sequence[int] | np.ndarray, numbers: int | np.ndarray) -> np.ndarray:
+        """Return pictures as uint8 of shape (n, size, size, 3), RGB 0..255.
+
+        Args:
+            indices: Which pictures, n of them.
+            numbers: The view of each, or one number for all; 0 is the plain picture.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        chosen, views = np.asarray(indices), np.broadcast_to(numbers, len(indices))
+        partners, shares = self.mixing.of(views, chosen)
+        own = self.plain.read(chosen, views)
+        if (shares == 1).all():
+            return own
+        other, part = self.plain.read(partners, views), shares.reshape(-1, 1, 1, 1)
+        return np.rint(part * own + (1 - part) * other).astype(np.uint8)

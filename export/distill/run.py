@@ -1,0 +1,252 @@
+"""Distillation: a small student learns from a trained teacher, and from the labels.
+
+The teacher answers once for every seeded view of every training picture. The same student is
+also trained without it, on the same views, for as many epochs; the better of the two on the
+validation pictures is what is handed on, as an ordinary run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.distill.comparison import compare_students, scores_of
+from export.distill.mixup import Mixing
+from export.distill.objectives import Taught, Untaught, view_reader
+from export.distill.students import Distillation, Prepared, prepare
+from export.distill.teacher import Answers, answering, load_teacher
+from tl_keras.errors import ExportError, RunError, StorageError
+from tl_keras.peft.plans import finished
+from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.runs.lifecycle import close_run
+from tl_keras.runs.prepare import Progress
+from tl_keras.training.config import FitOptions, FitResult
+from tl_keras.utils.quiet import start_tensorflow
+from tl_keras.workflows.fit import failures_told, first_record, save_model
+
+if TYPE_CHECKING:
+    import keras
+
+    from tl_keras.training.objective import Objective
+
+__all__ = ["Distillation", "distill"]
+
+INITIAL = "initial.keras"
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    model: keras.Model
+    result: FitResult
+    seconds: float
+
+
+def _silent(task: str, done: int, total: int) -> None:
+    pass
+
+
+def distill(
+    request: Distillation,
+    out: str | Path,
+    *,
+    progress: Progress = _silent,
+    command: str = "",
+) -> RunDirectory:
+    """Distil a teacher into a student, and write the better student as a run.
+
+    Called again after it was stopped, with the same request, it goes on.
+
+    Args:
+        request: What to do.
+        out: The run to make; it must not exist, or be an unfinished one of this request.
+        progress: Called with a task's name, what is done and of how much.
+        command: What the user wrote, for the record.
+
+    Returns:
+        The complete run; its record's "distillation" tells of teacher, losses and scores.
+
+    Raises:
+        TLKerasError: Anything a user can mend.
+    """
+    unfinished = _unfinished(Path(out), request)
+    if unfinished is None:
+        refuse_existing(Path(out))
+    start_tensorflow()
+    teacher = load_teacher(request.teacher)
+    ready = prepare(request, teacher, progress)
+    # What does not fit together is said before anything is written.
+    model, pairs = answering(teacher, ready.student, request.lesson)
+    run = unfinished or _begun(request, ready, out, command)
+    _check_same(run, ready)
+    began = time.perf_counter()
+    answers = _answers(run, request, ready, model, progress)
+    seconds = time.perf_counter() - began
+    mixing = _mixing(request, ready)
+    lessons: dict[str, Objective] = {
+        "alone": Untaught(ready.data.splits, ready.plan, mixing),
+        "distilled": Taught(
+            ready.data.splits, ready.plan, answers, pairs, request.lesson, mixing
+        ),
+    }  # fmt: skip
+    if not request.baseline:
+        del lessons["alone"]
+    trained = {
+        name: _train(run, ready, objective, name, progress) for name, objective in lessons.items()
+    }
+    return _hand_on(run, request, ready, answers, trained, {"teacher": seconds}, progress)
+
+
+def _request(request: Distillation) -> dict[str, Any]:
+    return json.loads(json.dumps(dataclasses.asdict(request)))
+
+
+def _unfinished(out: Path, request: Distillation) -> RunDirectory | None:
+    if not (out / "run.json").exists():
+        return None
+    run = RunDirectory(out)
+    before = run.record.get("distillation", {}).get("request")
+    if run.complete or before is None or not (run.state / INITIAL).exists():
+        return None
+    now = _request(request)
+    other = [key for key in now if now[key] != before.get(key)]
+    if other:
+        said = ", ".join(f"{key} {before.get(key)!r} then, {now[key]!r} now" for key in other[:3])
+        raise RunError(
+            f"{out} holds an unfinished distillation with other settings ({said}); repeat them to "
+            "go on, or choose another --out"
+        )
+    if why := run.record.get("stopped"):
+        raise RunError(f"{out} cannot go on, it would stop again: {why}")
+    return run
+
+
+def _begun(request: Distillation, ready: Prepared, out: str | Path, command: str) -> RunDirectory:
+    record = first_record(ready.job, ready.data, ready.student, command)
+    facts = {
+        "request": _request(request),
+        "teacher": {
+            "name": ready.teacher.name,
+            "path": str(Path(request.teacher).resolve()),
+            "digest": _digest(ready.teacher.model),
+            "parameters": int(ready.teacher.model.count_params()),
+        },
+    }
+    run = RunDirectory.create(out, {**record, "state": "incomplete", "distillation": facts})
+    try:
+        run.write_split(ready.data.splits)
+        run.write_labels(ready.data.splits.train.class_names)
+        save_model(ready.student, run.state / INITIAL)
+        run.update(plan=ready.plan.to_dict())
+    except (OSError, StorageError, KeyboardInterrupt):
+        shutil.rmtree(run.path)  # nothing that could go on
+        raise
+    return run
+
+
+def _digest(model: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
+
+
+def _check_same(run: RunDirectory, ready: Prepared) -> None:
+    kept = run.fact("distillation", "teacher", "digest"), run.fact("data", "fingerprint")
+    now = _digest(ready.teacher.model), ready.data.fingerprint
+    for what, before, found in zip(("teacher", "data"), kept, now, strict=True):
+        if before != found:
+            raise ExportError(
+                f"The {what} is not the one that {run.path} was begun with; put it back, or "
+                "choose another --out."
+            )
+
+
+def _mixing(request: Distillation, ready: Prepared) -> Mixing | None:
+    if not request.lesson.mixup:
+        return None
+    return Mixing(len(ready.data.splits.train), ready.job.seed, request.lesson.mixup)
+
+
+def _answers(
+    run: RunDirectory,
+    request: Distillation,
+    ready: Prepared,
+    model: keras.Model,
+    progress: Progress,
+) -> Answers:
+    train, plan = ready.data.splits.train, ready.plan
+    mixing = _mixing(request, ready)
+    reader = view_reader(train, ready.teacher.size, plan.augment, ready.job.seed, mixing)
+    folder = run.state / "teacher"
+    answers = Answers(model, reader, plan.views, folder, ready.job.precision, progress)
+    answers.compute()
+    return answers
+
+
+def _train(
+    run: RunDirectory, ready: Prepared, objective: Objective, name: str, progress: Progress
+) -> _Trained:
+    from tl_keras.training.trainer import fit_with
+
+    student = run.model(run.state / INITIAL)
+    options = FitOptions(
+        seed=ready.job.seed,
+        state_dir=run.state / name,
+        precision=ready.job.precision,
+        progress=lambda task, done, total: progress(f"{name}: {task}", done, total),
+        fingerprint=ready.data.fingerprint,
+        objective=objective,
+    )
+    with failures_told(run, ready.job, student):
+        result = fit_with(student, ready.data.splits, ready.plan, options)
+    return _Trained(student, result, sum(stage["seconds"] for stage in result.stages))
+
+
+def _hand_on(
+    run: RunDirectory,
+    request: Distillation,
+    ready: Prepared,
+    answers: Answers,
+    trained: dict[str, _Trained],
+    seconds: dict[str, float],
+    progress: Progress,
+) -> RunDirectory:
+    splits, models = ready.data.splits, {name: one.model for name, one in trained.items()}
+    scores = scores_of(answers, models, splits, ready)
+    verdict = compare_students(models, splits.val)
+    kept = trained[verdict["kept"]]
+    seconds |= {name: one.seconds for name, one in trained.items()}
+    run.update(
+        distillation={
+            **run.fact("distillation"),
+            "lesson": dataclasses.asdict(request.lesson),
+            "views": ready.plan.views,
+            "scores": scores,
+            "seconds": {name: round(value, 2) for name, value in seconds.items()},
+            "engine": answers.engine.reason if answers.engine else "",
+            **verdict,
+        },
+        stages=kept.result.stages,
+        best_stage=kept.result.best_stage,
+        precision=_precision(kept.result),
+        timings={
+            **run.record["timings"],
+            **{name: round(value, 2) for name, value in seconds.items()},
+        },
+    )
+    run.write_history(kept.result.history)
+    model = finished(kept.model, run.path / "adapter.npz")
+    save_model(model, run.path / "model.keras")
+    close_run(run, model, splits, kept.result.history, progress)
+    return run
+
+
+def _precision(result: FitResult) -> dict[str, str]:
+    engine = result.engine
+    return {"chosen": engine.name, "reason": engine.reason} if engine else {}

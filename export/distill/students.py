@@ -1,0 +1,198 @@
+"""The student and the data it shares with its teacher."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.distill.config import Lesson
+from export.distill.teacher import Teacher
+from tl_keras.data.samples import Samples
+from tl_keras.data.sources import load_samples
+from tl_keras.errors import DataError, ExportError
+from tl_keras.models.backbones.weights import load_user_model
+from tl_keras.models.logits import with_own_softmax
+from tl_keras.models.rewrite import flatten
+from tl_keras.peft.plans import adapted
+from tl_keras.runs.prepare import (
+    Checked,
+    Job,
+    Progress,
+    build,
+    check_options,
+    checked_data,
+    plan_for,
+    settled,
+)
+from tl_keras.training.plan import Plan
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Distillation", "Prepared", "prepare"]
+
+VIEWS = 8
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A teacher, a student, and how it learns.
+
+    Attributes:
+        teacher: A finished run, or a model file (.keras) that takes RGB 0..255.
+        student: A base's name, which gets a new head, or a `.keras` file: a classifier of the
+            same classes, or a body without a head.
+        lesson: What is learned from the teacher.
+        data: For a run, where its pictures are now, if they moved; for a file, its pictures.
+        size: Side of the student's pictures; None is the teacher's (a file's own).
+        weights: Of the student's base, see `tl_keras.runs.prepare.Job`.
+        plan: Name of the student's plan; empty as in `Job`.
+        settings: Fields of the plan to set. `views` bounds the views of every stage.
+        epochs: Epochs of each stage, empty keeps the plan's.
+        rate: Factor on the plan's rates.
+        seed: None is the run's own, or 0.
+        baseline: Also train the student without the teacher.
+        precision: What computes the teacher and frozen layers.
+    """
+
+    teacher: str
+    student: str
+    lesson: Lesson = field(default_factory=Lesson)
+    data: str | None = None
+    size: int | None = None
+    weights: str = "default"
+    plan: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    epochs: tuple[int, ...] = ()
+    rate: float = 1.0
+    seed: int | None = None
+    baseline: bool = True
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What can be trained.
+
+    Attributes:
+        teacher: The teacher.
+        job: The student's job, as `tl-keras fit` would have it.
+        student: The student with its first weights.
+        data: The teacher's own splits.
+        plan: The student's plan; its `views` is how many views there are, and no stage of it
+            has patience.
+    """
+
+    teacher: Teacher
+    job: Job
+    student: keras.Model
+    data: Checked
+    plan: Plan
+
+
+def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prepared:
+    """Bring teacher, student and data together.
+
+    No stage of the plan runs out of patience: a student that follows its teacher gets better
+    slowly (Beyer et al., arXiv 2106.05237), and both students shall have the same budget. Each
+    keeps its best epoch all the same.
+
+    Raises:
+        TLKerasError: They do not belong together, or one of them cannot be used.
+    """
+    if request.plan == "auto":
+        raise ExportError(
+            "A student is trained by one plan, got auto; give --plan lp-ft, full or another, or "
+            "let 'tl-keras fit --plan auto' say which suits the pictures."
+        )
+    job = settled(_job(request, teacher))
+    check_options(job)
+    data = _data(job, request, teacher, progress)
+    names = data.splits.train.class_names
+    _check_classes("teacher", teacher.model, names)
+    student = _student(job, data.splits.train)
+    _check_classes("student", student, names)
+    plan = plan_for(job, student)
+    if "features" in request.lesson.parts and all(s.train == ("head",) for s in plan.stages):
+        raise ExportError(
+            f"The loss is {request.lesson.loss} and plan {request.plan} trains the head alone, so "
+            "that no feature could come nearer to the teacher's; give --plan lp-ft, or --loss kd."
+        )
+    varied = plan.augment != "none" or request.lesson.mixup > 0
+    most = max(stage.epochs for stage in plan.stages)
+    stages = tuple(dataclasses.replace(stage, patience=0) for stage in plan.stages)
+    views = min(plan.views, most) if varied else 1
+    plan = dataclasses.replace(plan, stages=stages, views=views)
+    return Prepared(teacher, job, student, data, plan)
+
+
+def _job(request: Distillation, teacher: Teacher) -> Job:
+    run = teacher.run
+    if run is None and request.data is None:
+        raise DataError(
+            f"{request.teacher} is a model without its pictures; say which with --data FOLDER"
+        )
+    settings = {"views": VIEWS, **request.settings}
+    if run is not None:
+        known = run.record.get("plan", {}).get("augment", "none")
+        settings = {"augment": known, **settings}
+    seed = request.seed if request.seed is not None else run.record.get("seed", 0) if run else 0
+    is_file = request.student.endswith((".keras", ".h5"))
+    return Job(
+        data=str(request.data or (run.fact("data", "root") if run else "")),
+        base=request.student,
+        size=request.size if request.size or is_file else teacher.size,
+        weights=request.weights,
+        plan=request.plan,
+        settings=settings,
+        epochs=request.epochs,
+        rate=request.rate,
+        seed=seed,
+        precision=request.precision,
+    )
+
+
+def _data(job: Job, request: Distillation, teacher: Teacher, progress: Progress) -> Checked:
+    if teacher.run is None:
+        return checked_data(job, progress, load_samples(job.data))
+    facts = teacher.run.fact("data")
+    splits = teacher.run.splits(request.data)
+    taught, found = teacher.run.fact("classes"), list(splits.train.class_names)
+    if taught != found:
+        raise DataError(
+            f"the teacher knows the classes {_listed(taught)}, {splits.train.root} has "
+            f"{_listed(found)}; give the pictures it was trained on"
+        )
+    kept = facts.get("left_out", []), facts.get("duplicates", [])
+    return Checked(splits, facts.get("fingerprint", ""), *kept, 0.0)
+
+
+def _student(job: Job, samples: Samples) -> keras.Model:
+    if not job.base.endswith((".keras", ".h5")):
+        return build(job, samples)
+    model = load_user_model(Path(job.base).expanduser())
+    if len(model.output_shape) != 2:
+        return build(job, samples)
+    size = job.size if job.size not in (None, model.input_shape[1]) else None
+    plain = with_own_softmax(flatten(model, size))
+    return adapted(plain, job.plan, job.patterns, job.rank)
+
+
+def _check_classes(what: str, model: keras.Model, names: tuple[str, ...]) -> None:
+    got = model.output_shape[-1] if len(model.outputs) == 1 else None
+    if got == len(names):
+        return
+    way = {
+        "teacher": "give the pictures it was trained on",
+        "student": "give a base's name, or a model without its head: either gets a new one",
+    }
+    raise ExportError(
+        f"The {what} has {got or 'no single row of'} outputs and the data {len(names)} classes "
+        f"({_listed(list(names))}); {way[what]}."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")

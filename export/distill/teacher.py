@@ -1,0 +1,263 @@
+"""The teacher: run once for every view of every training picture, its outputs kept on disk.
+
+A student must see the very picture that its teacher answered for ("A good teacher is patient and
+consistent", Beyer et al., arXiv 2106.05237). Views are seeded, so the teacher can answer ahead.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.distill.config import Lesson
+from tl_keras.errors import ExportError, ModelError, StorageError
+from tl_keras.features import backends as engines
+from tl_keras.features.store import FeatureFile, fill
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.models.backbones.weights import load_user_model
+from tl_keras.models.logits import last_map, layer_tensor, logits_of
+from tl_keras.models.rewrite import flatten
+from tl_keras.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Answers", "Teacher", "answering", "load_teacher"]
+
+Progress = Callable[[str, int, int], None]
+# Far finer than what a student can copy, in half the room.
+_FEATURE_DTYPE = "float16"
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A trained classifier.
+
+    Attributes:
+        model: As it was loaded; it is never changed.
+        run: The run it comes from; None for a file.
+        name: What to call it.
+    """
+
+    model: keras.Model
+    run: RunDirectory | None
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Side of its pictures in pixels.
+
+        Raises:
+            ExportError: It takes no square RGB pictures of one size.
+        """
+        shape = tuple(self.model.input_shape[1:]) if len(self.model.inputs) == 1 else ()
+        if len(shape) != 3 or shape[0] != shape[1] or not shape[0] or shape[2] != 3:
+            raise ExportError(
+                f"The teacher takes {shape or 'several inputs'}; expected RGB pictures of one "
+                "size, (size, size, 3)."
+            )
+        return int(shape[0])
+
+
+def load_teacher(path: str | Path) -> Teacher:
+    """Load a teacher: a finished run, or a model file.
+
+    Raises:
+        RunError: The run is missing, damaged or not complete.
+        ModelError: The file does not load.
+        ExportError: The run names no classes.
+    """
+    place = Path(path)
+    if place.is_file() and place.suffix in (".keras", ".h5"):
+        return Teacher(load_user_model(place), None, place.name)
+    run = RunDirectory(place)
+    run.require_complete()
+    if (task := run.fact("data", "task")) != "classes":
+        raise ExportError(f"{place} was trained on {task}; a teacher names classes.")
+    return Teacher(run.model(), run, place.resolve().name)
+
+
+def _paired_layers(
+    teacher: keras.Model, student: keras.Model, lesson: Lesson
+) -> list[tuple[str, str]]:
+    if "features" not in lesson.parts:
+        return []
+    pairs = lesson.layers or ((last_map(teacher, "teacher"), last_map(student, "student")),)
+    for above, below in pairs:
+        left = layer_tensor(teacher, above, "teacher").shape
+        right = layer_tensor(student, below, "student").shape
+        if len(left) != len(right) or len(left) not in (2, 4) or None in (*left[1:], *right[1:]):
+            raise ExportError(
+                f"The teacher's '{above}' gives {tuple(left)}, the student's '{below}' "
+                f"{tuple(right)}; expected two feature maps (None, h, w, c) or two vectors."
+            )
+    return list(pairs)
+
+
+def answering(
+    teacher: Teacher, student: keras.Model, lesson: Lesson
+) -> tuple[keras.Model, list[tuple[str, str]]]:
+    """Return a model of what a lesson needs of the teacher, and the pairs of layers.
+
+    It gives the logits, then the features of each pair (teacher's layer, student's layer),
+    brought to the grid of the student's by bilinear interpolation. The model is a copy: nothing
+    is attached to the teacher.
+
+    Raises:
+        ExportError: The teacher has no logits, or a layer does not fit.
+    """
+    import keras
+
+    if not isinstance(teacher.model, keras.Model) or not getattr(teacher.model, "outputs", None):
+        raise ModelError(
+            f"the teacher is a {type(teacher.model).__name__}, whose graph cannot be read; "
+            "expected a functional or a built sequential keras.Model"
+        )
+    copy = flatten(teacher.model)
+    outputs = [logits_of(copy, "teacher")]
+    pairs = _paired_layers(copy, student, lesson)
+    for above, below in pairs:
+        shape = layer_tensor(student, below, "student").shape
+        outputs.append(_on_grid(layer_tensor(copy, above, "teacher"), shape))
+    return keras.Model(copy.inputs, outputs), pairs
+
+
+def _on_grid(tensor: Any, shape: Any) -> Any:
+    import keras
+
+    if len(shape) == 2 or tuple(tensor.shape[1:3]) == tuple(shape[1:3]):
+        return tensor
+    return keras.layers.Resizing(shape[1], shape[2], interpolation="bilinear")(tensor)
+
+
+@dataclass
+class Answers:
+    """The teacher's outputs for all training pictures in all views.
+
+    Attributes:
+        model: From :func:`answering`.
+        reader: Reads the training pictures at the teacher's size.
+        views: How many views.
+        folder: Where the files are kept; an interrupted computation goes on there.
+        precision: What computes them, see `tl_keras.training.config.FitOptions`.
+        progress: Called with a task's name, what is done and of how much.
+        engine: What computed them, once they are there.
+    """
+
+    model: keras.Model
+    reader: PictureReader
+    views: int
+    folder: Path
+    precision: str
+    progress: Progress
+    engine: engines.Engine | None = None
+    _open: list[list[Any]] = field(default_factory=list)
+    _function: engines.Predict | None = None
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape of each output for one picture: the logits' first."""
+        return [tuple(int(n) for n in tensor.shape[1:]) for tensor in self.model.outputs]
+
+    def _files(self, view: int) -> list[FeatureFile]:
+        kinds = [("logits", "float32")] + [("features", _FEATURE_DTYPE)] * (len(self.shapes) - 1)
+        return [
+            FeatureFile(self.folder / f"{kind}-{k}-{view:03d}.bin", len(self.reader), shape, dtype)
+            for k, ((kind, dtype), shape) in enumerate(zip(kinds, self.shapes, strict=True))
+        ]
+
+    def compute(self) -> None:
+        """Compute what is not there yet.
+
+        Raises:
+            StorageError: The disk has no room, or is full.
+            DataError: A picture cannot be read.
+        """
+        self._check_room()
+        for view in range(self.views):
+            files = self._files(view)
+            if any(file.done() < file.rows for file in files):
+                self._fill(files, view)
+        self._open = [[file.open() for file in self._files(view)] for view in range(self.views)]
+
+    def _fill(self, files: list[FeatureFile], view: int) -> None:
+        from tl_keras.features.stage_cache import FILL_BATCH, ReadAhead
+
+        predict = self._predict()
+        pictures, task = ReadAhead(self.reader, view), f"teacher, view {view + 1} of {self.views}"
+        fill(
+            files,
+            lambda indices: predict(pictures(indices)),
+            FILL_BATCH,
+            lambda done, total: self.progress(task, done, total),
+        )
+
+    def _predict(self) -> engines.Predict:
+        if self._function is None:
+            self._function = self._chosen()
+        return self._function
+
+    def _chosen(self) -> engines.Predict:
+        if self.precision != "auto":
+            self.engine = engines.Engine(self.precision, f"{self.precision}: as asked for")
+            return engines.prefix_function(self.model, self.precision)
+        sample = self.reader.read(range(min(32, len(self.reader))), 0)
+        rows = len(self.reader) * self.views
+        self.engine, function = engines.choose_engine(self.model, sample, rows)
+        return function
+
+    def logits(self, reader: PictureReader) -> np.ndarray:
+        """Return the teacher's logits for the plain pictures of other samples, (n, classes)."""
+        from tl_keras.features.stage_cache import FILL_BATCH, ReadAhead
+
+        pictures = ReadAhead(reader, 0)
+        rows: list[np.ndarray] = [np.zeros((0, *self.shapes[0]), np.float32)]
+        for first in range(0, len(reader), FILL_BATCH):
+            indices = np.arange(first, min(first + FILL_BATCH, len(reader)))
+            rows.append(self._predict()(pictures(indices))[0])
+        return np.concatenate(rows)
+
+    def _check_room(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        row = sum(file.row_bytes for file in self._files(0))
+        kept = sum(path.stat().st_size for path in self.folder.glob("*.bin"))
+        missing = row * len(self.reader) * self.views - kept
+        free = shutil.disk_usage(self.folder).free
+        if missing > free:
+            raise StorageError(
+                f"the teacher's outputs take {missing / 1e9:.2f} GB more and {free / 1e9:.2f} GB "
+                f"are free at {self.folder}; free some space, or use fewer views or other layers"
+            )
+
+    def rows(self, output: int, views: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Return an output for pictures in their views, float32 (n, ...).
+
+        Args:
+            output: 0 for the logits, then the features.
+            views: The view in which each picture is seen, int64 (n,).
+            indices: The pictures, int64 (n,).
+        """
+        found: np.ndarray = np.empty((len(indices), *self.shapes[output]), np.float32)
+        for view in np.unique(views):
+            chosen = views == view
+            found[chosen] = self._open[int(view)][output][indices[chosen]]
+        return found
+
+    def scale(self, output: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return each channel's mean and deviation over the plain pictures, float32 (c,)."""
+        kept, total, squares, count = self._open[0][output], 0.0, 0.0, 0
+        for first in range(0, len(kept), 256):
+            part = np.asarray(kept[first : first + 256], np.float64)
+            part = part.reshape(-1, part.shape[-1])
+            total, squares = total + part.sum(0), squares + (part**2).sum(0)
+            count += len(part)
+        mean = np.asarray(total) / count
+        deviation = np.sqrt(np.maximum(np.asarray(squares) / count - mean**2, 0))
+        # A channel that never moves teaches nothing.
+        safe = np.where(deviation > 1e-6, deviation, np.inf)
+        return mean.astype(np.float32), safe.astype(np.float32)

@@ -1,0 +1,296 @@
+"""Convert, quantize, compare, and only then ship: what happens to a source on its way out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.agreement import Progress, answers, verdict
+from export.bundle.card import check_license
+from export.bundle.metadata import with_metadata
+from export.bundle.read import is_bundle
+from export.bundle.write import write_bundle
+from export.convert import onnx, tflite
+from export.quantize.recipes import FLOAT, Recipe, chosen
+from export.quantize.search import Limits, Task, climb
+from export.quantize.strategies import RUNGS
+from export.runtime.runtimes import KerasRuntime, load
+from export.runtime.speed import default_of, timed
+from export.source import Source
+from export.variant import Attempt, Variant, Verdict
+from export.verify import compare, require
+from tl_keras.errors import ExportError, StorageError
+
+__all__ = ["FORMATS", "Format", "Orders", "Source", "check_destination", "check_orders", "export"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format to leave as.
+
+    Attributes:
+        file: name of the float32 file.
+        tolerance: largest absolute difference from Keras that is allowed in any output.
+        convert: makes the contents of a float32 file of a source's model, or of one like it.
+        finish: adds to a file what its readers want to know.
+    """
+
+    file: str
+    tolerance: float
+    convert: Callable[[Source, Any], bytes]
+    finish: Callable[[Source, bytes], bytes] = lambda source, contents: contents
+
+
+def _with_metadata(source: Source, contents: bytes) -> bytes:
+    return with_metadata(contents, source.class_names, name=source.name)
+
+
+FORMATS = {
+    "tflite": Format(
+        "model.tflite", 1e-4, lambda source, model: tflite.convert(model), _with_metadata
+    ),
+    "onnx": Format(
+        "model.onnx", 1e-5, lambda source, model: onnx.convert(model, source.class_names)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What shall be made.
+
+    Attributes:
+        formats: names in `FORMATS`.
+        recipes: names of quantization recipes; float32 files are always made.
+        limits: what a quantized file may lose, and what may be spent on it.
+        fresh: whether first answers and memory are measured, in processes of their own.
+        license: of the model, for its card, as a hub writes it ("apache-2.0"); empty says none.
+    """
+
+    formats: tuple[str, ...]
+    recipes: tuple[str, ...] = ()
+    limits: Limits = Limits()
+    fresh: bool = True
+    license: str = ""
+
+
+def check_orders(orders: Orders) -> tuple[list[Recipe], list[str]]:
+    """Refuse what cannot be made, before any work is done.
+
+    Returns:
+        The recipes of all formats, and a note for each that one of the formats lacks.
+
+    Raises:
+        ExportError: if a format or a recipe is unknown, or none is named, or the license is odd.
+    """
+    check_license(orders.license)
+    known = ", ".join(FORMATS)
+    if unknown := [name for name in orders.formats if name not in FORMATS]:
+        raise ExportError(f"Unknown format {unknown}; expected some of: {known}.")
+    if not orders.formats:
+        raise ExportError(f"No format was named; expected some of: {known}.")
+    return chosen(orders.recipes, tuple(dict.fromkeys(orders.formats)))
+
+
+def check_destination(out: Path, force: bool = False) -> None:
+    """Refuse a destination before any work is done.
+
+    Raises:
+        ExportError: if something is there and `force` is not set, or it is no bundle.
+    """
+    if not os.path.lexists(out):
+        return
+    if not force:
+        raise ExportError(
+            f"{out} exists already; name another place with --out, or replace it with --force."
+        )
+    if not is_bundle(out) and not _is_empty(out):
+        raise ExportError(
+            f"{out} is no bundle, and is not replaced; name another place with --out."
+        )
+
+
+def _is_empty(out: Path) -> bool:
+    return out.is_dir() and not any(out.iterdir())
+
+
+def export(
+    source: Source,
+    orders: Orders,
+    out: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    progress: Progress = lambda word, done, total: None,
+) -> list[Variant]:
+    """Write a bundle: a model in several formats and sizes, each compared with Keras first.
+
+    Float32 files must give Keras' answers within their format's tolerance. Quantized ones may
+    lose what `orders.limits` allows on all pictures of the source; where one loses more, the
+    strategies of `export.quantize.strategies` are tried. Everything is made in a temporary folder
+    beside `out`: after a failure, `out` is as it was.
+
+    Args:
+        source: what to write, the pictures to compare on, and those to calibrate with.
+        orders: what shall be made of it.
+        out: the bundle; a zip if its name ends in .zip, else a folder.
+        force: whether a bundle that is there already is replaced.
+        progress: told (what is being done, how much is done, of how much).
+
+    Returns:
+        What was written, timed; the files lie within the bundle.
+
+    Raises:
+        ParityError: if a float32 file's answers differ; nothing is written then.
+        GateError: if a quantized file loses too much; nothing is written then.
+        ExportError: if a conversion fails, or the destination is taken.
+        StorageError: if `out` cannot be written.
+    """
+    out = Path(out)
+    recipes, notes = check_orders(orders)
+    check_destination(out, force)
+    with _staging(out) as folder:
+        variants = _made(source, orders, recipes, folder, progress)
+        variants = timed(variants, orders.fresh, progress)
+        facts = _facts(source, notes) | ({"license": orders.license} if orders.license else {})
+        made = write_bundle(
+            source,
+            variants,
+            folder / f"bundle{out.suffix}",
+            default=default_of(variants),
+            facts=facts,
+        )
+        _put(made, out, folder)
+    return variants
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.absolute().parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise StorageError(
+            f"{out} cannot be written: {error.strerror or error}. Free some space or name "
+            "another place with --out."
+        ) from error
+
+
+def _put(made: Path, out: Path, folder: Path) -> None:
+    """Move the bundle to its place; what was there goes with the temporary folder."""
+    if os.path.lexists(out):
+        os.replace(out, folder / "replaced")
+    try:
+        os.replace(made, out)
+    except OSError:
+        if os.path.lexists(folder / "replaced"):
+            os.replace(folder / "replaced", out)
+        raise
+
+
+def _made(
+    source: Source, orders: Orders, recipes: Sequence[Recipe], folder: Path, progress: Progress
+) -> list[Variant]:
+    truth = answers(KerasRuntime(source.model), source.pictures, progress, "Keras")
+    variants = []
+    for name in dict.fromkeys(orders.formats):
+        contents, plain = _converted(name, source, truth, folder, progress)
+        variants.append(plain)
+        for recipe in (one for one in recipes if one.format == name):
+            variants.append(
+                _quantized(recipe, contents, source, truth, folder, orders.limits, progress)
+            )
+    return variants
+
+
+def _converted(
+    name: str, source: Source, truth: np.ndarray, folder: Path, progress: Progress
+) -> tuple[bytes, Variant]:
+    """Make a float32 file; its contents without metadata, and the finished variant."""
+    format_ = FORMATS[name]
+    progress(f"converting to {name}", 0, 1)
+    contents, file = format_.convert(source, source.model), folder / format_.file
+    file.write_bytes(format_.finish(source, contents))
+    given = answers(load(file), source.pictures, progress, format_.file)
+    require(compare(truth, given, format_.tolerance, source.task), format_.file, source.keys)
+    judged = verdict(truth, given, source)
+    return contents, _variant(name, FLOAT, file, judged)
+
+
+def _quantized(
+    recipe: Recipe,
+    contents: bytes,
+    source: Source,
+    truth: np.ndarray,
+    folder: Path,
+    limits: Limits,
+    progress: Progress,
+) -> Variant:
+    format_, file = FORMATS[recipe.format], folder / recipe.file
+    task = Task(
+        source=source,
+        truth=truth,
+        recipe=recipe,
+        contents=contents,
+        path=file,
+        convert=lambda model: format_.convert(source, model),
+        finish=lambda made: format_.finish(source, made),
+    )
+    climbed = climb(task, limits, progress, RUNGS)
+    facts = {"tool": recipe.tool, **climbed.settings.record()}
+    return _variant(
+        recipe.format, recipe.name, file, climbed.verdict, climbed.attempts, facts, recipe
+    )
+
+
+def _variant(
+    format_: str,
+    recipe: str,
+    file: Path,
+    judged: Verdict,
+    attempts: tuple[Attempt, ...] = (),
+    facts: dict | None = None,
+    made: Recipe | None = None,
+) -> Variant:
+    contents = file.read_bytes()
+    return Variant(
+        format=format_,
+        recipe=recipe,
+        path=file,
+        input_dtype=made.input_dtype if made else "float32",
+        output_dtype=made.output_dtype if made else "float32",
+        bytes=len(contents),
+        sha256=hashlib.sha256(contents).hexdigest(),
+        verdict=judged,
+        attempts=attempts,
+        facts=facts or {},
+    )
+
+
+def _facts(source: Source, notes: Sequence[str]) -> dict[str, Any]:
+    facts = {**source.facts, "versions": {**source.facts.get("versions", {}), **_versions()}}
+    return {**facts, "notes": list(notes)} if notes else facts
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from tl_keras import __version__
+
+    found = {"tl_keras": __version__, "python": platform.python_version()}
+    names = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
+    for name in (*names, "ai-edge-quantizer"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

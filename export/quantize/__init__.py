@@ -1,0 +1,1 @@
+"""Makes files smaller and faster, and repairs what lost accuracy."""

@@ -1,0 +1,183 @@
+"""An .onnx file in float32 as one with smaller numbers, by ONNX Runtime's own tools.
+
+Integers are written as QDQ: a pair of QuantizeLinear and DequantizeLinear around what is rounded,
+which the runtime fuses. Activations are uint8 and weights int8 with a scale for each channel, the
+pair that its kernels for x86 and ARM are made for; benchmarks/quantizers.py compares others.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.convert.signature import INPUT
+from export.quantize.ranges import Ranges, Seen, observe
+from export.quantize.recipes import Recipe
+from tl_keras.errors import ExportError
+from tl_keras.utils.quiet import hushed
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["layers", "quantize", "seen"]
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_BATCH = 8
+# What is not among them is left in float: it gains nothing there, or has no integer kernel.
+_ROUNDED = (
+    "Add", "AveragePool", "Clip", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool",
+    "LeakyRelu", "MatMul", "MaxPool", "Mul", "Pad", "ReduceMean", "Relu", "Reshape", "Sigmoid",
+    "Squeeze", "Transpose",
+)  # fmt: skip
+
+
+def prepared(contents: bytes) -> onnx.ModelProto:
+    """Fold constants and batch normalisation, infer shapes: what a quantizer should see.
+
+    Raises:
+        ExportError: if the file cannot be read.
+    """
+    import onnx
+    from onnxruntime.quantization import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
+        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+        before.write_bytes(contents)
+        try:
+            with hushed():
+                quant_pre_process(str(before), str(after), skip_symbolic_shape=True)
+        except (ValueError, RuntimeError) as error:
+            raise ExportError(f"The .onnx file cannot be prepared: {error}") from error
+        return onnx.load(after)
+
+
+def seen(contents: bytes, pictures: np.ndarray) -> dict[str, Seen]:
+    """Run a float file and watch every tensor that depends on the picture.
+
+    Args:
+        contents: of the .onnx file.
+        pictures: (n, height, width, 3), RGB 0..255.
+
+    Raises:
+        ExportError: if a tensor holds NaN or infinity.
+    """
+    return observe(_runs(prepared(contents), pictures))
+
+
+def _runs(model: onnx.ModelProto, pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    import onnxruntime
+
+    names = _watched(model)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Fused, some tensors would never exist.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    for start in range(0, len(pictures), _BATCH):
+        batch: np.ndarray = pictures[start : start + _BATCH].astype(np.float32)
+        values = session.run(list(names), {INPUT: batch})
+        yield {name: value for name, value in zip(names, values, strict=True)}
+        del values
+
+
+def _watched(model: onnx.ModelProto) -> list[str]:
+    """Make every float tensor an output, and name them all, the input first."""
+    import onnx
+
+    known = {info.name: info for info in (*model.graph.value_info, *model.graph.output)}
+    floats = [
+        name
+        for name, info in known.items()
+        if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    ]
+    present = {output.name for output in model.graph.output}
+    model.graph.output.extend(known[name] for name in floats if name not in present)
+    return floats
+
+
+def layers(contents: bytes) -> list[str]:
+    """Names of the nodes with weights, from input to output."""
+    return [node.name for node in prepared(contents).graph.node if node.op_type in _WEIGHTED]
+
+
+def quantize(
+    contents: bytes,
+    recipe: Recipe,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    only: str | None = None,
+) -> bytes:
+    """Quantize a float file.
+
+    Args:
+        contents: of the float32 .onnx file.
+        recipe: one for "onnx".
+        ranges: for a recipe that is calibrated, the range of each tensor.
+        keep: names of nodes that stay in float.
+        only: name of the one node that is rounded to integers; all by default.
+
+    Returns:
+        The contents of the new file; it takes and gives float32.
+
+    Raises:
+        ExportError: if the quantizer cannot quantize the model.
+    """
+    import onnx
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    try:
+        with hushed() as said:
+            if recipe.calibrated:
+                made = _rounded(prepared(contents), ranges or {}, keep, only)
+            else:
+                made = _halved(onnx.load_from_string(contents), keep)
+            ONNXModel(made).topological_sort()
+            onnx.checker.check_model(made)
+    except (ValueError, RuntimeError, KeyError, onnx.checker.ValidationError) as error:
+        raise ExportError(
+            f"The model cannot be quantized as {recipe.name}: {error}\n{said.last_lines()}"
+        ) from error
+    return made.SerializeToString()
+
+
+def _halved(model: onnx.ModelProto, keep: Sequence[str]) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(model, keep_io_types=True, node_block_list=list(keep) or None)
+
+
+def _rounded(
+    model: onnx.ModelProto, ranges: Ranges, keep: Sequence[str], only: str | None
+) -> onnx.ModelProto:
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+
+    quantizer = QDQQuantizer(
+        model,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=_as_data({**ranges, INPUT: (0.0, 255.0)}),
+        nodes_to_quantize=[only] if only else [],
+        nodes_to_exclude=list(keep),
+        op_types_to_quantize=list(_ROUNDED),
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def _as_data(ranges: Mapping[str, tuple[float, float]]) -> object:
+    from onnxruntime.quantization import CalibrationMethod, TensorData, TensorsData
+
+    made = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
+    return TensorsData(CalibrationMethod.MinMax, made)

@@ -1,0 +1,186 @@
+"""A .tflite file in float32 as one with smaller numbers, by AI Edge Quantizer.
+
+It works on the file alone: no second conversion, the ranges may come from anywhere, and single
+layers may stay in float. benchmarks/quantizers.py has its figures beside the converter's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.convert.tflite_ends import with_ends
+from export.quantize.ranges import Ranges, Seen, observe
+from export.quantize.recipes import Recipe
+from tl_keras.errors import ExportError
+from tl_keras.utils.quiet import hushed
+
+if TYPE_CHECKING:
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer.quantizer import Quantizer
+
+__all__ = ["layers", "quantize", "seen"]
+
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def seen(contents: bytes, pictures: np.ndarray) -> dict[str, Seen]:
+    """Run a float file and watch every tensor that depends on the picture.
+
+    Args:
+        contents: of the .tflite file.
+        pictures: (n, height, width, 3), RGB 0..255.
+
+    Raises:
+        ExportError: if a tensor holds NaN or infinity.
+    """
+    return observe(_runs(contents, pictures))
+
+
+def _runs(contents: bytes, pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+    interpreter = _interpreter(contents)
+    source = interpreter.get_input_details()[0]["index"]
+    watched = set(_changing(contents))
+    details = [one for one in interpreter.get_tensor_details() if one["name"] in watched]
+    details = [one for one in details if one["dtype"] == np.float32]
+    for picture in pictures:
+        interpreter.set_tensor(source, picture[np.newaxis].astype(np.float32))
+        interpreter.invoke()
+        yield {one["name"]: interpreter.get_tensor(one["index"]) for one in details}
+
+
+def _interpreter(contents: bytes) -> Interpreter:
+    import warnings
+
+    from ai_edge_litert.interpreter import Interpreter
+
+    with hushed(), warnings.catch_warnings():
+        # That all tensors are kept costs memory, it says: they are what is wanted.
+        warnings.simplefilter("ignore")
+        interpreter = Interpreter(
+            model_content=contents, num_threads=2, experimental_preserve_all_tensors=True
+        )
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def _graph(contents: bytes) -> tuple[Any, Any]:
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(contents))
+    return model, model.subgraphs[0]
+
+
+def _name(graph: Any, index: int) -> str:
+    name = graph.tensors[index].name
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _changing(contents: bytes) -> list[str]:
+    """Names of the tensors that are no constants."""
+    _, graph = _graph(contents)
+    made = [index for operator in graph.operators for index in operator.outputs]
+    return [_name(graph, index) for index in (*graph.inputs, *made)]
+
+
+def layers(contents: bytes) -> list[str]:
+    """Names of the layers with weights, from input to output: those of their output tensors."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model, graph = _graph(contents)
+    return [
+        _name(graph, operator.outputs[0])
+        for operator in graph.operators
+        if flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) in _WEIGHTED
+    ]
+
+
+def quantize(
+    contents: bytes,
+    recipe: Recipe,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    only: str | None = None,
+) -> bytes:
+    """Quantize a float file.
+
+    Args:
+        contents: of the float32 .tflite file.
+        recipe: one for "tflite".
+        ranges: for a recipe that is calibrated, the range of each changing tensor.
+        keep: names of layers that stay in float.
+        only: name of the one layer that is quantized; all by default.
+
+    Returns:
+        The contents of the new file. A uint8 input has scale 1 and zero point 0.
+
+    Raises:
+        ExportError: if the quantizer cannot quantize the model.
+    """
+    shown = dict(ranges or {})
+    if recipe.calibrated:
+        shown[_changing(contents)[0]] = (0.0, 255.0)
+    try:
+        with hushed() as said:
+            made = _quantized(contents, recipe, shown, keep, only)
+    # AI Edge Quantizer has no errors of its own: it raises these for what it cannot quantize, and
+    # KeyError where it finds no range of a tensor.
+    except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+        raise ExportError(
+            f"The model cannot be quantized as {recipe.name}: {error}\n{said.last_lines()}"
+        ) from error
+    return with_ends(made, recipe.input_dtype, recipe.output_dtype)
+
+
+def _quantized(
+    contents: bytes, recipe: Recipe, ranges: Ranges, keep: Sequence[str], only: str | None
+) -> bytes:
+    import warnings
+
+    from ai_edge_quantizer import qtyping, quantizer
+
+    made = quantizer.Quantizer(contents)
+    _choose(made, recipe, _scope(only) if only else ".*")
+    for name in keep:
+        _keep(made, _scope(name), qtyping.TFLOperationName.ALL_SUPPORTED)
+    shown = {name: _as_seen(*ends) for name, ends in ranges.items()}
+    with warnings.catch_warnings():
+        # About an interpreter that keeps its tensors.
+        warnings.simplefilter("ignore")
+        result = made.quantize(shown or None, enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+def _as_seen(low: float, high: float) -> dict[str, np.ndarray]:
+    return {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+
+
+def _keep(made: Quantizer, where: str, operation: Any) -> None:
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    made.update_quantization_recipe(where, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+
+
+def _scope(name: str) -> str:
+    return f"^{re.escape(name)};"
+
+
+def _choose(made: Quantizer, recipe: Recipe, scope: str) -> None:
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName as Operation
+
+    if recipe.weights == "float16":
+        for name in _WEIGHTED:
+            made.add_weight_only_config(
+                scope, Operation[name], 16, algorithm_key=AlgorithmName.FLOAT_CASTING
+            )
+    elif not recipe.calibrated:
+        made.add_dynamic_config(scope, Operation.ALL_SUPPORTED, 8)
+    else:
+        bits = 16 if recipe.activations == "int16" else 8
+        made.add_static_config(scope, Operation.ALL_SUPPORTED, bits, 8)
+        for end in (Operation.INPUT, Operation.OUTPUT):
+            _keep(made, ".*", end)

@@ -1,0 +1,1 @@
+"""Runs exported files: LiteRT, ONNX Runtime, benchmarks, inspection."""

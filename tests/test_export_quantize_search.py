@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from export_models import settle
+
+from export.convert import tflite
+from export.quantize import equalize
+from export.quantize import strategies as rungs
+from export.quantize.recipes import named
+from export.quantize.search import Limits, Settings, Task, Workshop, climb
+from export.source import Source
+from tl_keras.data.samples import from_arrays
+from tl_keras.data.splits import Splits
+from tl_keras.errors import ExportError, GateError
+
+
+def quiet(word, done, total):
+    pass
+
+
+def pictures(count):
+    """Noise around a colour of its own for each, so that answers differ."""
+    generator = np.random.default_rng(count)
+    colours = generator.integers(0, 200, (count, 1, 1, 3))
+    return (colours + generator.integers(0, 56, (count, 16, 16, 3))).astype(np.uint8)
+
+
+def plain_relu(bound=None, spread=1.0):
+    """Plain, depthwise and 1x1 convolution; two channels are `spread` times too large."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    inputs = layers.Input((16, 16, 3))
+    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = layers.Conv2D(16, 3, strides=2, use_bias=False, name="first")(x)
+    x = layers.ReLU(bound, name="first_relu")(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, name="middle")(x)
+    x = layers.ReLU(bound, name="middle_relu")(layers.BatchNormalization()(x))
+    x = layers.Conv2D(16, 1, activation="relu", name="last")(x)
+    x = layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, layers.Softmax()(x))
+    settle(model, pictures(32))
+    model.get_layer("logits").set_weights(
+        [40 * np.random.default_rng(0).normal(size=(16, 4)), np.zeros(4)]
+    )
+    return spoiled(model, spread)
+
+
+def spoiled(model, spread):
+    """Multiply the depthwise layer's channels, divide the next layer's: the function stays."""
+    if spread == 1.0:
+        return model
+    factors = np.ones(16, "float32")
+    factors[[3, 11]] = spread
+    model = equalize.folded(model)
+    kernel, bias = model.get_layer("middle").get_weights()
+    model.get_layer("middle").set_weights([kernel * factors[:, None], bias * factors])
+    kernel, bias = model.get_layer("last").get_weights()
+    model.get_layer("last").set_weights([kernel / factors[:, None], bias])
+    return model
+
+
+def answers(model, batch):
+    return model.predict(batch.astype("float32"), verbose=0)
+
+
+@pytest.mark.parametrize("bound", [None, 6.0])
+def test_folding_keeps_the_answers_and_leaves_no_normalisation(bound):
+    model = plain_relu(bound)
+    copy = equalize.folded(model)
+    np.testing.assert_allclose(answers(copy, pictures(9)), answers(model, pictures(9)), atol=2e-4)
+    assert not any(type(layer).__name__ == "BatchNormalization" for layer in copy.layers)
+
+
+def test_equalization_keeps_the_answers_and_evens_out_the_channels():
+    model = plain_relu(spread=1000.0)
+    made = equalize.equalized(model, pictures(16))
+    assert (made.pairs, made.unbounded) == (3, 0)
+    np.testing.assert_allclose(
+        answers(made.model, pictures(9)), answers(model, pictures(9)), atol=1e-3
+    )
+    for first, second in (("first", "middle"), ("middle", "last")):
+        given = equalize._ranges(made.model.get_layer(first), "out")
+        taken = equalize._ranges(made.model.get_layer(second), "in")
+        np.testing.assert_allclose(given, taken, rtol=0.01)
+
+
+def test_relu6_goes_only_where_the_labels_stay():
+    kept = equalize.equalized(plain_relu(0.05), pictures(32))
+    assert (kept.pairs, kept.unbounded) == (1, 0)
+    assert kept.model.get_layer("first_relu").max_value == pytest.approx(0.05)
+    freed = equalize.equalized(plain_relu(60.0), pictures(32))
+    assert (freed.pairs, freed.unbounded) == (3, 2)
+    assert freed.model.get_layer("first_relu").max_value is None
+
+
+def test_a_corrected_bias_takes_the_mean_error_of_rounded_weights_away():
+    model = equalize.folded(plain_relu())
+    layer, batch = model.get_layer("last"), pictures(64)
+    import keras
+
+    inputs = keras.Model(model.inputs, layer.input).predict(batch.astype("float32"), verbose=0)
+    kernel, bias = layer.get_weights()
+    rounded = equalize._rounded(kernel, layer)
+    equalize.bias_corrected(model, batch)
+    corrected = layer.get_weights()[1]
+    wanted = (inputs @ kernel[0, 0] + bias).mean(axis=(0, 1, 2))
+    before = (inputs @ rounded[0, 0] + bias).mean(axis=(0, 1, 2)) - wanted
+    after = (inputs @ rounded[0, 0] + corrected).mean(axis=(0, 1, 2)) - wanted
+    assert np.abs(before).max() > 1e-4
+    assert np.abs(after).max() < 0.05 * np.abs(before).max()
+
+
+@pytest.fixture(scope="module")
+def spread_source():
+    model = plain_relu(spread=1000.0)
+    train = from_arrays(pictures(64), np.arange(64) % 4)
+    keys = tuple(str(index) for index in range(150))
+    names = ("a", "b", "c", "d")
+    return Source(model, names, pictures(150), keys, data=Splits(train, train, None))
+
+
+def job(source, tmp_path, recipe="int8"):
+    truth = answers(source.model, source.pictures)
+    contents = tflite.convert(source.model)
+    return Task(
+        source, truth, named(recipe, "tflite"), contents, tmp_path / "x.tflite", tflite.convert
+    )
+
+
+def test_the_ladder_repairs_an_ill_scaled_network_without_labels(spread_source, tmp_path):
+    made = climb(job(spread_source, tmp_path), Limits(0.02, train=False), quiet, rungs.RUNGS)
+    assert made.attempts[0].drop > 0.2
+    assert made.attempts[-1].rung == "equalization and bias correction"
+    assert made.attempts[-1].passed
+    assert made.verdict.accuracy is None
+    assert made.verdict.agreement >= 0.98
+    assert all(attempt.seconds > 0 for attempt in made.attempts)
+
+
+def test_the_most_sensitive_layers_are_found_and_left_in_float(spread_source, tmp_path):
+    task = job(spread_source, tmp_path)
+    workshop = Workshop(task, Limits(), quiet)
+    worst = rungs.by_error(workshop, Settings(task.contents, 32))
+    assert any(name in worst[0] for name in ("middle", "last"))
+    assert len(worst) == 4
+    keep = Settings(task.contents, 32, keep=(worst[0],))
+    assert len(workshop.make(keep)) > len(workshop.make(dataclasses.replace(keep, keep=())))
+
+
+def test_if_no_rung_passes_each_is_named_with_its_drop(spread_source, tmp_path):
+    task = job(spread_source, tmp_path)
+    with pytest.raises(GateError, match=r"first try .*: \d+\.\d\d; range clipping .*--max-drop"):
+        climb(task, Limits(0.0, 16, 16), quiet, [rungs.RUNGS[0], rungs.RUNGS[2]])
+
+
+def test_the_first_try_corrects_the_biases_and_comes_closer_to_the_source(tmp_path):
+    model = rough()
+    train = from_arrays(pictures(64), np.arange(64) % 4)
+    keys = tuple(str(index) for index in range(150))
+    data = Splits(train, train, None)
+    source = Source(model, ("a", "b", "c", "d"), pictures(150), keys, data=data)
+    plain = [("plain", lambda workshop, best: iter([(best, "")]))]
+    found = [
+        climb(job(source, tmp_path), Limits(1.0), quiet, ladder) for ladder in (plain, rungs.RUNGS)
+    ]
+    assert found[1].attempts[0].note == "64 calibration pictures, 4 biases"
+    assert found[1].verdict.mean_difference < 0.7 * found[0].verdict.mean_difference
+
+
+def rough():
+    """A model whose weights round badly: one in each channel is far larger than the others."""
+    model = plain_relu()
+    for name in ("first", "middle", "last"):
+        kernel, *others = model.get_layer(name).get_weights()
+        kernel[0, 0, 0] *= 20
+        model.get_layer(name).set_weights([kernel, *others])
+    settle(model, pictures(32))
+    return model
+
+
+def test_a_recipe_without_calibration_needs_no_training_pictures(spread_source, tmp_path):
+    bare = dataclasses.replace(spread_source, data=None)
+    made = climb(job(bare, tmp_path, "fp16"), Limits(0.05), quiet, rungs.RUNGS)
+    assert made.settings.pictures == 0
+    with pytest.raises(ExportError, match="needs training pictures"):
+        climb(job(bare, tmp_path), Limits(0.05), quiet, rungs.RUNGS)
+
+
+@pytest.mark.parametrize("numbers", [{"max_drop": 1.5}, {"calibration": 0}, {"more": 5}])
+def test_limits_that_make_no_sense_are_refused(numbers):
+    with pytest.raises(ExportError, match="expected"):
+        Limits(**numbers)
+
+
+@pytest.mark.slow
+def test_the_last_rung_trains_with_the_rounding_and_gives_a_file_for_uint8_pictures(tmp_path):
+    from export.runtime.runtimes import load
+
+    model, shown = plain_relu(), pictures(64)
+    labels = model.predict(shown.astype("float32"), verbose=0).argmax(1)
+    train = from_arrays(shown, labels, ["a", "b", "c", "d"])
+    keys = tuple(str(index) for index in range(150))
+    names, data = ("a", "b", "c", "d"), Splits(train, train, None)
+    source = Source(model, names, pictures(150), keys, data=data)
+    ladder = [rungs.RUNGS[0], rungs.RUNGS[-1]]
+    made = climb(job(source, tmp_path), Limits(0.1, 1, 1), quiet, ladder[1:])
+    assert [attempt.rung for attempt in made.attempts] == ["quantization-aware training"]
+    runtime = load(tmp_path / "x.tflite")
+    assert runtime._interpreter.get_input_details()[0]["dtype"] is np.uint8
+    assert made.verdict.agreement >= 0.9
+    forbidden = Limits(0.0, 1, 1, train=False)
+    with pytest.raises(GateError) as refused:
+        climb(job(source, tmp_path), forbidden, quiet, ladder)
+    assert "quantization-aware" not in str(refused.value)

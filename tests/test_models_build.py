@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from tl_keras.errors import ModelError
+from tl_keras.models import graph
+from tl_keras.models.build import build_model, vgg16_average, vgg16_flatten
+from tl_keras.models.heads import Head
+from tl_keras.models.rewrite import flatten
+
+
+def run(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return np.asarray(model(x, training=False))
+
+
+def pictures(size: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype("float32")
+
+
+def convolutions() -> keras.Model:
+    """A sequential base whose layers Keras names itself."""
+    return keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255),
+                             keras.layers.Conv2D(4, 3, name="first"),
+                             keras.layers.BatchNormalization(name="norm")], name="body")
+
+
+def nested(classes: int = 5) -> keras.Model:
+    """What users build: a model in a model, with a head of its own."""
+    x = keras.Input((16, 16, 3))
+    y = convolutions()(x, training=False)
+    y = keras.Sequential([keras.layers.Conv2D(6, 1, name="first")], name="neck")(y)
+    y = keras.layers.GlobalAveragePooling2D()(y)
+    return keras.Model(x, keras.layers.Dense(classes, activation="softmax", name="mine")(y))
+
+
+def test_the_flatten_recipe_is_one_call():
+    model = vgg16_flatten(4, size=32, weights=None)
+    names = [layer.name for layer in model.layers[-4:]]
+    assert names == ["head_flatten", "head_dense_1", "head_logits", "head_predictions"]
+    assert model.get_layer("head_dense_1").units == 256
+    assert model.output_shape == (None, 4)
+
+
+def test_the_average_recipe_is_one_call():
+    model = vgg16_average(4, size=32, weights=None)
+    names = [layer.name for layer in model.layers[-4:]]
+    assert names == ["head_avg_pool", "head_dense_1", "head_logits", "head_predictions"]
+    assert model.get_layer("head_dense_1").units == 512
+    np.testing.assert_allclose(run(model, pictures(32)).sum(axis=1), 1, atol=1e-6)
+
+
+def test_flattening_changes_no_value_and_keeps_names():
+    source = nested()
+    flat = flatten(source)
+    np.testing.assert_array_equal(run(flat, pictures()), run(source, pictures()))
+    assert not any(isinstance(layer, keras.Model) for layer in flat.layers)
+    assert {"first", "neck_first", "norm", "mine"} <= {layer.name for layer in flat.layers}
+
+
+def test_a_layer_that_is_shared_stays_shared():
+    x = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(3, 1, name="shared")
+    source = keras.Model(x, shared(keras.layers.ReLU()(shared(x))))
+    flat = flatten(source)
+    assert len(flat.weights) == 2
+    np.testing.assert_array_equal(run(flat, pictures(8)), run(source, pictures(8)))
+
+
+@pytest.mark.parametrize("way", ["object", "file", "function"])
+def test_a_users_model_is_a_base_without_its_head(tmp_path, way):
+    source = nested()
+    source.save(tmp_path / "mine.keras")
+    base = {"object": source, "file": tmp_path / "mine.keras", "function": lambda size: source}
+    model = build_model(base[way], 3, size=16)
+    assert graph.head_layers(model) == ["head_avg_pool", "head_logits", "head_predictions"]
+    assert "mine" not in {layer.name for layer in model.layers}
+    map_of = keras.Model(model.inputs[0], model.get_layer("head_avg_pool").input)
+    up_to = keras.Model(source.inputs[0], source.layers[-2].input)
+    np.testing.assert_array_equal(run(map_of, pictures()), run(up_to, pictures()))
+
+
+def test_a_users_model_is_copied_not_changed():
+    source = nested()
+    before = [weight.copy() for weight in source.get_weights()]
+    model = build_model(source, 3)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(pictures(), np.array([0, 2]), verbose=0)
+    for old, new in zip(before, source.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_users_model_takes_another_size():
+    model = build_model(nested(), 3, size=24)
+    assert model.input_shape == (None, 24, 24, 3)
+    assert model.output_shape == (None, 3)
+
+
+def test_a_model_of_this_project_is_a_base_too():
+    first = build_model("small_resnet", 3, weights=None)
+    second = build_model(first, 7)
+    assert [layer.name for layer in second.layers] == [layer.name for layer in first.layers]
+    assert second.output_shape == (None, 7)
+
+
+@pytest.mark.parametrize(("make", "options", "said"), [
+    (lambda: keras.Sequential([keras.layers.Dense(2)]), {}, "graph"),
+    (lambda: keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 1)]), {}, "8, 1"),
+    (lambda: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(),
+                               keras.layers.Dense(2)]), {}, "pooling none"),
+    (lambda: keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 1)]), {},
+     "size=224"),
+    (nested, {"weights": "imagenet"}, "of your own"),
+    (lambda: 7, {}, "type int"),
+    (lambda: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Lambda(lambda x: x + 1)]),
+     {}, "Lambda"),
+])
+def test_a_base_that_cannot_be_one_is_refused(make, options, said):
+    with pytest.raises(ModelError, match=said):
+        build_model(make(), 2, **options)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "broken.keras").write_bytes(b"PK nothing")
+    for name in ("broken.keras", "absent.keras"):
+        with pytest.raises(ModelError, match=name):
+            build_model(tmp_path / name, 2)
+
+
+def test_dense_layers_behind_flatten_do_not_take_another_size():
+    source = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1),
+                               keras.layers.Flatten(), keras.layers.Dense(4, name="fixed")])
+    with pytest.raises(ModelError, match="fixed"):
+        build_model(source, 2, size=10, head=Head(pooling="none"))
+
+
+def test_dropping_a_whole_branch_is_kept_in_stock_layers():
+    model = build_model("convnext_tiny", 2, size=32, weights=None)
+    scale = model.get_layer("convnext_tiny_stage_0_block_0_layer_scale")
+    assert isinstance(scale, keras.layers.DepthwiseConv2D)
+    np.testing.assert_allclose(scale.get_weights()[0], 1e-6)

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import NAMES, draw_folder
+
+from tl_keras.errors import DataError, PlanError, RunError, StorageError, TLKerasError
+from tl_keras.runs.directory import RunDirectory
+from tl_keras.runs.prepare import check_options, checked_data, settled
+from tl_keras.workflows.fit import Job, resume, train
+
+
+def quiet(*_):
+    pass
+
+
+def small(data, **more):
+    values = {"weights": "none", "plan": "probe", "epochs": (1,), **more}
+    return Job(str(data), "small_resnet", 16, **values)
+
+
+def test_a_run_holds_all_that_its_readers_expect(trained):
+    names = {"model.keras", "run.json", "labels.txt", "history.csv", "split.csv", "report.html"}
+    assert names | {"plots"} == {path.name for path in trained.iterdir()}
+    assert (trained / "labels.txt").read_text(encoding="utf-8").splitlines() == sorted(NAMES)
+    with open(trained / "history.csv") as handle:
+        assert [row["stage"] for row in csv.DictReader(handle)] == ["head", "head", "all"]
+
+
+def test_the_record_says_what_was_done_with_what(trained):
+    record = json.loads((trained / "run.json").read_text(encoding="utf-8"))
+    data = record["data"]
+    assert record["state"] == "complete"
+    assert record["classes"] == sorted(NAMES)
+    assert [stage["epochs"] for stage in record["plan"]["stages"]] == [2, 1]
+    assert sum(data["pictures"].values()) == 37
+    assert {name: sum(count.values()) for name, count in data["counts"].items()} == data["pictures"]
+    timings = dict(record["timings"])
+    assert timings.pop("total") == pytest.approx(sum(timings.values()), abs=0.05)
+    assert {"tensorflow", "keras", "python"} <= record["versions"].keys()
+    assert set(record["metrics"]) == {"val", "test"}
+
+
+def test_what_was_left_out_and_what_is_there_twice_is_recorded(trained):
+    data = json.loads((trained / "run.json").read_text(encoding="utf-8"))["data"]
+    assert len(data["left_out"]) == 1
+    assert data["left_out"][0]["path"].endswith("broken.jpg")
+    assert "no picture" in data["left_out"][0]["reason"]
+    assert [sorted(keys) for keys in data["duplicates"]] == [
+        [f"{NAMES[1]}/0.png", f"{NAMES[1]}/copy.png"]
+    ]
+
+
+def test_copies_of_a_picture_stay_in_one_split(trained):
+    with open(trained / "split.csv", encoding="utf-8") as handle:
+        splits = {row["key"]: row["split"] for row in csv.DictReader(handle)}
+    assert splits[f"{NAMES[1]}/0.png"] == splits[f"{NAMES[1]}/copy.png"]
+
+
+LOAD_PLAIN = """
+import sys
+sys.modules["tl_keras"] = None
+import keras, numpy as np
+model = keras.saving.load_model(sys.argv[1], compile=False)
+pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype("float32")
+np.save(sys.argv[2], model.predict(pictures, verbose=0))
+"""
+
+
+@pytest.mark.slow
+def test_the_saved_model_needs_keras_alone_and_gives_the_same_answers(trained, tmp_path):
+    command = [sys.executable, "-c", LOAD_PLAIN, trained / "model.keras", tmp_path / "out.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype("float32")
+    ours = np.asarray(RunDirectory(trained).model()(pictures))
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), ours, atol=1e-6)
+
+
+def test_the_fingerprint_changes_with_a_pixel_and_not_with_a_date(folder):
+    before = checked_data(small(folder), quiet).fingerprint
+    picture = folder / NAMES[0] / "0.png"
+    os.utime(picture, (1, 1))
+    assert checked_data(small(folder), quiet).fingerprint == before
+    shutil.copy(folder / NAMES[0] / "1.png", picture)
+    assert checked_data(small(folder), quiet).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("weights", "plan", "expected"),
+    [("none", "", "scratch"), ("default", "", "lp-ft"), ("none", "probe", "probe")],
+)
+def test_a_base_without_weights_is_trained_from_scratch_unless_told(weights, plan, expected):
+    assert settled(Job("x", weights=weights, plan=plan)).plan == expected
+
+
+WRONG = {
+    "plan": ({"plan": "prob"}, "probe"),
+    "augment": ({"settings": {"augment": "flipp"}}, "flip"),
+    "setting": ({"settings": {"batchsize": 3}}, "batchsize"),
+    "base": ({"base": "mobilnet_v2"}, "mobilenet_v2"),
+    "size": ({"base": "inception_v3", "size": 64}, "75"),
+    "no such file": ({"base": "nowhere.keras"}, "nowhere.keras"),
+    "dropout": ({"dropout": 5.0}, "0 to below 1"),
+    "pooling": ({"pooling": "mean"}, "avg"),
+    "shares": ({"val": 0.5, "test": 0.5}, "left to train on"),
+    "rate": ({"rate": float("nan")}, "above 0"),
+    "precision": ({"precision": "half"}, "bfloat16"),
+    "task": ({"task": "class"}, "classes, tags, values"),
+    "devices": ({"devices": 0}, "1 or more"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_options_are_refused_without_a_look_at_the_data(change, message):
+    with pytest.raises(TLKerasError, match=message):
+        check_options(Job(**{"data": "/no/such/folder", **change}))
+
+
+def test_what_the_model_tells_is_refused_before_pictures_are_checked(folder, tmp_path):
+    (folder / NAMES[0] / "broken.png").write_bytes(b"")
+    with pytest.raises(PlanError, match="2 stages, plan 'probe' has 1: head"):
+        train(small(folder, epochs=(1, 1)), tmp_path / "run")
+    with pytest.raises(PlanError, match="64 devices asked for"):
+        train(small(folder, devices=64), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_is_left_without_pictures_is_named(folder):
+    for picture in (folder / NAMES[0]).iterdir():
+        picture.write_bytes(b"")
+    with pytest.raises(DataError, match=f"no picture of {NAMES[0]} is left"):
+        checked_data(small(folder, skip_bad=True), quiet)
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_a_run_that_resumes(folder, tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    job = Job(str(folder), "small_resnet", 64, "none", plan="top", epochs=(1, 1))
+    try:
+        # More than the model takes, less than the features of the second stage.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, before[1]))
+        with pytest.raises(StorageError, match="resume the run"):
+            train(job, tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not RunDirectory(tmp_path / "run").complete
+    assert resume(tmp_path / "run").complete
+
+
+@pytest.mark.slow
+def test_a_run_cut_short_before_training_begins_anew_on_resume(folder, tmp_path, monkeypatch):
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_labels", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(small(folder), tmp_path / "run")
+    assert RunDirectory(tmp_path / "run").record["state"] == "beginning"
+    run = resume(tmp_path / "run")
+    assert run.complete
+    assert (run.path / "labels.txt").exists()
+
+
+@pytest.mark.slow
+def test_a_run_whose_pictures_moved_resumes_where_they_are_now(folder, tmp_path):
+    def stop(task, done, total):
+        if task == "stage head":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(folder), tmp_path / "run", progress=stop)
+    moved = folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="give --data"):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", data=str(moved)).record["data"]["root"] == str(moved)
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_weights(folder, tmp_path):
+    import keras
+
+    with pytest.raises(TLKerasError, match="--rate 1,.*last_good.keras"):
+        train(small(folder, epochs=(3,), rate=1e30), tmp_path / "run")
+    kept = keras.saving.load_model(tmp_path / "run" / "last_good.keras", compile=False)
+    assert all(np.isfinite(weight).all() for weight in kept.get_weights())
+    with pytest.raises(RunError, match="would stop again"):
+        resume(tmp_path / "run")
+
+
+def test_a_run_is_not_written_over(trained):
+    before = (trained / "run.json").read_bytes()
+    with pytest.raises(RunError, match="exists already and was not changed"):
+        train(small("digits"), trained)
+    assert (trained / "run.json").read_bytes() == before
+
+
+def test_two_splits_that_share_a_picture_are_refused_or_mended(tmp_path):
+    root = draw_folder(tmp_path / "data" / "train", ("a", "b")).parent
+    draw_folder(root / "val", ("a", "b"), seed=1)
+    shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")
+    with pytest.raises(DataError, match=r"train/a/0.png \(train: a\) = val/a/copy.png"):
+        checked_data(small(root), quiet)
+    checked = checked_data(small(root, skip_bad=True), quiet)
+    assert checked.left_out == [{"path": "train/a/0.png", "reason": "shared"}]

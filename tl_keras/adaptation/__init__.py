@@ -1,1 +1,0 @@
-"""Adapting a trained base with few parameters, and keeping what was learnt."""

@@ -1,0 +1,1 @@
+"""Does transfer help, which backbone suits, and did the data drift?"""

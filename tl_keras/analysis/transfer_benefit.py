@@ -1,0 +1,137 @@
+"""Pretrained against scratch: the same model, pictures and budget, several seeds each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tl_keras.analysis.transfer_verdict import Verdict, transfer_verdict
+from tl_keras.data.samples import Samples
+from tl_keras.data.splits import Splits
+from tl_keras.errors import DataError, PlanError
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.training.plan import Plan, Stage
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Comparison", "answers", "compare_transfer", "fresh", "scratch_plan"]
+
+Progress = Callable[[str, int, int], None]
+_BATCH = 32
+_FEWEST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What the runs gave.
+
+    Attributes:
+        verdict: What they say together.
+        pretrained: bool (seeds, pictures), right answers.
+        scratch: bool (seeds, pictures).
+    """
+
+    verdict: Verdict
+    pretrained: np.ndarray
+    scratch: np.ndarray
+
+
+def scratch_plan(plan: Plan, rate: float = 2e-3) -> Plan:
+    """Return the plan that trains all from scratch for as many epochs as another plan.
+
+    The rate is plan "scratch"'s: a fresh model learns little at the gentle rates that suit a
+    pretrained one. Neither stops early, so that both see every picture equally often.
+    """
+    stage = Stage("scratch", ("all",), epochs=plan.epochs, rate=rate, batchnorm="train")
+    return dataclasses.replace(plan, name="scratch", stages=(stage,))
+
+
+def fresh(model: keras.Model) -> keras.Model:
+    """Return the same model with new initial weights; what only scales pictures is kept."""
+    import keras
+
+    made = keras.models.clone_model(model)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            made.get_layer(layer.name).set_weights(layer.get_weights())
+    return made
+
+
+def compare_transfer(
+    build: Callable[[int], keras.Model],
+    data: Splits,
+    plan: Plan,
+    *,
+    seeds: int = 3,
+    first_seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> Comparison:
+    """Train pretrained and from scratch with the same budget, and compare.
+
+    The budget is the number of times that each picture is seen. Both ways get their own usual
+    rates and keep their epoch with the least validation loss. They are judged on the test
+    pictures; without any, on the validation pictures, which flatter both alike.
+
+    Args:
+        build: Makes the pretrained model with its head, from a seed.
+        data: Training, validation and maybe test samples of task "classes".
+        plan: For the pretrained model.
+        seeds: Runs of each way, at least 2.
+        first_seed: The seeds count from here.
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        PlanError: Fewer than 2 seeds.
+        DataError: Another task, or fewer than 20 pictures to judge on.
+    """
+    judged = data.val if data.test is None else data.test
+    _check(judged, seeds)
+    plan = dataclasses.replace(
+        plan, stages=tuple(dataclasses.replace(stage, patience=0) for stage in plan.stages)
+    )
+    rows: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for number in range(seeds):
+        seed = first_seed + number
+        model = build(seed)
+        # Before training: a clone's weights come from the seed alone.
+        ways = ((model, plan), (fresh(model), scratch_plan(plan)))
+        for row, (one, of_plan), name in zip(rows, ways, ("pretrained", "scratch"), strict=True):
+            row.append(_right(one, data, of_plan, judged, seed))
+            done = 2 * number + (2 if name == "scratch" else 1)
+            progress("pretrained and scratch", done, 2 * seeds)
+    pretrained, scratch = np.stack(rows[0]), np.stack(rows[1])
+    return Comparison(transfer_verdict(pretrained, scratch), pretrained, scratch)
+
+
+def _check(judged: Samples, seeds: int) -> None:
+    if seeds < 2:
+        raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
+    if judged.task != "classes":
+        raise DataError(f"the verdict counts right answers; got task {judged.task}, not classes")
+    if len(judged) < _FEWEST:
+        raise DataError(
+            f"got {len(judged)} pictures to judge on, expected at least {_FEWEST}; add pictures, "
+            "or hold out more with --test"
+        )
+
+
+def _right(model: keras.Model, data: Splits, plan: Plan, judged: Samples, seed: int) -> np.ndarray:
+    from tl_keras.training.trainer import fit
+
+    fit(model, data, plan, seed=seed)
+    return answers(model, judged).argmax(axis=1) == judged.labels
+
+
+def answers(model: keras.Model, samples: Samples) -> np.ndarray:
+    """Return the model's outputs for samples, float32 (n, outputs)."""
+    from tl_keras.features.backends import prefix_function
+
+    reader = PictureReader(samples, int(model.input_shape[1]))
+    run = prefix_function(model, "float32")
+    parts = [range(s, min(s + _BATCH, len(samples))) for s in range(0, len(samples), _BATCH)]
+    return np.concatenate([run(reader.read(part, 0))[0] for part in parts])

@@ -1,0 +1,1 @@
+"""The command tl-keras: one file a command."""

@@ -1,0 +1,118 @@
+"""`tl-keras shift`: a run against other pictures."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tl_keras.cli.console import bars, percent, show, table, told
+from tl_keras.errors import PlanError
+
+if TYPE_CHECKING:
+    from tl_keras.workflows.drift import ShiftReport
+
+__all__ = ["shift"]
+
+HELP = (
+    "Say whether other pictures differ from those that a run knows, and what it costs.\n\n"
+    "Example:  tl-keras shift runs/photos other_photos/"
+)
+
+
+def shift(  # noqa: PLR0913 - a command's options are its arguments
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A directory that fit has written.")],
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="OTHER", help="Class folders, a folder of pictures, a CSV file."),
+    ] = None,
+    corrupt: Annotated[
+        str, typer.Option(help="In place of OTHER: half of the held-out pictures, as in blur:3.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the report.", show_default="RUN/shift")
+    ] = None,
+    remedy: Annotated[
+        str, typer.Option(help="Write a run made fit for OTHER: batchnorm, first-block or lp-ft.")
+    ] = "",
+    to: Annotated[
+        Path | None, typer.Option(help="The remedy's run.", show_default="RUN-REMEDY")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other permutations.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Run `shift`; its help says what it does."""
+    with told(debug, lambda: f"{run}'s model is as it was, and no new run was written."):
+        from tl_keras.workflows.adapt import check_remedy, remedy_run
+        from tl_keras.workflows.drift import shift_run
+
+        place = to or run.resolve().with_name(f"{run.resolve().name}-{remedy}")
+        if remedy:
+            check_remedy(remedy, other, place)
+        _refuse_places(out, to, place if remedy else None)
+        with bars() as progress:
+            report = shift_run(
+                run, other, corruption=corrupt, out=out, seed=seed, progress=progress
+            )
+            if remedy:
+                command = shlex.join(["tl-keras", *sys.argv[1:]])
+                made = remedy_run(
+                    run, str(other), remedy, place, progress=progress, command=command
+                )
+                report.write(made.fact("remedy"))
+        _show(run, other or corrupt, report)
+        if remedy:
+            _show_remedy(place, made.fact("remedy"))
+
+
+def _refuse_places(out: Path | None, to: Path | None, place: Path | None) -> None:
+    if to and not place:
+        raise PlanError(f"--to {to} is where a remedy's run goes; give --remedy, or leave it out")
+    if out and place and out.absolute() == place.absolute():
+        raise PlanError(f"{out} cannot hold both the report and the remedy's run; give another")
+
+
+def _show(run: Path, other: str, report: ShiftReport) -> None:
+    from tl_keras.reports.drift_report import headline, p_text
+
+    facts = report.shift.facts
+    made = table(f"{run} and {other}", "", "known", "new")
+    counts = facts["pictures"]
+    made.add_row("pictures", str(counts["reference"]), str(counts["new"]))
+    made.add_row("discrepancy (MMD)", "", p_text(facts["mmd"]["p_value"]))
+    made.add_row("A-distance, 0 to 2", "", f"{facts['domain']['a_distance']:.2f}")
+    moved = facts["features"]
+    made.add_row("features that differ", "", f"{moved['shifted']} of {moved['count']}")
+    made.add_row("unlike the training set", "5.0 %", percent(facts["unlike"]))
+    for cells in _answers(facts):
+        made.add_row(*cells)
+    show(made, headline(facts), *report.notes, f"report: {report.page}")
+
+
+def _answers(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    if "accuracy" not in facts:
+        return []
+    accuracy, sure = facts["accuracy"], facts["confidence"]
+    true = "unknown" if accuracy["true"] is None else percent(accuracy["true"])
+    return [
+        ("mean confidence", percent(sure["reference"]), percent(sure["new"])),
+        ("estimated accuracy", "", percent(accuracy["estimated"])),
+        ("... from confidence alone", "", percent(accuracy["thresholded"])),
+        ("true accuracy", percent(accuracy["reference"]), true),
+    ]
+
+
+def _show_remedy(place: Path, facts: dict[str, Any]) -> None:
+    from tl_keras.reports.drift_report import SETS
+
+    made = table(f"remedy {facts['name']}", "accuracy on", "before", "after", "change")
+    for part, name in SETS:
+        if part in facts:
+            found = facts[part]
+            change = found["change"]
+            points = f"{100 * change['low']:+.1f} to {100 * change['high']:+.1f} points"
+            made.add_row(name, percent(found["before"]), percent(found["after"]), points)
+    show(made, f"the new run: {place}")

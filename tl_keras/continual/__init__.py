@@ -1,0 +1,1 @@
+"""Learning without forgetting: EWC, LwF, replay, growing heads."""

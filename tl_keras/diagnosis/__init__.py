@@ -1,1 +1,0 @@
-"""Knowing beforehand whether transfer will help, and whether the data has shifted."""

@@ -1,0 +1,1 @@
+"""Runs models over samples and keeps what frozen layers gave."""

@@ -1,0 +1,280 @@
+"""Features of pictures at any named layers of a model, computed once and kept on disk.
+
+A *place* is one layer or several whose features stand side by side, written "a+b".
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.data.samples import Samples
+from tl_keras.errors import ModelError
+from tl_keras.features.backends import Engine, Predict, choose_engine, prefix_function
+from tl_keras.features.store import FeatureFile, fill
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.models import graph
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = [
+    "POOLINGS", "Features", "Place", "candidate_places", "extract", "feature_model",
+    "feature_tensor", "parse_places", "written",
+]  # fmt: skip
+
+POOLINGS = ("avg", "max", "avg+max", "flatten")
+Place = tuple[str, ...]
+Progress = Callable[[str, int, int], None]
+_BATCH = 32
+_MOST = 12
+_DONE = ("Add", "Concatenate", "LeakyReLU", "MaxPooling2D", "AveragePooling2D", "PReLU", "ReLU")
+
+
+def written(place: Place) -> str:
+    """Return a place as users write it: "a+b"."""
+    return "+".join(place)
+
+
+def candidate_places(model: keras.Model) -> list[Place]:
+    """Return the layers worth trying: where blocks end, and the cuts within the last block.
+
+    Activations and sums count, what lies between a convolution and its activation does not.
+    At most 12, evenly spread where there are more; the last feature map is always among them.
+    """
+    head = set(graph.head_layers(model)) if len(model.outputs[0].shape) != 4 else set()
+    cuts = [cut for cut in graph.cut_points(model) if len(cut.shape) == 4]
+    inside = [cut for cut in cuts if cut.layer not in head]
+    names = [cut.layer for cut in inside if _is_done(cut) or cut is inside[-1]]
+    parts = [[name for name in block if name in set(names)] for block in graph.blocks(model)]
+    parts = [part for part in parts if part]
+    if not parts:
+        return [(names[-1],)] if names else [(graph.steps(model)[-1].name,)]
+    ends = [part[-1] for part in parts[:-1]]
+    rest, room = parts[-1], _MOST - len(ends)
+    chosen = np.unique(np.linspace(0, len(rest) - 1, max(1, min(room, len(rest)))).round())
+    last = [rest[int(i)] for i in chosen]
+    return [(name,) for name in dict.fromkeys([*ends, *last, rest[-1]])]
+
+
+def _is_done(cut: graph.CutPoint) -> bool:
+    operation = cut.tensor._keras_history.operation
+    bent = getattr(operation, "activation", None)
+    return type(operation).__name__ in _DONE or getattr(bent, "__name__", "linear") != "linear"
+
+
+def parse_places(text: str, model: keras.Model) -> list[Place]:
+    """Return the places that a user named.
+
+    Args:
+        text: Places with commas between, each one layer or several joined with "+"; "auto"
+            gives :func:`candidate_places`, "last" the last feature map.
+        model: Whose layers they are.
+
+    Raises:
+        ModelError: There is no such layer; the nearest names are offered.
+    """
+    if text == "auto":
+        return candidate_places(model)
+    if text == "last":
+        return candidate_places(model)[-1:]
+    names = [word.split("+") for word in text.replace(" ", "").split(",") if word]
+    places = [tuple(dict.fromkeys(name for name in group if name)) for group in names]
+    places = [place for place in dict.fromkeys(places) if place]
+    if not places:
+        raise ModelError(f"got '{text}' for the layers; expected names, as in block_13_expand_relu")
+    tensors = _tensors(model)
+    for name in (name for place in places for name in place):
+        _tensor_of(tensors, name)
+    return places
+
+
+def _tensors(model: keras.Model) -> dict[str, Any]:
+    return {step.name: step.outputs[0] for step in graph.steps(model) if len(step.outputs) == 1}
+
+
+def _tensor_of(tensors: Mapping[str, Any], name: str) -> Any:
+    if name not in tensors:
+        near = difflib.get_close_matches(name, tensors, n=4, cutoff=0.4) or list(tensors)[-4:]
+        raise ModelError(f"the model has no layer '{name}'; the nearest are: {', '.join(near)}")
+    return tensors[name]
+
+
+def feature_tensor(model: keras.Model, place: Place, pooling: str = "avg") -> Any:
+    """Return the features at a place as a Keras tensor (None, d) of the model's graph.
+
+    Args:
+        model: A functional model.
+        place: Its layers.
+        pooling: What becomes of feature maps (h, w, c): "avg" and "max" over positions,
+            "avg+max" both, "flatten" all positions. A vector stays as it is.
+
+    Raises:
+        ModelError: There is no such layer or pooling.
+    """
+    tensors, free = _tensors(model), free_names(model)
+    vectors = []
+    for name in place:
+        vectors += _vectors(_tensor_of(tensors, name), pooling, free)
+    return _joined(vectors, free("head_concat"))
+
+
+def free_names(model: keras.Model) -> Callable[[str], str]:
+    """Return a function that gives a name back, numbered if it was given or is the model's."""
+    taken = {step.name for step in graph.steps(model)}
+
+    def free(name: str) -> str:
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        found = next(one for one in itertools.chain([name], numbered) if one not in taken)
+        taken.add(found)
+        return found
+
+    return free
+
+
+def _joined(vectors: Sequence[Any], name: str) -> Any:
+    from keras import layers
+
+    return vectors[0] if len(vectors) == 1 else layers.Concatenate(name=name)(vectors)
+
+
+def _vectors(tensor: Any, pooling: str, free: Callable[[str], str]) -> list[Any]:
+    from keras import layers
+
+    if pooling not in POOLINGS:
+        raise ModelError(f"got pooling '{pooling}'; expected one of {', '.join(POOLINGS)}")
+    rank = len(tensor.shape)
+    if rank == 2:
+        return [tensor]
+    if pooling == "flatten" or rank not in (3, 4):
+        return [layers.Flatten(name=free("head_flatten"))(tensor)]
+    average, maximum = (
+        (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+        if rank == 4
+        else (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)
+    )
+    made = [average(name=free("head_avg_pool"))(tensor)] if "avg" in pooling else []
+    return made + ([maximum(name=free("head_max_pool"))(tensor)] if "max" in pooling else [])
+
+
+def feature_model(model: keras.Model, place: Place, pooling: str = "avg") -> keras.Model:
+    """Return a model from pictures to the features at a place, which shares the layers.
+
+    Args:
+        model: A functional model, RGB 0..255 in.
+        place: Its layers.
+        pooling: See :func:`feature_tensor`.
+
+    Raises:
+        ModelError: There is no such layer or pooling.
+    """
+    import keras
+
+    return keras.Model(model.inputs[0], feature_tensor(model, place, pooling))
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Features of samples at several layers.
+
+    Attributes:
+        arrays: For each split, float32 (n, d) for each layer; mapped from disk when large.
+        samples: The samples of each split.
+        engine: What computed them, and why.
+    """
+
+    arrays: dict[str, dict[str, np.ndarray]]
+    samples: dict[str, Samples]
+    engine: Engine
+
+    def at(self, split: str, place: Place) -> np.ndarray:
+        """Return a split's features at a place, float32 (n, d)."""
+        found = [self.arrays[split][name] for name in place]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
+def extract(
+    model: keras.Model,
+    layers: Sequence[str],
+    parts: Mapping[str, Samples],
+    folder: Path,
+    *,
+    pooling: str = "avg",
+    precision: str = "auto",
+    progress: Progress = lambda *_: None,
+) -> Features:
+    """Compute the features of samples at some layers, all in one pass, onto disk.
+
+    Args:
+        model: A functional model, RGB 0..255 in; run in inference mode.
+        layers: Names.
+        parts: Samples by the name of their split.
+        folder: Where to keep the features; what is there already is not computed again.
+        pooling: See :func:`feature_tensor`.
+        precision: "auto" (measured) or one of `tl_keras.features.backends.ENGINES`.
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        ModelError: There is no such layer or pooling.
+        DataError: A picture cannot be read.
+        StorageError: The disk is full.
+    """
+    import keras
+
+    names, tensors = list(dict.fromkeys(layers)), _tensors(model)
+    free = free_names(model)
+    outputs = [
+        _joined(_vectors(_tensor_of(tensors, name), pooling, free), free("head_concat"))
+        for name in names
+    ]
+    prefix = keras.Model(model.inputs[0], outputs)
+    size = int(model.input_shape[1])
+    readers = {split: PictureReader(part, size) for split, part in parts.items()}
+    engine, predict = _engine(prefix, list(readers.values()), precision)
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for split, reader in readers.items():
+        files = [
+            FeatureFile(folder / f"{split}-{number:03d}.bin", len(reader), (width,))
+            for number, width in enumerate(int(one.shape[-1]) for one in outputs)
+        ]
+        _fill(files, reader, predict, progress, f"features, {split}")
+        arrays[split] = {name: _opened(file) for name, file in zip(names, files, strict=True)}
+    return Features(arrays, dict(parts), engine)
+
+
+def _opened(file: FeatureFile) -> np.ndarray:
+    return file.open() if file.rows else np.zeros((0, *file.shape), np.float32)
+
+
+def _engine(
+    prefix: keras.Model, readers: Sequence[PictureReader], precision: str
+) -> tuple[Engine, Predict]:
+    if precision != "auto":
+        chosen = Engine(precision, f"{precision}: as asked for")
+        return chosen, prefix_function(prefix, precision)
+    longest = max(readers, key=len)
+    sample = longest.read(range(min(_BATCH, len(longest))), 0)
+    return choose_engine(prefix, sample, sum(map(len, readers)))
+
+
+def _fill(
+    files: Sequence[FeatureFile],
+    reader: PictureReader,
+    predict: Predict,
+    progress: Progress,
+    task: str,
+) -> None:
+    if not len(reader):
+        return
+    fill(
+        files,
+        lambda indices: predict(reader.read(indices, 0)),
+        _BATCH,
+        lambda done, total: progress(task, done, total),
+    )

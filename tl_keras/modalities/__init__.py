@@ -1,0 +1,1 @@
+"""One folder for each kind of input: how it is read, checked, augmented and described."""

@@ -1,0 +1,178 @@
+"""Views: seeded variations of a picture, the same every time.
+
+View `k` of a picture is a pure function of (picture, size, augmentation, seed, key, k): its
+chance comes from a counter-based generator (Philox, Salmon et al., "Parallel random numbers:
+as easy as 1, 2, 3", SC 2011) keyed by a hash of (seed, key, k), so order, threads and restarts
+change nothing. View 0 is the plain picture, resized.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tl_keras.errors import DataError
+from tl_keras.modalities.image import decode
+from tl_keras.modalities.image.randaugment import randaugment
+
+__all__ = ["AUGMENTATIONS", "Augment", "parse_augment", "view"]
+
+AUGMENTATIONS = {
+    "flip": "mirror left and right, half of the time",
+    "crop": "a random part (40 to 100 % of the area, sides 3:4 to 4:3), resized",
+    "colour": "brightness, contrast and saturation, each by up to 30 %",
+    "affine": "turn by up to 12 degrees, shift by 8 %, scale by 15 %, shear by 0.15; no flip",
+    "randaugment": "two random operations of the fourteen of RandAugment, strength 9 of 30",
+}
+"""What each name does. They are combined with "+"; "none" is nothing."""
+
+_ALSO = {"color": "colour"}
+_AREA, _RATIO = (0.4, 1.0), (3 / 4, 4 / 3)
+_COLOUR = 0.3
+_DEGREES, _SHIFT, _SCALE, _SHEAR = 12.0, 0.08, 0.15, 0.15
+_LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Which variations to make; see `AUGMENTATIONS`."""
+
+    flip: bool = False
+    crop: bool = False
+    colour: bool = False
+    affine: bool = False
+    randaugment: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text that `parse_augment` reads; "none" for nothing."""
+        return "+".join(name for name in AUGMENTATIONS if getattr(self, name)) or "none"
+
+    def __bool__(self) -> bool:
+        """Say whether anything is varied at all."""
+        return self != Augment()
+
+
+def parse_augment(text: str) -> Augment:
+    """Read names joined by "+", such as "flip+crop+colour", or "none".
+
+    Raises:
+        DataError: if a name is unknown; the nearest are offered.
+    """
+    parts = [part.strip().lower() for part in text.split("+")]
+    names = [_ALSO.get(part, part) for part in parts if part not in ("none", "")]
+    known = [*AUGMENTATIONS, "none"]
+    for name in names:
+        if name not in AUGMENTATIONS:
+            near = difflib.get_close_matches(name, known, 2, 0.5)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise DataError(
+                f"Unknown augmentation {name!r} in {text!r}.{hint} Known, joined by '+': "
+                f"{', '.join(known)}."
+            )
+    return Augment(**dict.fromkeys(names, True))
+
+
+def view(
+    image: Image.Image,
+    size: int,
+    augment: Augment | str,
+    seed: int,
+    key: str,
+    k: int,
+    how: str = "stretch",
+) -> np.ndarray:
+    """Make view `k` of a picture.
+
+    Args:
+        image: the upright RGB picture in full (or as `open_picture(..., at_least=size)`
+            gives it); crops are taken from it before resizing.
+        size: pixels a side.
+        augment: what to vary, or its text.
+        seed: the run's seed.
+        key: the picture's stable identity.
+        k: number of the view; 0 is the plain picture.
+        how: the plain geometry, as in `decode.resize`.
+
+    Returns:
+        uint8 array of shape (size, size, 3), values 0..255.
+    """
+    chosen = parse_augment(augment) if isinstance(augment, str) else augment
+    if k == 0 or not chosen:
+        return decode.resize(image, size, how)
+    rng = _generator(seed, key, k)
+    small = _crop(image, size, rng) if chosen.crop else _plain(image, size, how)
+    if chosen.flip and rng.random() < 0.5:
+        small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if chosen.affine:
+        small = _affine(small, rng)
+    if chosen.randaugment:
+        small = randaugment(small, rng)
+    if chosen.colour:
+        small = _colour(small, rng)
+    return np.asarray(small)
+
+
+def _generator(seed: int, key: str, k: int) -> np.random.Generator:
+    name = f"{seed}/{k}/{key}".encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(name, digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def _plain(image: Image.Image, size: int, how: str) -> Image.Image:
+    return Image.fromarray(decode.resize(image, size, how))
+
+
+def _crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """Resize a random part: Inception's crop (Szegedy et al., arXiv 1409.4842), a milder area."""
+    width, height = image.size
+    area = rng.uniform(*_AREA) * width * height
+    ratio = math.exp(rng.uniform(math.log(_RATIO[0]), math.log(_RATIO[1])))
+    wide = min(math.sqrt(area * ratio), width)
+    high = min(math.sqrt(area / ratio), height)
+    left, top = rng.random() * (width - wide), rng.random() * (height - high)
+    box = (left, top, min(left + wide, width), min(top + high, height))
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def _affine(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Turn, shift, scale and shear about the centre; what comes in is the border's colour."""
+    size = image.width
+    angle = math.radians(rng.uniform(-_DEGREES, _DEGREES))
+    shear = rng.uniform(-_SHEAR, _SHEAR)
+    scale = math.exp(rng.uniform(-1, 1) * math.log1p(_SCALE))
+    shift = rng.uniform(-_SHIFT, _SHIFT, 2) * size
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix = np.linalg.inv(scale * turn @ np.array([[1.0, shear], [0.0, 1.0]]))
+    centre = np.array([size / 2, size / 2])
+    offset = centre - matrix @ (centre + shift)
+    data = (*matrix[0], offset[0], *matrix[1], offset[1])
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        data,
+        Image.Resampling.BILINEAR,
+        fillcolor=_border(image),
+    )
+
+
+def _border(image: Image.Image) -> tuple[int, ...]:
+    pixels = np.asarray(image)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return tuple(int(value) for value in np.median(edge, axis=0))
+
+
+def _colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Change brightness, contrast and saturation in one matrix, so that clipping comes once."""
+    bright, contrast, saturation = rng.uniform(1 - _COLOUR, 1 + _COLOUR, 3)
+    mean = float(np.asarray(image.convert("L").reduce(4)).mean()) * bright
+    linear = saturation * np.eye(3) + (1 - saturation) * _LUMA
+    matrix = np.empty((3, 4))
+    matrix[:, :3] = bright * contrast * linear
+    matrix[:, 3] = (1 - contrast) * mean
+    return image.convert("RGB", tuple(matrix.ravel().tolist()))

@@ -1,0 +1,110 @@
+"""Bases by name: every classifier of `keras.applications`, and the project's own small one.
+
+`build_base` turns an entry of the registry into one flat functional model that takes
+raw RGB pixels: the scaling each base was trained with is one `Rescaling` layer behind the
+input, named `input_scaling`, and BGR order is folded into the first kernel.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_keras.errors import ModelError
+from tl_keras.models.backbones.registry import BASES, BaseInfo
+from tl_keras.models.backbones.weights import load_weights
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["BASES", "BaseInfo", "base_names", "build_base", "check_size", "describe"]
+
+
+def base_names() -> list[str]:
+    """Names of all bases, in the order of the registry."""
+    return list(BASES)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def describe(name: str) -> BaseInfo:
+    """What is known about a base.
+
+    Args:
+        name: A name of `base_names()`, in any spelling that keeps its letters and digits
+            ("MobileNetV2"), with "@alpha" behind a MobileNet ("mobilenet_v2@0.35").
+
+    Returns:
+        Its entry; `alpha` and `name` as asked for.
+
+    Raises:
+        ModelError: For an unknown name (the nearest are offered) or a width that is none.
+    """
+    stem, _, alpha = str(name).partition("@")
+    keys = {_key(known): known for known in BASES}
+    if _key(stem) not in keys:
+        near = difflib.get_close_matches(_key(stem), keys, n=3, cutoff=0.5)
+        names = ", ".join(keys[key] for key in near)
+        way = f"the nearest are: {names}" if names else f"known are: {', '.join(BASES)}"
+        raise ModelError(f"got base {stem!r}, which is unknown; {way}")
+    info = BASES[keys[_key(stem)]]
+    return _with_alpha(info, alpha) if alpha or "@" in str(name) else info
+
+
+def _with_alpha(info: BaseInfo, text: str) -> BaseInfo:
+    if info.alpha is None:
+        raise ModelError(
+            f"got {info.name}@{text}; only the MobileNets have widths: leave out @{text}")
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = 0.0
+    if not 0.0 < alpha <= 10.0:
+        raise ModelError(f"got {info.name}@{text}; expected a width such as {info.name}@0.5")
+    return info if alpha == 1.0 else replace(info, name=f"{info.name}@{alpha:g}", alpha=alpha)
+
+
+def check_size(info: BaseInfo, size: int | None) -> int:
+    """The side of the input in pixels; None gives the base's own.
+
+    Raises:
+        ModelError: When the base refuses it.
+    """
+    size = info.default_size if size is None else size
+    if isinstance(size, bool) or not isinstance(size, int) or size < info.minimum_size:
+        raise ModelError(
+            f"got size {size!r} for {info.name}; expected {info.minimum_size} px or more "
+            f"(it was made for {info.default_size})")
+    return size
+
+
+def build_base(
+    name: str, *, size: int | None = None, weights: str | Path | None = "default"
+) -> keras.Model:
+    """A base as one flat functional model of stock layers.
+
+    Args:
+        name: A name of `base_names()`, "@alpha" behind a MobileNet.
+        size: Side of the input in pixels; None is the base's own.
+        weights: "default" (the base's published weights), "imagenet" (downloaded by Keras),
+            "glyphs" (shipped, for small_resnet), a file (.weights.h5, .h5 or .keras), or None
+            for random ones.
+
+    Returns:
+        A model that takes RGB 0..255, float32 (None, size, size, 3), and gives the last
+        feature map (None, h, w, c). Layers keep their own names; `input_scaling` comes first.
+        BatchNorm layers are as their constructor left them.
+
+    Raises:
+        ModelError: For an unknown name, a size the base refuses or a file of another base.
+        DownloadError: When the weights must be downloaded and cannot be.
+    """
+    info = describe(name)
+    side = check_size(info, size)
+    chosen = info.default_weights if weights == "default" else weights
+    return load_weights(info, side, chosen)

@@ -1,0 +1,208 @@
+"""Rewrite a functional model as one flat graph of stock layers.
+
+Nested models are inlined, layers of `keras.applications` that a saved file cannot be loaded
+with are replaced by stock ones of equal value, sums and products with a constant become
+layers. Weights are copied; the source model is left untouched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from tl_keras.errors import ModelError
+from tl_keras.models.graph import Step, is_functional, steps
+from tl_keras.models.replacements import replacement
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Rewriter", "flatten", "stable_names"]
+
+
+def _all_operations(model: keras.Model) -> Iterable[Any]:
+    for step in steps(model):
+        if is_functional(step.operation):
+            yield from _all_operations(step.operation)
+        else:
+            yield step.operation
+
+
+def _snake(text: str) -> str:
+    text = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", re.sub(r"\W+", "", text))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", text).lower()
+
+
+def _automatic_number(operation: Any) -> int | None:
+    """The number that Keras gave a layer without a name ("conv2d" is 0), None when named."""
+    stem = _snake(type(operation).__name__)
+    found = re.fullmatch(re.escape(stem) + r"(?:_(\d+))?", operation.name)
+    return int(found.group(1) or 0) if found else None
+
+
+def stable_names(model: keras.Model, skip: Iterable[int] = ()) -> dict[int, str]:
+    """Names for the layers that Keras numbered, counted from this model's own start.
+
+    Keras counts layers without a name over the whole process ("conv2d_94"), so that the
+    second InceptionV3 of a process has other names than the first.
+
+    Args:
+        model: A functional model.
+        skip: ids of operations that get no name and do not count.
+
+    Returns:
+        id of the operation -> name, for automatically named operations only.
+    """
+    numbered: dict[str, dict[int, int]] = {}
+    for operation in _all_operations(model):
+        number = _automatic_number(operation)
+        if number is not None and id(operation) not in skip:
+            numbered.setdefault(_snake(type(operation).__name__), {})[id(operation)] = number
+    names = {}
+    for stem, members in numbered.items():
+        for count, key in enumerate(sorted(members, key=members.__getitem__)):
+            names[key] = f"{stem}_{count}" if count else stem
+    return names
+
+
+class Rewriter:
+    """Replays the calls of a model on new inputs with new layers.
+
+    Attributes:
+        pairs: (source operation, new layer, function from source weights to new weights).
+    """
+
+    def __init__(self, names: dict[int, str] | None = None, skip: Iterable[int] = ()) -> None:
+        """Start with no layers.
+
+        Args:
+            names: id of a source operation -> name of its new layer; others keep theirs.
+            skip: ids of source operations to leave out: their input passes through.
+        """
+        self.names = names or {}
+        self.skip = set(skip)
+        self.pairs: list[tuple[Any, Any, Callable[[list], list]]] = []
+        self._layers: dict[int, Any] = {}
+        self._taken: set[str] = set()
+
+    def run(self, model: keras.Model, inputs: list[Any], prefix: str = "") -> list[Any]:
+        """Replay `model` on `inputs` (Keras tensors, one a model input).
+
+        Returns:
+            The new outputs, one a model output.
+        """
+        tensors = {id(old): new for old, new in zip(model.inputs, inputs, strict=True)}
+        for step in steps(model):
+            if step.inputs:
+                outputs = self._call(step, tensors, prefix)
+                tensors.update({id(old): new
+                                for old, new in zip(step.outputs, outputs, strict=True)})
+        return [tensors[id(tensor)] for tensor in model.outputs]
+
+    def _call(self, step: Step, tensors: dict[int, Any], prefix: str) -> list[Any]:
+        import keras
+
+        args, kwargs = _substitute((step.args, step.kwargs), tensors)
+        if id(step.operation) in self.skip:
+            return [args[0]]
+        if is_functional(step.operation):
+            inner = keras.tree.flatten((args, kwargs.get("inputs", ())))
+            return self.run(step.operation, inner, f"{step.name}_")
+        if kwargs.get("training") is False:
+            kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+        replace = replacement(step.operation, args, kwargs)
+        result = replace(self, step.operation, prefix, *args) if replace else self.layer(
+            step.operation, prefix)(*args, **kwargs)
+        return keras.tree.flatten(result)
+
+    def name(self, operation: Any, prefix: str) -> str:
+        """A name that no other layer of the new graph has."""
+        name = self.names.get(id(operation), operation.name)
+        if name in self._taken:
+            name = f"{prefix}{name}"
+        count, stem = 0, name
+        while name in self._taken:
+            count += 1
+            name = f"{stem}_{count}"
+        self._taken.add(name)
+        return name
+
+    def layer(self, operation: Any, prefix: str = "") -> Any:
+        """The new layer of the same class and configuration; one for each source layer."""
+        import keras
+
+        if not isinstance(operation, keras.Layer):
+            return operation
+        _refuse_lambda(operation)
+        return self.make(operation, type(operation).from_config, prefix)
+
+    def make(self, operation: Any, build: Callable[[dict], Any], prefix: str,
+             weights: Callable[[list], list] = list) -> Any:
+        """The new layer for a source operation, made once by `build(config)`."""
+        if id(operation) not in self._layers:
+            config = {**operation.get_config(), "name": self.name(operation, prefix)}
+            self._layers[id(operation)] = build(config)
+            self.pairs.append((operation, self._layers[id(operation)], weights))
+        return self._layers[id(operation)]
+
+    def copy_weights(self) -> None:
+        """Give each new layer the weights of its source.
+
+        Raises:
+            ModelError: When shapes differ, as a Dense after Flatten does at another size.
+        """
+        for source, layer, convert in self.pairs:
+            weights = source.get_weights() if hasattr(source, "get_weights") else []
+            try:
+                layer.set_weights(convert(weights))
+            except ValueError as error:
+                raise ModelError(
+                    f"layer {layer.name!r} has weights of another shape at this size; "
+                    "build the model at the size it was made for"
+                ) from error
+
+
+def _substitute(structure: Any, tensors: dict[int, Any]) -> Any:
+    import keras
+
+    return keras.tree.map_structure(
+        lambda leaf: tensors[id(leaf)] if isinstance(leaf, keras.KerasTensor) else leaf, structure
+    )
+
+
+def _refuse_lambda(operation: Any) -> None:
+    if type(operation).__name__ == "Lambda":
+        raise ModelError(
+            f"layer {operation.name!r} is a Lambda, which a saved model cannot be loaded with "
+            "safely; replace it by a stock layer or a keras.ops call"
+        )
+
+
+def flatten(model: keras.Model, size: int | None = None) -> keras.Model:
+    """A flat copy of a model: one graph, no model inside a model.
+
+    Args:
+        model: A functional or built sequential model with one picture input (h, w, 3).
+        size: Side of the new input in pixels; None keeps the model's own.
+
+    Returns:
+        A functional model, float32 input, with the same layers under the same names. A name
+        that two nested models share gets the nested model's name in front.
+
+    Raises:
+        ModelError: When the graph cannot be read, holds a Lambda, or does not fit `size`.
+    """
+    import keras
+
+    shape = tuple(model.inputs[0].shape)[1:] if is_functional(model) else ()
+    entry = keras.Input((size, size, 3) if size else shape, name="pixels")
+    rewriter = Rewriter()
+    try:
+        outputs = rewriter.run(model, [entry])
+    except ModelError:
+        raise
+    except ValueError as error:
+        raise ModelError(f"the model cannot be built at {size} px: {error}") from error
+    rewriter.copy_weights()
+    return keras.Model(entry, outputs[0] if len(outputs) == 1 else outputs, name=model.name)

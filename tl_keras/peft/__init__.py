@@ -1,0 +1,1 @@
+"""Fine-tuning few parameters: LoRA, adapters, and the files they are kept in."""

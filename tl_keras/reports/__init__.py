@@ -1,0 +1,1 @@
+"""Pages and figures that tell what a run found."""

@@ -1,0 +1,1 @@
+"""A run: its directory, its configuration, its data and its life."""

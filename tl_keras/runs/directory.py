@@ -1,0 +1,292 @@
+"""A run directory: what is in it, read and written atomically.
+
+run.json      the record; its `state` is "incomplete" until all the rest is there
+split.csv     key and split of every sample used
+labels.txt    one class a line, in output order
+model.keras   the trained model
+adapter.npz   what plan lora or adapters added to the base, alone
+history.csv   one row an epoch
+plots/*.png   report.html
+state/        what resuming needs; gone when the run is complete
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_keras.data.samples import Samples, in_order
+from tl_keras.data.sources import load_again
+from tl_keras.data.splits import Splits
+from tl_keras.errors import DataError, RunError
+from tl_keras.runs import exemplars as kept
+from tl_keras.utils.files import write_atomically
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["SCHEMA", "RunDirectory"]
+
+SCHEMA = 1
+
+
+class RunDirectory:
+    """Reads and writes one run.
+
+    Args:
+        path: The directory of an existing run, complete or not.
+
+    Raises:
+        RunError: It is no run directory, does not read, or is from a newer version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.record = self._read_record()
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], record: dict[str, Any]) -> RunDirectory:
+        """Make a new run directory with a first record.
+
+        Raises:
+            RunError: Something is there already.
+            StorageError: It cannot be written.
+        """
+        folder = Path(path)
+        refuse_existing(folder)
+        write_atomically(folder / "run.json", _json({"schema": SCHEMA, **record}))
+        return cls(folder)
+
+    def _read_record(self) -> dict[str, Any]:
+        file = self.path / "run.json"
+        if not file.exists():
+            what = "does not exist" if not self.path.exists() else "has no run.json"
+            raise RunError(f"{self.path} {what}; expected a run that 'tl-keras fit' made")
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise RunError(f"{file} does not read ({error}); the run cannot be used") from error
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if not isinstance(schema, int) or "state" not in record and schema <= SCHEMA:
+            raise RunError(f"{file} is no record of a run; expected what 'tl-keras fit' wrote")
+        if schema > SCHEMA:
+            raise RunError(
+                f"{file} has schema {schema}, this version reads up to {SCHEMA}; "
+                "update tl_keras"
+            )
+        return record
+
+    @property
+    def complete(self) -> bool:
+        """Whether training and evaluation have ended."""
+        return self.record.get("state") == "complete"
+
+    @property
+    def state(self) -> Path:
+        """Where what resuming needs is kept."""
+        return self.path / "state"
+
+    def fact(self, *keys: str) -> Any:
+        """Return a fact of the record, by the way down to it.
+
+        Raises:
+            RunError: The record lacks it.
+        """
+        value: Any = self.record
+        for key in keys:
+            if not isinstance(value, dict) or key not in value:
+                raise RunError(
+                    f"{self.path / 'run.json'} lacks {'.'.join(keys)}; the run cannot be used"
+                )
+            value = value[key]
+        return value
+
+    def require_complete(self) -> None:
+        """Check that the run can be used.
+
+        Raises:
+            RunError: It is not complete.
+        """
+        if self.complete:
+            return
+        why = self.record.get("stopped")
+        way = why or f"finish it with: tl-keras resume {shlex.quote(str(self.path))}"
+        raise RunError(f"{self.path} is not complete; {way}")
+
+    def update(self, **facts: Any) -> None:
+        """Set facts in the record and write it."""
+        self.record.update(facts)
+        write_atomically(self.path / "run.json", _json(self.record))
+
+    def finish(self) -> None:
+        """Say that all is there, and remove what only resuming needs."""
+        self.update(state="complete")
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def write_labels(self, names: tuple[str, ...]) -> None:
+        """Write labels.txt, one class a line; a line break in a name becomes a space."""
+        lines = "".join(" ".join(name.splitlines()) + "\n" for name in names)
+        write_atomically(self.path / "labels.txt", lines.encode("utf-8", "surrogateescape"))
+
+    def write_split(self, data: Splits) -> None:
+        """Write which sample is in which split."""
+        parts = {"train": data.train, "val": data.val, "test": data.test}
+        rows = [
+            {"key": key, "split": name}
+            for name, part in parts.items()
+            for key in (part.keys if part else ())
+        ]
+        write_atomically(self.path / "split.csv", _csv(rows, ["key", "split"]))
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """Write history.csv."""
+        fields = ["stage", "epoch", "stage_epoch", "rate", "loss", "accuracy", "val_loss"]
+        write_atomically(
+            self.path / "history.csv", _csv(rows, [*fields, "val_accuracy", "seconds"])
+        )
+
+    def history(self) -> list[dict[str, str]]:
+        """Return history.csv's rows."""
+        return _read_csv(self.path / "history.csv")
+
+    def model(self, path: Path | None = None) -> keras.Model:
+        """Return the trained model.
+
+        Args:
+            path: Another model of the run, which need not be complete then.
+
+        Raises:
+            RunError: The run is not complete, or the file does not load.
+        """
+        import keras
+
+        if path is None:
+            self.require_complete()
+            path = self.path / "model.keras"
+        # Keras calls a file that is cut short "not found".
+        if not zipfile.is_zipfile(path):
+            what = "is damaged or cut short" if path.exists() else "is missing"
+            raise RunError(f"{path} {what}; the run does not load, put the file back or fit anew")
+        try:
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path} does not load ({error}); the run cannot be used") from error
+
+    def splits(self, root: str | os.PathLike[str] | None = None) -> Splits:
+        """Return the samples of the run as they were split.
+
+        Args:
+            root: Where the data is now, when it moved.
+
+        Raises:
+            DataError: The data, or some pictures of it, are not where they were.
+        """
+        samples, chosen, missing = self.find(root)
+        if missing:
+            where = root or self.fact("data", "root")
+            raise DataError(
+                f"{len(missing)} pictures of the run are no longer under {where}, the first is "
+                f"{missing[0]}; put them back, or where the folder moved give --data to resume or "
+                "tl-export"
+            )
+        parts = {name: samples.take(indices) for name, indices in chosen.items()}
+        return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)
+
+    def find(
+        self, root: str | os.PathLike[str] | None = None
+    ) -> tuple[Samples, dict[str, list[int]], list[str]]:
+        """Return the data as it is now, where each split's samples are in it, and what is gone.
+
+        Args:
+            root: Where the data is now, when it moved.
+
+        Returns:
+            Samples whose labels count as the run's classes do; indices by split; keys.
+
+        Raises:
+            DataError: There is no data at all.
+        """
+        if self.fact("data", "root") == kept.ROOT:
+            return kept.found(self.path, self.fact("classes"))
+        samples = load_again(self.fact("data", "root"), root, self.fact("data", "task"))
+        if samples.task == "classes":
+            samples = in_order(samples, self.fact("classes"))
+        places = {key: index for index, key in enumerate(samples.keys)}
+        chosen: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+        missing = []
+        for row in _read_csv(self.path / "split.csv", "key", "split"):
+            if row["key"] in places and row["split"] in chosen:
+                chosen[row["split"]].append(places[row["key"]])
+            else:
+                missing.append(row["key"])
+        return samples, chosen, missing
+
+    def samples(self, split: str, root: str | os.PathLike[str] | None = None) -> Samples:
+        """Return the samples of one split ("train", "val" or "test").
+
+        Raises:
+            DataError: The data moved, or there is no such split.
+        """
+        part = getattr(self.splits(root), split, None)
+        if part is None:
+            raise DataError(f"{self.path} has no {split} split; expected train or val")
+        return part
+
+
+def refuse_existing(folder: Path) -> None:
+    """Check that a new run may be written here.
+
+    Raises:
+        RunError: The folder exists and is not empty, or cannot be made.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out")
+    if folder.exists() and any(folder.iterdir()):
+        way = f"finish it with: tl-keras resume {shlex.quote(str(folder))}"
+        unfinished = (folder / "state").exists()
+        raise RunError(
+            f"{folder} exists already and was not changed; choose another --out"
+            + (f", or {way}" if unfinished else "")
+        )
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    try:
+        # Permissions do not tell of read-only disks: only a try does.
+        with tempfile.TemporaryDirectory(prefix=".tl_keras-", dir=place):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written ({place}: {error.strerror}); choose another --out"
+        ) from error
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    # A file's name that is no UTF-8 comes back from these escapes as it was.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _csv(rows: list[dict[str, Any]], fields: list[str]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _read_csv(path: Path, *fields: str) -> list[dict[str, str]]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, csv.Error) as error:
+        raise RunError(f"{path} does not read ({error}); the run cannot be used") from error
+    if any(row.get(field) is None for row in rows for field in fields):
+        raise RunError(f"{path} lacks {' or '.join(fields)} on a line; the run cannot be used")
+    return rows

@@ -1,0 +1,161 @@
+"""The pictures of a run that has learnt in steps: a table within the run, and pictures it keeps.
+
+`pictures.csv` has a row for each picture: where it is (relative to the run for what the run
+keeps itself), its class, its split, the step in which it came, and a hash of its pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tl_keras.data.samples import SPLITS, Samples
+from tl_keras.errors import DataError
+from tl_keras.modalities.image.decode import open_picture
+
+__all__ = [
+    "MEMORY", "ROOT", "TABLE", "Row", "compressed", "found", "parse_bytes", "read_rows",
+    "samples_of", "written_rows",
+]  # fmt: skip
+
+TABLE = "pictures.csv"
+MEMORY = "memory"
+"""The folder within a run that holds the pictures it keeps, named by their digests."""
+ROOT = "run:" + TABLE
+"""What a run's record says as the place of such data: it moves with the run."""
+
+_UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_LOSSLESS, _QUALITY = 64, 92
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture.
+
+    Attributes:
+        path: Absolute, or relative to the run.
+        label: Its class.
+        split: "train", "val" or "test".
+        task: Number of the step in which it came, from 0.
+        digest: Hash of its pixels before it was compressed.
+    """
+
+    path: str
+    label: str
+    split: str
+    task: int
+    digest: str
+
+
+def written_rows(rows: Iterable[Row]) -> bytes:
+    """Return the table as a file's content."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Row)])
+    writer.writerows(astuple(row) for row in rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_rows(folder: str | os.PathLike[str]) -> list[Row]:
+    """Read a run's table; paths come out absolute.
+
+    Raises:
+        DataError: It is missing or does not read.
+    """
+    path = Path(folder).absolute() / TABLE
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as handle:
+            found = [_row(path.parent, values) for values in csv.DictReader(handle)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} does not read ({error}); put the file back") from error
+    return found
+
+
+def _row(folder: Path, values: dict[str, str]) -> Row:
+    where = os.path.normpath(folder / values["path"])
+    words = values["label"], values["split"], int(values["task"]), values["digest"]
+    return Row(where, *words)
+
+
+def samples_of(rows: Sequence[Row], class_names: Sequence[str], root: str) -> Samples:
+    """Return rows as samples; keys are digests, so that they stay when pictures move.
+
+    Raises:
+        DataError: A class is not among the names, or a split is unknown.
+    """
+    index = {name: i for i, name in enumerate(class_names)}
+    if unknown := sorted({row.label for row in rows} - set(index)):
+        raise DataError(f"{root} has the unknown class {unknown[0]}; expected {list(index)[:10]}")
+    labels = np.array([index[row.label] for row in rows], np.int64)
+    items, keys = [row.path for row in rows], tuple(row.digest for row in rows)
+    words = tuple(row.split for row in rows)
+    return Samples(items, labels, tuple(class_names), keys, words, "classes", root)
+
+
+def found(
+    folder: str | os.PathLike[str], class_names: Sequence[str]
+) -> tuple[Samples, dict[str, list[int]], list[str]]:
+    """Return a run's pictures, where each split's are among them, and the paths of those gone.
+
+    Raises:
+        DataError: The table is missing or does not read.
+    """
+    rows, gone = [], []
+    for row in read_rows(folder):
+        if os.path.exists(row.path):
+            rows.append(row)
+        else:
+            gone.append(row.path)
+    splits = {name: [i for i, r in enumerate(rows) if r.split == name] for name in SPLITS}
+    return samples_of(rows, class_names, str(Path(folder) / TABLE)), splits, gone
+
+
+def compressed(item: str | np.ndarray, size: int) -> bytes:
+    """Return one picture as a small file.
+
+    Small pictures (64 pixels or less) are kept to the last bit, as PNG; larger ones as JPEG
+    of quality 92, the shorter side at most 1.25 times what the model sees, so that crops
+    still have something to choose from.
+
+    Args:
+        item: A file, or a uint8 array (height, width, 1 or 3).
+        size: Side in pixels that the model sees.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    image, buffer = open_picture(item), io.BytesIO()
+    if max(image.size) <= _LOSSLESS:
+        image.save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+    factor = max(1.25 * size, _LOSSLESS) / min(image.size)
+    if factor < 1:
+        sides = [max(1, round(side * factor)) for side in image.size]
+        image = image.resize((sides[0], sides[1]), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    image.save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def parse_bytes(text: str) -> int:
+    """Read a number of bytes such as "20MB", "500 kB" or "1GiB".
+
+    Raises:
+        DataError: It is none, or not above 0.
+    """
+    word = text.strip().lower()
+    number = word.rstrip("bikmg ")
+    unit = word[len(number) :].strip()
+    try:
+        value = float(number) * _UNITS[unit]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 1 <= value < float("inf"):
+        raise DataError(f"got '{text}' as a size in bytes; expected such as 20MB or 500kB")
+    return int(value)

@@ -1,0 +1,300 @@
+"""Runs a plan: for each stage cut, cache, compile, fit, record; and goes on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tl_keras.data.samples import Samples
+from tl_keras.data.splits import Splits
+from tl_keras.errors import ModelError, PlanError, RunError
+from tl_keras.features.stage_cache import Cut, FeatureStore, plan_cuts
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.models import graph
+from tl_keras.training import freezing
+from tl_keras.training.checkpoint import (
+    assign,
+    model_variables,
+    read_snapshot,
+    values,
+    write_snapshot,
+)
+from tl_keras.training.config import FitOptions, FitResult
+from tl_keras.training.model_selection import average, clearly_better, lower
+from tl_keras.training.objective import Objective
+from tl_keras.training.optimizers import depth_factors
+from tl_keras.training.plan import Plan, named_plan
+from tl_keras.training.stage import StageData, StageTrainer
+from tl_keras.training.stage_data import cached_data, picture_data
+
+__all__ = ["StageRunner", "fit", "fit_with"]
+
+
+def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options: Any) -> FitResult:
+    """Train a model through a plan's stages; frozen layers are computed once per view.
+
+    Each stage keeps its epoch with the least validation loss. The weights of a later stage are
+    kept where its validation loss is lower by more than chance would explain (see
+    :func:`tl_keras.training.model_selection.clearly_better`); where it is lower by less, the
+    average of both stages' weights is kept if its loss is lower too. The model is changed in
+    place.
+
+    Args:
+        model: A flat functional model that takes RGB 0..255 (batch, size, size, 3), such as
+            :func:`tl_keras.models.build.build_model` makes.
+        data: Training, validation and test samples; the test samples are not looked at.
+        plan: A plan or the name of one.
+        **options: Fields of :class:`FitOptions`.
+
+    Raises:
+        PlanError: The plan or an option makes no sense for this model.
+        ModelError: The model's output does not fit the data.
+        StorageError: The disk is full.
+        TrainingError: The loss is not a number; the model holds its last good weights.
+        RunError: `state_dir` belongs to another model or plan.
+    """
+    try:
+        chosen = FitOptions(**options)
+    except TypeError as error:
+        raise PlanError(f"fit: {error}") from error
+    if isinstance(plan, str):
+        plan = named_plan(plan, blocks=len(graph.blocks(model)))
+    return fit_with(model, data, plan, chosen)
+
+
+def fit_with(model: keras.Model, data: Splits, plan: Plan, options: FitOptions) -> FitResult:
+    """Do what :func:`fit` does, with the options in one object."""
+    _check_outputs(model, data.train)
+    _make_repeatable(options.seed)
+    with contextlib.ExitStack() as stack:
+        folder = options.state_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        replica = stack.enter_context(_on_devices(model, options.devices))
+        try:
+            return StageRunner(replica, data, plan, replace(options, state_dir=folder)).run()
+        finally:
+            if replica is not model:
+                model.set_weights(replica.get_weights())
+
+
+def _check_outputs(model: keras.Model, samples: Samples) -> None:
+    expected = len(samples.class_names)
+    got = model.output_shape[-1]
+    if got != expected:
+        raise ModelError(
+            f"the model has {got} outputs and the data {expected} ({samples.task}: "
+            f"{', '.join(samples.class_names[:5])} ...); build the model with outputs={expected}"
+        )
+
+
+def _make_repeatable(seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+@contextlib.contextmanager
+def _on_devices(model: keras.Model, devices: int) -> Iterator[keras.Model]:
+    if devices == 1:
+        yield model
+        return
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(found) < devices:
+        raise PlanError(f"{devices} devices asked for and {len(found)} found; use devices=1")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in found[:devices]])
+    with strategy.scope():
+        replica = keras.models.clone_model(model)
+        replica.set_weights(model.get_weights())
+        yield replica
+
+
+class StageRunner:
+    """One run of a plan, stage by stage, with its state in `options.state_dir`."""
+
+    def __init__(self, model: keras.Model, data: Splits, plan: Plan, options: FitOptions) -> None:
+        self.model, self.data, self.plan, self.options = model, data, plan, options
+        self.folder = folder = Path(options.state_dir or ".")
+        self.result = FitResult()
+        self.cuts = self._find_cuts()
+        self.objective = options.objective or Objective(data, plan)
+        size = model.input_shape[1]
+        self.store = FeatureStore(
+            model,
+            plan.views,
+            plan.cache_dtype,
+            self.cuts,
+            folder / "features",
+            self.objective.reader(size, options.seed),
+            PictureReader(data.val, size),
+            options.precision,
+            options.progress,
+        )
+
+    def _find_cuts(self) -> list[Cut]:
+        layers = []
+        for stage in self.plan.stages:
+            freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
+            layers.append(freezing.last_frozen_cut(self.model))
+        return plan_cuts(self.model, layers)
+
+    def run(self) -> FitResult:
+        """Run what is left of the plan."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for index in range(self._restore(), len(self.plan.stages)):
+            self._run_stage(index)
+        self._restore_best()
+        for epoch, row in enumerate(self.result.history):
+            row["epoch"] = epoch
+        self.result.engine = self.store.engine
+        return self.result
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "plan": self.plan.to_dict(),
+            "seed": self.options.seed,
+            "fingerprint": self.options.fingerprint,
+            **self.objective.identity(),
+        }
+
+    def _restore(self) -> int:
+        saved = read_snapshot(self.folder / "start.npz")
+        if saved is None:
+            self._begin_stage(0)
+            return 0
+        meta, groups = saved
+        # Through JSON, because that is what the state went through.
+        if meta["identity"] != _through_json(self._identity()):
+            raise RunError(
+                f"{self.folder} holds the state of another plan, seed or data; expected the "
+                "ones it was begun with. Choose another folder for a new run"
+            )
+        assign(model_variables(self.model), groups["weights"])
+        self.result.history, self.result.stages = meta["history"], meta["stages"]
+        return int(meta["stage"])
+
+    def _begin_stage(self, index: int) -> None:
+        meta = {
+            "identity": self._identity(),
+            "stage": index,
+            "history": self.result.history,
+            "stages": self.result.stages,
+        }
+        weights = values(model_variables(self.model))
+        write_snapshot(self.folder / "start.npz", meta, weights=weights)
+
+    def _run_stage(self, index: int) -> None:
+        stage, began = self.plan.stages[index], time.perf_counter()
+        trainer = self.trainer(index)
+        rows = trainer.run({"stage": index})
+        best = trainer.best_row() or {}
+        self.result.history += rows
+        self.result.stages.append(
+            {
+                "name": stage.name,
+                "train": list(stage.train),
+                "trainable_parameters": _count(self.model),
+                "cut": self.cuts[index].layer,
+                "views": self.store.views if self.cuts[index].layer else len(rows),
+                "epochs_run": len(rows),
+                "best_epoch": best.get("stage_epoch"),
+                "best_val_loss": best.get("val_loss"),
+                "best_val_accuracy": best.get("val_accuracy"),
+                "seconds": round(time.perf_counter() - began, 2),
+            }
+        )
+        self._keep_if_better(trainer)
+        self._begin_stage(index + 1)
+        self.store.forget(index)
+
+    def trainer(self, index: int) -> StageTrainer:
+        """Return what trains a stage, its features computed."""
+        stage, cut = self.plan.stages[index], self.cuts[index]
+        freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
+        # Never the user's own object: compiled, it would carry our optimizer into what it saves.
+        whole = keras.Model(self.model.inputs, self.model.outputs[0])
+        suffix = graph.split(self.model, cut.layer)[1] if cut.layer else whole
+        return StageTrainer(
+            self.objective.learner(suffix),
+            stage,
+            self.plan,
+            self.objective,
+            self._stage_data(index),
+            # Another order in each stage, and the same one whenever the stage runs.
+            self.options.seed * 1000 + index,
+            depth_factors(graph.blocks(self.model), stage.decay),
+            self.folder / "epoch.npz",
+            self.options.save_every,
+            (_Progress(f"stage {stage.name}", stage.epochs, self.options.progress),),
+        )
+
+    def _stage_data(self, index: int) -> StageData:
+        cut = self.cuts[index]
+        if cut.layer:
+            train, val = self.store.arrays(index)
+            return cached_data(self.objective, train, val, cut.shape)
+        return picture_data(self.objective, self.store.train, self.store.val)
+
+    def _keep_if_better(self, trainer: StageTrainer) -> None:
+        name, losses = trainer.stage.name, trainer.val_losses()
+        kept = read_snapshot(self.folder / "best.npz")
+        # A run that was killed right here has judged this stage before.
+        if kept is not None and kept[0]["judged"] == name:
+            return
+        if kept is None or clearly_better(losses, kept[1]["losses"][0]):
+            self._keep(name, name, losses)
+        elif lower(losses, kept[1]["losses"][0]):
+            self._keep_average(trainer, kept)
+
+    def _keep(self, stage: str, judged: str, losses: np.ndarray) -> None:
+        weights = values(model_variables(self.model))
+        meta = {"stage": stage, "judged": judged}
+        write_snapshot(self.folder / "best.npz", meta, weights=weights, losses=[losses])
+
+    def _keep_average(self, trainer: StageTrainer, kept: Any) -> None:
+        variables, old = model_variables(self.model), kept[1]["weights"]
+        new, suffix = values(variables), {id(v) for v in model_variables(trainer.suffix)}
+        # What lies before the cut is in the features, where it cannot be averaged.
+        pairs = zip(variables, old, new, strict=True)
+        if any(id(v) not in suffix and not np.array_equal(a, b) for v, a, b in pairs):
+            return
+        assign(variables, average(old, new))
+        losses = trainer.val_losses()
+        if lower(losses, kept[1]["losses"][0]):
+            name = trainer.stage.name
+            self._keep(f"{kept[0]['stage']} + {name}", name, losses)
+        assign(variables, new)
+
+    def _restore_best(self) -> None:
+        saved = read_snapshot(self.folder / "best.npz")
+        if saved is not None:
+            assign(model_variables(self.model), saved[1]["weights"])
+            self.result.best_stage = saved[0]["stage"]
+
+
+class _Progress(keras.callbacks.Callback):
+    def __init__(self, task: str, epochs: int, progress: Callable[[str, int, int], None]) -> None:
+        super().__init__()
+        self.task, self.epochs, self.progress = task, epochs, progress
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        steps = self.params["steps"]
+        self.progress(self.task, self.epoch * steps + batch + 1, self.epochs * steps)
+
+
+def _count(model: keras.Model) -> int:
+    return int(sum(np.prod(variable.shape) for variable in model.trainable_variables))
+
+
+def _through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))

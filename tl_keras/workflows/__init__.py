@@ -1,0 +1,1 @@
+"""One file for each job a user can ask for."""

@@ -1,0 +1,254 @@
+"""Remedies for a shift: a run's model made fit for other pictures, as a new run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.analysis.transfer_verdict import paired_difference
+from tl_keras.data.samples import Samples
+from tl_keras.data.splits import Splits
+from tl_keras.errors import DataError, PlanError
+from tl_keras.features.predict import predict
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.models import graph
+from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.runs.lifecycle import close_run
+from tl_keras.runs.prepare import Checked, Job, checked_data
+from tl_keras.training.batchnorm import reestimate
+from tl_keras.training.plan import Plan, Stage, named_plan
+from tl_keras.utils.quiet import start_tensorflow
+from tl_keras.workflows.drift import held_out, other_pictures
+from tl_keras.workflows.fit import first_record, save_model
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["REMEDIES", "check_remedy", "remedy_run"]
+
+Progress = Callable[[str, int, int], None]
+REMEDIES = ("batchnorm", "first-block", "lp-ft")
+_VAL, _TEST, _BATCH = 0.2, 0.3, 64
+_FIRST = {"epochs": 10, "rate": 1e-3, "patience": 4}
+
+
+def check_remedy(name: str, data: str | None, out: Path) -> None:
+    """Check what can be known before a picture is looked at.
+
+    Raises:
+        PlanError: There is no such remedy, or no pictures to apply it to.
+        RunError: The new run's directory exists.
+    """
+    if name not in REMEDIES:
+        near = difflib.get_close_matches(name, REMEDIES, n=1, cutoff=0.4)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise PlanError(f"unknown remedy '{name}', expected one of {', '.join(REMEDIES)}{hint}")
+    if data is None:
+        raise PlanError(
+            f"the remedy {name} makes a run fit for pictures that you have; give OTHER, their "
+            f"folder, in place of --corrupt: tl-keras shift RUN other_photos/ --remedy {name}"
+        )
+    refuse_existing(out)
+
+
+def remedy_run(
+    path: Path,
+    data: str,
+    name: str,
+    out: Path,
+    *,
+    progress: Progress = lambda *_: None,
+    command: str = "",
+) -> RunDirectory:
+    """Make a run's model fit for other pictures, and write it as a new run.
+
+    The new pictures are split (or were already): a remedy learns from the training part, and
+    before and after are compared on the part that it never saw. Without labels only
+    "batchnorm" can be had; it then learns from all of them, and accuracy is told on the known
+    pictures alone.
+
+    Args:
+        path: A complete run; it stays as it is.
+        data: The other pictures.
+        name: "batchnorm" (see :func:`tl_keras.training.batchnorm.reestimate`), "first-block"
+            (the first block alone, Lee et al., 'Surgical fine-tuning improves adaptation to
+            distribution shifts', ICLR 2023, arXiv 2210.11466) or "lp-ft" (the plan).
+        out: The directory to make.
+        progress: Called with a task's name, what is done and of how much.
+        command: What the user wrote, for the record.
+
+    Returns:
+        The new run; its record's `remedy` says what it gave.
+
+    Raises:
+        RunError: The run is not complete, or `out` exists.
+        DataError: Labels are needed and their classes are not the run's.
+        ModelError: "batchnorm" for a model without BatchNorm.
+    """
+    check_remedy(name, data, out)
+    run = RunDirectory(path)
+    run.require_complete()
+    start_tensorflow()
+    parts = _new_parts(run, data, name, progress)
+    model = run.model()
+    judged = {"known": held_out(run)} | ({"new": _unseen(parts.splits)} if parts else {})
+    before = {part: _right(model, samples, progress) for part, samples in judged.items()}
+    with _written(out) as folder:
+        made = _begin(run, parts, model, folder, command)
+        history = _apply(name, made, model, parts, _pictures(run, data, parts), progress)
+        after = {part: _right(model, samples, progress) for part, samples in judged.items()}
+        facts = {part: _compared(before[part], after[part]) for part in judged}
+        made.update(remedy={"name": name, "from": str(path), **facts})
+        _finish(made, model, parts.splits if parts else run.splits(), history, progress)
+    return RunDirectory(out)
+
+
+def _new_parts(run: RunDirectory, data: str, name: str, progress: Progress) -> Checked | None:
+    """Return the new pictures in splits, or None where nobody labelled them."""
+    others = other_pictures(run, data)
+    present = set(others.samples.labels.tolist()) if others.labelled else set()
+    if others.samples.task == "classes" and len(present) == len(run.fact("classes")):
+        job = dataclasses.replace(_job(run), data=data, val=_VAL, test=_TEST)
+        return checked_data(job, progress, others.samples)
+    if name == "batchnorm":
+        return None
+    raise DataError(
+        f"the remedy {name} learns from labels; {data} must have the run's classes, "
+        f"{', '.join(run.fact('classes')[:10])}. Without labels there is --remedy batchnorm"
+    )
+
+
+def _job(run: RunDirectory) -> Job:
+    values = dict(run.fact("job"))
+    return Job(**{**values, "dense": tuple(values["dense"]), "epochs": ()})
+
+
+def _unseen(splits: Splits) -> Samples:
+    return splits.val if splits.test is None else splits.test
+
+
+def _pictures(run: RunDirectory, data: str, parts: Checked | None) -> Samples:
+    return other_pictures(run, data).samples if parts is None else parts.splits.train
+
+
+def _right(model: keras.Model, samples: Samples, progress: Progress) -> np.ndarray:
+    outputs = predict(model, samples, progress=lambda d, n: progress("accuracy", d, n))
+    return outputs.argmax(axis=1) == samples.labels
+
+
+@contextlib.contextmanager
+def _written(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes `out` when all went well, and else is gone."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".tl_keras-", dir=out.parent))
+    try:
+        folder.chmod(0o755)
+        yield folder
+        os.rename(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begin(
+    run: RunDirectory, parts: Checked | None, model: keras.Model, folder: Path, command: str
+) -> RunDirectory:
+    if parts is None:
+        record = {key: value for key, value in run.record.items() if key != "schema"}
+        splits = run.splits()
+    else:
+        job = dataclasses.replace(_job(run), data=parts.splits.train.root, val=_VAL, test=_TEST)
+        record, splits = first_record(job, parts, model, command), parts.splits
+    made = RunDirectory.create(folder, {**record, "state": "incomplete", "command": command})
+    made.write_split(splits)
+    made.write_labels(tuple(run.fact("classes")))
+    return made
+
+
+def _apply(
+    name: str,
+    made: RunDirectory,
+    model: keras.Model,
+    parts: Checked | None,
+    pictures: Samples,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    began = time.perf_counter()
+    history: list[dict[str, Any]] = []
+    if name == "batchnorm" or parts is None:
+        reestimate(model, _batches(pictures, int(model.input_shape[1]), progress))
+        facts: dict[str, Any] = {"plan": {"name": name, "stages": []}, "stages": []}
+        facts["best_stage"] = ""
+    else:
+        facts, history = _trained(name, made, model, parts, progress)
+    seconds = round(time.perf_counter() - began, 2)
+    made.update(**facts, timings={**made.record["timings"], "training": seconds})
+    return history
+
+
+def _batches(pictures: Samples, size: int, progress: Progress) -> Iterator[np.ndarray]:
+    # In an order of chance: a batch of one class alone would have statistics of its own.
+    order = np.random.default_rng(0).permutation(len(pictures))
+    reader, count = PictureReader(pictures, size), max(1, round(len(pictures) / _BATCH))
+    for part in np.array_split(order, count):
+        yield reader.read(part, 0)
+        progress("statistics", int(part.size), len(pictures))
+
+
+def _trained(
+    name: str, made: RunDirectory, model: keras.Model, parts: Checked, progress: Progress
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from tl_keras.training.config import FitOptions
+    from tl_keras.training.trainer import fit_with
+
+    plan = _plan(name, model, made.fact("job", "settings"))
+    options = FitOptions(
+        seed=made.fact("seed"),
+        state_dir=made.state,
+        precision=made.fact("job", "precision"),
+        progress=progress,
+        fingerprint=parts.fingerprint,
+    )
+    result = fit_with(model, parts.splits, plan, options)
+    facts = {"plan": plan.to_dict(), "stages": result.stages, "best_stage": result.best_stage}
+    return facts, result.history
+
+
+def _plan(name: str, model: keras.Model, settings: dict[str, Any]) -> Plan:
+    blocks = graph.blocks(model)
+    if name == "lp-ft":
+        return named_plan(name, blocks=len(blocks), **settings)
+    learning = {layer.name for layer in model.layers if layer.weights}
+    stage = Stage(name, tuple(one for one in blocks[0] if one in learning), **_FIRST)  # type: ignore[arg-type]
+    return Plan(name, (stage,), **settings)
+
+
+def _compared(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    value, low, high = paired_difference(after, before)
+    return {
+        "pictures": len(before),
+        "before": float(before.mean()),
+        "after": float(after.mean()),
+        "change": {"value": value, "low": low, "high": high},
+    }
+
+
+def _finish(
+    made: RunDirectory,
+    model: keras.Model,
+    data: Splits,
+    history: list[dict[str, Any]],
+    progress: Progress,
+) -> None:
+    made.write_history(history)
+    save_model(model, made.path / "model.keras")
+    close_run(made, model, data, history, progress)

@@ -1,0 +1,222 @@
+"""Appraises candidates on a user's pictures: scores from features alone, and measured costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.analysis.candidates import Candidate
+from tl_keras.analysis.ranking import Appraisal, Costs, Rates, fine_tune_seconds
+from tl_keras.analysis.transferability import h_score, knn_accuracy, leep, logme
+from tl_keras.data.samples import Samples
+from tl_keras.errors import DataError
+from tl_keras.features.backends import Predict, onnx_function, to_onnx
+from tl_keras.features.extract import feature_model, parse_places
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.probing.linear import ridge
+from tl_keras.runs.prepare import Job
+from tl_keras.training.plan import named_plan
+from tl_keras.utils.stats import wilson
+from tl_keras.workflows.probe import open_base
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["appraise", "chosen_samples", "scores_of"]
+
+Progress = Callable[[str, int, int], None]
+_BATCH = 32
+_TRAINED = (16, 256)
+_PIXELS = 2**20
+_STEPS = 2
+_RUNS = 15
+
+
+def chosen_samples(samples: Samples, most: int, seed: int = 0) -> Samples:
+    """Return the pictures that scores are taken on: as many of each class as of the others.
+
+    Pictures of a test split are left out.
+
+    Args:
+        samples: Task "classes".
+        most: At most about so many in all, but two of each class in any case.
+        seed: Chooses among them.
+
+    Raises:
+        DataError: A class has fewer than two pictures, or the task is another.
+    """
+    if samples.task != "classes":
+        raise DataError(f"got task '{samples.task}'; advice expects 'classes'")
+    words = samples.splits or ("",) * len(samples)
+    pool = samples.take([i for i, word in enumerate(words) if word != "test"])
+    few = [f"{name} has {count}" for name, count in pool.counts().items() if count < 2]
+    if few:
+        raise DataError(
+            f"advice needs two pictures or more of each class outside the test split; "
+            f"{', '.join(few[:10])}; add some"
+        )
+    share = max(2, most // pool.outputs)
+    shuffled = np.random.default_rng(seed).permutation(len(pool))
+    labels = pool.labels[shuffled]
+    kept = [shuffled[labels == c][:share] for c in range(pool.outputs)]
+    return pool.take(np.sort(np.concatenate(kept)))
+
+
+def appraise(
+    candidate: Candidate,
+    samples: Samples,
+    pictures: int,
+    *,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> Appraisal:
+    """Score a candidate on samples, and measure what it costs.
+
+    Args:
+        candidate: The base.
+        samples: From :func:`chosen_samples`.
+        pictures: Training pictures there are in all, for the time of fine-tuning.
+        seed: Decides random weights.
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        TLKerasError: The base cannot be had, or a picture cannot be read.
+    """
+    began = time.perf_counter()
+    opened = _open(candidate, seed)
+    read, features, source, forward = _run(opened, samples, candidate.name, progress)
+    scores, intervals = scores_of(features, samples.labels, samples.outputs, source)
+    latency = _latency(opened.predict, read[:1])
+    rates = Rates(forward, _training_rate(opened.features, read, samples))
+    plan = named_plan("lp-ft")
+    tuning = fine_tune_seconds(pictures, plan.views, plan.stages[-1].epochs, rates)
+    costs = Costs(tuning, opened.size, latency, time.perf_counter() - began)
+    facts = {"at": opened.at, "size": str(read.shape[1])}
+    return Appraisal(candidate.name, scores, intervals, costs, features.shape[1], facts)
+
+
+def scores_of(
+    features: np.ndarray, labels: np.ndarray, classes: int, source: np.ndarray | None = None
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Return all scores of features, see `tl_keras.analysis.ranking.Appraisal`.
+
+    Args:
+        features: (n, d).
+        labels: Class indices, (n,).
+        classes: How many.
+        source: (n, source classes), the base's own probabilities if it has a classifier.
+    """
+    head = ridge(features, labels, classes)
+    scores = {
+        "logme": logme(features, labels, classes),
+        "h_score": h_score(features, labels, classes),
+        "knn": knn_accuracy(features, labels),
+        "ridge": float(head.facts["loo_accuracy"]),
+        "ridge_log_likelihood": -float(head.facts["loo_log_loss"]),
+    }
+    if source is not None:
+        scores["leep"] = leep(source, labels, classes)
+    count = len(labels)
+    return scores, {name: wilson(scores[name] * count, count) for name in ("knn", "ridge")}
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A candidate that runs: its features as a model and in ONNX Runtime, bytes, place."""
+
+    features: keras.Model
+    predict: Predict
+    size: int
+    at: str
+
+
+def _open(candidate: Candidate, seed: int) -> _Opened:
+    import keras
+
+    job = Job("", candidate.base, candidate.size, candidate.weights, seed=seed)
+    base = open_base(job)
+    place = parse_places(candidate.at, base)[0]
+    features = feature_model(base, place)
+    content = to_onnx(features)
+    predict = onnx_function(content)
+    if _is_classifier(base):
+        outputs = [features.outputs[0], base.outputs[0]]
+        predict = onnx_function(to_onnx(keras.Model(base.inputs[0], outputs)))
+    return _Opened(features, predict, len(content), "+".join(place))
+
+
+def _is_classifier(base: keras.Model) -> bool:
+    config = base.layers[-1].get_config()
+    return len(base.outputs[0].shape) == 2 and config.get("activation") == "softmax"
+
+
+def _run(
+    opened: _Opened, samples: Samples, name: str, progress: Progress
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
+    """The first pictures, all features, the base's own probabilities, pictures a second."""
+    reader = PictureReader(samples, int(opened.features.input_shape[1]))
+    rows: list[Sequence[np.ndarray]] = []
+    seconds, first = 0.0, reader.read(range(min(_BATCH, len(samples))), 0)
+    for start in range(0, len(samples), _BATCH):
+        indices = range(start, min(start + _BATCH, len(samples)))
+        batch = reader.read(indices, 0) if start else first
+        began = time.perf_counter()
+        rows.append(opened.predict(batch))
+        # The first run prepares itself.
+        seconds += (time.perf_counter() - began) * (start > 0 or len(samples) <= _BATCH)
+        progress(name, indices[-1] + 1, len(samples))
+    timed = len(samples) - len(first) or len(samples)
+    joined = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+    source = joined[1] if len(joined) > 1 else None
+    return first, joined[0], source, timed / max(seconds, 1e-9)
+
+
+def _latency(predict: Predict, picture: np.ndarray) -> float:
+    """Median milliseconds of one picture at a time."""
+    seconds = []
+    for _ in range(_RUNS + 2):
+        began = time.perf_counter()
+        predict(picture)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[2:]))
+
+
+def _training_rate(features: keras.Model, pictures: np.ndarray, samples: Samples) -> float:
+    """Pictures a second of a few steps that train everything but BatchNorm.
+
+    The steps are not compiled: compiling would take longer than all the rest. Small pictures
+    come in large batches, so that arithmetic outweighs what compiling would save.
+    """
+    import keras
+    import tensorflow as tf
+
+    outputs = keras.layers.Dense(samples.outputs)(features.outputs[0])
+    model = keras.Model(features.inputs[0], outputs)
+    for layer in model.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+    optimizer = keras.optimizers.AdamW(1e-5)
+    optimizer.build(model.trainable_variables)
+    count = int(np.clip(_PIXELS // pictures[0, ..., 0].size, *_TRAINED))
+    labels = tf.constant(np.resize(samples.labels, count))
+    batch = tf.cast(np.resize(pictures, (count, *pictures.shape[1:])), tf.float32)
+    seconds = [_step(model, optimizer, batch, labels) for _ in range(1 + _STEPS)]
+    return count / min(seconds[1:])
+
+
+def _step(model: keras.Model, optimizer: Any, batch: Any, labels: Any) -> float:
+    import tensorflow as tf
+
+    began = time.perf_counter()
+    with tf.GradientTape() as tape:
+        logits = model(batch, training=True)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        loss = tf.reduce_mean(losses)
+    optimizer.apply_gradients(
+        zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+    )
+    loss.numpy()
+    return time.perf_counter() - began

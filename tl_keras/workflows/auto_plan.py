@@ -1,0 +1,87 @@
+"""Plan auto within a run: the choice is made once and recorded, and what it gave is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tl_keras.analysis.plan_search import ARMS, choose_plan, score
+from tl_keras.data.samples import Samples
+from tl_keras.data.splits import Splits
+from tl_keras.peft.plans import described
+from tl_keras.runs.directory import RunDirectory
+from tl_keras.runs.prepare import Job, build, plan_for
+from tl_keras.training.plan import named_plan
+
+if TYPE_CHECKING:
+    import keras
+
+    from tl_keras.training.plan import Plan
+
+__all__ = ["best_known", "decided"]
+
+Progress = Callable[[str, int, int], None]
+_KEPT = "auto.keras"
+
+
+def decided(
+    run: RunDirectory, job: Job, data: Splits, progress: Progress
+) -> tuple[Job, keras.Model]:
+    """Choose a job's plan by short runs, record it, and return the job and model to train.
+
+    Until the record holds the choice a resumed run makes it anew; from then on the run is an
+    ordinary one with the chosen plan.
+
+    Args:
+        run: The run that begins; its record gets `auto` and the chosen job.
+        job: With plan "auto".
+        data: Its samples.
+        progress: Called with a task's name, what is done and of how much.
+    """
+
+    def make(name: str) -> tuple[keras.Model, Plan]:
+        one = _with_plan(job, name)
+        model = build(one, data.train)
+        return model, plan_for(one, model)
+
+    arms = ("scratch",) if job.weights == "none" else ARMS
+    choice = choose_plan(
+        make, data, arms=arms, minutes=job.minutes, seed=job.seed, progress=progress
+    )
+    if choice.model is not None:
+        run.state.mkdir(parents=True, exist_ok=True)
+        choice.model.save(run.state / _KEPT, include_optimizer=False)
+    chosen = _with_plan(job, choice.plan)
+    model = build(chosen, data.train)
+    run.update(auto=choice.facts(), job=dataclasses.asdict(chosen), adaptation=described(model))
+    return chosen, model
+
+
+def _with_plan(job: Job, name: str) -> Job:
+    """Return the job with a plan, and the epochs of as many stages as that has."""
+    stages = len(named_plan(name).stages)
+    return dataclasses.replace(job, plan=name, epochs=job.epochs[:stages])
+
+
+def best_known(run: RunDirectory, model: keras.Model, val: Samples) -> keras.Model:
+    """Return the trained model, or a short run's where that is better on validation.
+
+    Args:
+        run: Its record's `auto` is told how the full run compares.
+        model: Trained with the chosen plan.
+        val: The validation samples.
+    """
+    kept = run.state / _KEPT
+    if "auto" not in run.record or not kept.exists():
+        return model
+    accuracy, loss = score(model, val)
+    best, full = run.record["auto"]["best"], (accuracy or 0.0, -loss)
+    short = ((best["accuracy"] or 0.0), -best["loss"])
+    final = "full run" if full >= short else f"short run of {best['plan']}"
+    facts = {"accuracy": accuracy, "loss": loss, "kept": final}
+    run.update(auto={**run.record["auto"], "final": facts})
+    if full >= short:
+        return model
+    run.update(best_stage="")  # no epoch of the full run's history
+    return run.model(kept)

@@ -1,0 +1,70 @@
+"""Which way to train: whether pretraining helps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from tl_keras.analysis.transfer_benefit import Comparison, compare_transfer
+from tl_keras.data.sources import load_samples
+from tl_keras.errors import PlanError
+from tl_keras.runs.directory import refuse_existing
+from tl_keras.runs.prepare import Job, build, check_options, checked_data, plan_for, settled
+from tl_keras.utils.quiet import start_tensorflow
+
+__all__ = ["judge_transfer"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def judge_transfer(
+    job: Job, seeds: int, out: Path, *, progress: Progress = lambda *_: None
+) -> tuple[Comparison, Path]:
+    """Train a job's base and the same model from scratch, compare, and write a report.
+
+    Args:
+        job: Data, base and plan ("full" if it says none); its weights are the pretrained ones.
+        seeds: Runs of each way.
+        out: The folder to make; it must not exist, or be empty.
+        progress: Called with a task's name, what is done and of how much.
+
+    Returns:
+        What the runs gave, and the report's page.
+
+    Raises:
+        TLKerasError: Anything a user can mend.
+    """
+    from tl_keras.reports.transfer_report import write_verdict
+
+    job = dataclasses.replace(job, plan=job.plan or "full")
+    if job.weights == "none" or job.plan == "scratch":
+        raise PlanError("the verdict is on pretrained weights; got none, give --weights a file")
+    if job.plan == "auto":
+        raise PlanError(
+            "the verdict compares one plan with scratch, got auto; give --plan full, lp-ft or "
+            "probe, or let 'tl-keras fit --plan auto' choose, which tries scratch too"
+        )
+    check_options(job)
+    if seeds < 2:
+        raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
+    refuse_existing(out)
+    job = settled(job)
+    samples = load_samples(job.data, task=job.task)
+    start_tensorflow()
+    plan = plan_for(job, build(job, samples))
+    data = checked_data(job, progress, samples).splits
+    found = compare_transfer(
+        lambda seed: build(dataclasses.replace(job, seed=seed), samples),
+        data,
+        plan,
+        seeds=seeds,
+        first_seed=job.seed,
+        progress=progress,
+    )
+    budget = (
+        f"Each of the {seeds} runs a way saw {len(data.train)} training pictures {plan.epochs} "
+        f"times: plan {plan.name} with the pretrained weights, all layers from scratch without. "
+        f"Judged on {found.verdict.pictures} {'test' if data.test else 'validation'} pictures."
+    )
+    return found, write_verdict(out, f"{job.base} on {job.data}", budget, found)

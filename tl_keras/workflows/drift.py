@@ -1,0 +1,287 @@
+"""A run against other pictures: what the model makes of both, compared, drawn and reported."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.analysis.drift import Described, Shift, find_shift
+from tl_keras.analysis.drift_tests import FEWEST
+from tl_keras.data.folders import PICTURES, listed
+from tl_keras.data.samples import Samples
+from tl_keras.data.sources import load_samples
+from tl_keras.errors import DataError
+from tl_keras.features.backends import choose_engine
+from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.models import graph
+from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.utils.quiet import start_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["Others", "ShiftReport", "describe_pictures", "held_out", "other_pictures", "shift_run"]
+
+Progress = Callable[[str, int, int], None]
+_BATCH = 32
+_MOST_TRAINING = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Others:
+    """Other pictures, and what is known of them.
+
+    Attributes:
+        samples: The pictures; labels are the run's classes where `labelled`.
+        labelled: Whether the labels can be compared with the run's answers.
+        note: Why not, for the reader.
+    """
+
+    samples: Samples
+    labelled: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class ShiftReport:
+    """A comparison and where it was written.
+
+    Attributes:
+        title: Which run and which pictures.
+        shift: What was found.
+        others: The new pictures.
+        notes: Sentences for the reader.
+        page: The report, shift.json and the pictures beside it.
+    """
+
+    title: str
+    shift: Shift
+    others: Others
+    notes: list[str]
+    page: Path
+
+    def write(self, remedy: dict[str, Any] | None = None) -> None:
+        """Write the report, with what a remedy gave (see `tl_keras.workflows.adapt`).
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        from tl_keras.reports.drift_report import write_shift
+
+        write_shift(
+            self.page.parent, self.title, self.shift, self.others.samples, self.notes, remedy
+        )
+
+
+def shift_run(
+    path: Path,
+    data: str | None,
+    *,
+    corruption: str = "",
+    out: Path | None = None,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> ShiftReport:
+    """Compare other pictures with those a run knows, and write a report.
+
+    Args:
+        path: A complete run.
+        data: Other pictures: class folders, a folder of pictures, a CSV file or a built-in
+            name; None with a corruption.
+        corruption: Compare one half of the run's held-out pictures with the other half,
+            corrupted so ("blur:3"), in place of other pictures.
+        out: The folder to write; `shift` in the run's by default. An older report of a shift
+            that is there is replaced, anything else is left alone.
+        seed: Makes everything that is drawn repeatable.
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        RunError: The run is not complete, or `out` holds something else.
+        DataError: The pictures are too few, or neither or both of data and corruption are given.
+    """
+    run = RunDirectory(path)
+    run.require_complete()
+    if (data is None) == (not corruption):
+        raise DataError("expected either other pictures or --corrupt, such as --corrupt blur:3")
+    folder = out or run.path / "shift"
+    if not (folder / "shift.json").exists():
+        refuse_existing(folder)
+    held = held_out(run)
+    if corruption:
+        held, others = _halves(held, corruption, seed)
+    else:
+        others = other_pictures(run, str(data))
+    _require_enough(others.samples, held)
+    start_tensorflow()
+    shift = _found(run, held, others, seed, progress)
+    notes = [note for note in (others.note, _reading(run)) if note]
+    title = f"{run.path.name} and {data or corruption}"
+    report = ShiftReport(title, shift, others, notes, folder / "report.html")
+    report.write()
+    return report
+
+
+def other_pictures(run: RunDirectory, data: str) -> Others:
+    """Return other pictures, with labels where their classes are the run's.
+
+    A folder without class folders is taken as pictures that nobody labelled.
+
+    Raises:
+        DataError: There is nothing there.
+    """
+    task = run.fact("data", "task")
+    try:
+        samples = load_samples(data, task=task)
+    except DataError as error:
+        if not Path(data).is_dir():
+            raise
+        return Others(_unlabelled(Path(data)), False, f"No true accuracy: {error}")
+    known, unknown = run.fact("classes"), ""
+    if task != "classes":
+        return Others(samples, False)
+    if new := [name for name in samples.class_names if name not in known]:
+        unknown = f"No true accuracy: {data} has classes that the run does not know, {listed(new)}."
+        return Others(samples, False, unknown)
+    places = np.array([known.index(name) for name in samples.class_names])
+    labels = places[samples.labels]
+    return Others(dataclasses.replace(samples, labels=labels, class_names=tuple(known)), True)
+
+
+def _unlabelled(folder: Path) -> Samples:
+    found = (f for f in folder.rglob("*") if f.suffix.lower().lstrip(".") in PICTURES)
+    files = sorted(f for f in found if not any(p.startswith(".") for p in f.parts[-2:]))
+    keys = tuple(str(file.relative_to(folder)) for file in files)
+    labels: np.ndarray = np.zeros(len(files), np.int64)
+    return Samples([str(file) for file in files], labels, ("",), keys, root=str(folder))
+
+
+def held_out(run: RunDirectory) -> Samples:
+    """Return the run's validation and test pictures, which it was not trained on."""
+    splits = run.splits()
+    return splits.val if splits.test is None else _joined(splits.val, splits.test)
+
+
+def _joined(first: Samples, second: Samples) -> Samples:
+    arrays = isinstance(first.items, np.ndarray)
+    items: Any = (
+        np.concatenate([first.items, second.items]) if arrays else [*first.items, *second.items]
+    )
+    labels = np.concatenate([first.labels, second.labels])
+    keys = first.keys + second.keys
+    return dataclasses.replace(first, items=items, labels=labels, keys=keys, splits=None)
+
+
+def _halves(held: Samples, corruption: str, seed: int) -> tuple[Samples, Others]:
+    kind, severity = parse_corruption(corruption)
+    order = np.random.default_rng(seed).permutation(len(held))
+    if held.task == "classes":
+        order = order[np.argsort(held.labels[order], kind="stable")]
+    changed = corrupted(held.take(order[1::2]), kind, severity)
+    return held.take(order[::2]), Others(changed, held.task == "classes")
+
+
+def _require_enough(others: Samples, held: Samples) -> None:
+    if len(others) < FEWEST:
+        where = others.root or "the other pictures"
+        raise DataError(
+            f"{where} holds {len(others)} pictures; a shift needs at least {FEWEST} to be told "
+            "from chance, 50 or more to be told well. Add pictures"
+        )
+    if len(held) < FEWEST:
+        raise DataError(
+            f"the run has {len(held)} pictures that it was not trained on, expected at least "
+            f"{FEWEST}; fit with a larger --val or --test"
+        )
+
+
+def _found(
+    run: RunDirectory, held: Samples, others: Others, seed: int, progress: Progress
+) -> Shift:
+    classes = run.fact("data", "task") == "classes"
+    train = run.samples("train")
+    chosen = np.random.default_rng(seed).permutation(len(train))[:_MOST_TRAINING]
+    sets = (held, others.samples, train.take(np.sort(chosen)))
+    known, new, bank = describe_pictures(run.model(), sets, progress)
+    known = dataclasses.replace(known, labels=held.labels if classes else None)
+    new = dataclasses.replace(new, labels=others.samples.labels if others.labelled else None)
+    return find_shift(
+        bank.features,
+        known,
+        new,
+        tuple(run.fact("classes")) if classes else (),
+        extra=bank.features if base_untouched(run) else None,
+        seed=seed,
+    )
+
+
+def base_untouched(run: RunDirectory) -> bool:
+    """Whether the model's features are those of its base as it came.
+
+    Features that were trained on the training pictures lie elsewhere for these than for any
+    others: to compare with them would show a shift where there is none.
+    """
+    names = [stage["name"] for stage in run.record["plan"]["stages"]]
+    kept = names.index(run.record["best_stage"]) if run.record.get("best_stage") in names else -1
+    stages = run.record["plan"]["stages"][: kept + 1]
+    return bool(stages) and all(list(stage["train"]) == ["head"] for stage in stages)
+
+
+def _reading(run: RunDirectory) -> str:
+    if base_untouched(run):
+        return "Compared with all of the run's pictures: its base was not trained on them."
+    return (
+        "Compared with the run's validation and test pictures: its features were trained on "
+        "the training pictures, which therefore lie apart from all others."
+    )
+
+
+def describe_pictures(
+    model: keras.Model, sets: tuple[Samples, ...], progress: Progress
+) -> list[Described]:
+    """Return features where the base ends (averaged over positions), and the answers.
+
+    Args:
+        model: A run's model.
+        sets: The pictures.
+        progress: Called with a task's name, what is done and of how much.
+
+    Returns:
+        For each set, float32 features (n, channels) and outputs (n, outputs), no labels.
+
+    Raises:
+        DataError: A picture cannot be read.
+    """
+    import keras
+
+    both = keras.Model(model.inputs, [_base_end(model), model.outputs[0]])
+    size, total = int(model.input_shape[1]), sum(map(len, sets))
+    readers = [PictureReader(samples, size) for samples in sets]
+    first = readers[0].read(range(min(_BATCH, len(readers[0]))), 0)
+    engine, predict = choose_engine(both, first, total)
+    done, found = 0, []
+    for reader in readers:
+        rows = []
+        for start in range(0, len(reader), _BATCH):
+            pictures = reader.read(range(start, min(start + _BATCH, len(reader))), 0)
+            features, outputs = predict(pictures)
+            rows.append((_averaged(features), outputs))
+            done += len(pictures)
+            progress(f"features ({engine.name})", done, total)
+        features, outputs = (np.concatenate(part) for part in zip(*rows, strict=True))
+        found.append(Described(features, outputs))
+    return found
+
+
+def _base_end(model: keras.Model) -> Any:
+    head = set(graph.head_layers(model))
+    return [cut.tensor for cut in graph.cut_points(model) if cut.layer not in head][-1]
+
+
+def _averaged(features: np.ndarray) -> np.ndarray:
+    return features.reshape(len(features), -1, features.shape[-1]).mean(axis=1)

@@ -1,0 +1,138 @@
+"""What can be asked of a run, and of data before there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.data.folders import PICTURES, listed
+from tl_keras.data.samples import SPLITS, Samples
+from tl_keras.data.sources import load_samples
+from tl_keras.errors import DataError
+from tl_keras.features.predict import predict
+from tl_keras.runs.directory import RunDirectory
+from tl_keras.runs.lifecycle import score
+from tl_keras.runs.prepare import Job, build, check_options, checked_data
+from tl_keras.utils.quiet import start_tensorflow
+
+if TYPE_CHECKING:
+    from tl_keras.training.lr_finder import RateSearch
+
+__all__ = ["evaluate_run", "find_rate", "predict_files"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def evaluate_run(
+    path: Path, data: str | None, split: str, progress: Progress
+) -> dict[str, Any]:
+    """Return the scores of a run's model on one of its splits, or on other data.
+
+    Args:
+        path: A complete run.
+        data: Other data, of which the split is taken if it has one, else all; None takes the
+            run's own.
+        split: "train", "val" or "test".
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        RunError: The run is not complete.
+        DataError: There is no such split, or the classes differ.
+    """
+    run = _complete(path)
+    if split not in SPLITS:
+        raise DataError(f"unknown split '{split}', expected one of {', '.join(SPLITS)}")
+    samples = run.samples(split) if data is None else _other(run, data, split)
+    start_tensorflow()
+    model = run.model()
+    outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
+    return score(outputs, samples, run.fact("seed"), run.record.get("temperature"))
+
+
+def _complete(path: Path) -> RunDirectory:
+    run = RunDirectory(path)
+    run.require_complete()
+    return run
+
+
+def _other(run: RunDirectory, data: str, split: str) -> Samples:
+    samples = load_samples(data, task=run.fact("data", "task"))
+    got, expected = samples.class_names, run.fact("classes")
+    if list(got) != expected:
+        new = [name for name in got if name not in expected]
+        lost = [name for name in expected if name not in got]
+        what = [f"unknown to the run: {listed(new)}"] if new else []
+        what += [f"missing: {listed(lost)}"] if lost else []
+        raise DataError(
+            f"{data} has other classes than {run.path}; {'; '.join(what)}. "
+            "Name the class folders as the run's labels.txt does"
+        )
+    part = samples.where(split) if samples.splits else samples
+    return part if len(part) else samples
+
+
+def predict_files(
+    path: Path, pictures: Sequence[Path], top: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Return a row for each picture: its path and its highest outputs (name, value).
+
+    Args:
+        path: A complete run.
+        pictures: Files, and folders whose pictures are taken (subfolders too).
+        top: How many outputs, highest first; all of them for task "values".
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        DataError: There is no such file, or one is no picture.
+    """
+    run = _complete(path)
+    files = [file for given in pictures for file in _files(given)]
+    labels: np.ndarray = np.zeros(len(files), np.int64)
+    keys = tuple(str(file) for file in files)
+    samples = Samples(keys, labels, ("",), keys)
+    names, ranked = run.fact("classes"), run.fact("data", "task") != "values"
+    start_tensorflow()
+    outputs = predict(run.model(), samples, progress=lambda d, n: progress("pictures", d, n))
+    rows = []
+    for key, values in zip(keys, outputs, strict=True):
+        order = np.argsort(-values)[:top] if ranked else range(len(values))
+        chosen = [{"name": names[i], "value": round(float(values[i]), 6)} for i in order]
+        rows.append({"path": key, "outputs": chosen})
+    return rows
+
+
+def _files(given: Path) -> list[Path]:
+    if given.is_dir():
+        found = sorted(f for f in given.rglob("*") if f.suffix.lower().lstrip(".") in PICTURES)
+        if not found:
+            raise DataError(f"{given} holds no picture; expected {', '.join(sorted(PICTURES))}")
+        return found
+    if not given.exists():
+        raise DataError(f"there is no file {given}; expected a picture or a folder of pictures")
+    return [given]
+
+
+def find_rate(
+    job: Job, train: tuple[str, ...], steps: int, out: Path, progress: Progress
+) -> RateSearch:
+    """Run a range test on a job's data and model, and draw it.
+
+    Raises:
+        TLKerasError: Anything a user can mend.
+    """
+    check_options(job)
+    samples = load_samples(job.data, task=job.task)
+    start_tensorflow()
+    model = build(job, samples)
+    data = checked_data(job, progress, samples)
+    from tl_keras.reports.figures import plot_rates
+    from tl_keras.training.lr_finder import lr_find
+
+    found = lr_find(
+        model, data.splits, train, steps=steps, seed=job.seed, progress=progress
+    )
+    plot_rates(found.rates, found.losses, out, found.suggestion)
+    return found

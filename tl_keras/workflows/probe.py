@@ -1,0 +1,203 @@
+"""The probe as a job: from labelled pictures to a complete run directory, without training."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.data.sources import load_samples
+from tl_keras.errors import ModelError
+from tl_keras.features.extract import parse_places, written
+from tl_keras.features.files import check_target, write_features
+from tl_keras.probing.probe import Probe, ProbeOptions, fit_probe
+from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.runs.lifecycle import close_run
+from tl_keras.runs.prepare import Checked, Job, check_options, checked_data
+from tl_keras.utils.quiet import start_tensorflow
+from tl_keras.utils.scores import log_loss, right
+from tl_keras.workflows.fit import first_record, save_model
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["ProbeJob", "open_base", "probe"]
+
+Progress = Callable[[str, int, int], None]
+_SAVED = (".keras", ".h5")
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """What to probe.
+
+    Attributes:
+        job: Data, base, size, weights, shares and seed.
+        at: See `tl_keras.features.extract.parse_places`.
+        options: Classifier, pooling and the rest.
+        features_out: Where to write the features too; None nowhere.
+        command: What the user wrote, for the record.
+    """
+
+    job: Job
+    at: str = "auto"
+    options: ProbeOptions = ProbeOptions()
+    features_out: Path | None = None
+    command: str = ""
+
+
+def open_base(job: Job) -> keras.Model:
+    """Return a job's base without a head: a flat model, RGB 0..255 in.
+
+    A base by name ends with its last feature map; a `.keras` file keeps all its layers.
+
+    Raises:
+        ModelError: Base, size and weights do not fit together.
+        DownloadError: The weights must be downloaded and cannot be.
+    """
+    import keras
+
+    from tl_keras.models.backbones.load import build_base
+    from tl_keras.models.backbones.weights import load_user_model
+    from tl_keras.models.rewrite import flatten
+
+    keras.utils.set_random_seed(job.seed)
+    if job.base.endswith(_SAVED):
+        if job.weights not in ("default", "none"):
+            raise ModelError(f"{job.base} has its weights; leave out --weights {job.weights}")
+        return flatten(load_user_model(Path(job.base).expanduser()), job.size)
+    weights = None if job.weights == "none" else job.weights
+    # Keras tells of downloads on standard output, across the bars.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return build_base(job.base, size=job.size, weights=weights)
+
+
+def probe(
+    wanted: ProbeJob, out: str | Path, progress: Progress = lambda *_: None
+) -> tuple[RunDirectory, Probe]:
+    """Fit a classifier on a base's features, into a new run directory.
+
+    The run is like one that `fit` made: its `model.keras` takes pictures and gives
+    probabilities. Whatever stops the work leaves nothing behind.
+
+    Args:
+        wanted: What to probe.
+        out: The directory to make; it must not exist, or be empty.
+        progress: Called with a task's name, what is done and of how much.
+
+    Raises:
+        TLKerasError: Anything a user can mend.
+    """
+    job, out = dataclasses.replace(wanted.job, plan="probe"), Path(out)
+    check_options(job)
+    refuse_existing(out)
+    if wanted.features_out:
+        check_target(wanted.features_out)
+    samples = load_samples(job.data, task=job.task)
+    start_tensorflow()
+    model = open_base(job)
+    places = parse_places(wanted.at, model)
+    data = checked_data(job, progress, samples)
+    with _scratch(out) as folder:
+        made = fit_probe(model, data.splits, places, folder, wanted.options, progress)
+        with _withdrawn(out):
+            run = _write(wanted, job, made, data, out, progress)
+            if wanted.features_out:
+                write_features(wanted.features_out, made.features, made.place)
+    return run, made
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A folder on the disk of the run, for features that may be large."""
+    place = next(p for p in out.absolute().parents if p.exists())
+    with tempfile.TemporaryDirectory(prefix=".tl_keras-features-", dir=place) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _withdrawn(out: Path) -> Iterator[None]:
+    """Remove a run that could not be completed; an empty folder that was there stays."""
+    there = out.exists()
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        if there:
+            out.mkdir()
+        raise
+
+
+def _write(
+    wanted: ProbeJob, job: Job, made: Probe, data: Checked, out: Path, progress: Progress
+) -> RunDirectory:
+    from tl_keras.reports.probe_figures import plot_probe
+
+    run = RunDirectory.create(out, first_record(job, data, made.model, wanted.command))
+    run.update(stopped="a probe is not resumed; remove the folder and probe again")
+    run.write_split(data.splits)
+    run.write_labels(data.splits.train.class_names)
+    run.write_history([])
+    timings = {"check": data.seconds, **made.seconds}
+    run.update(
+        head={"pooling": wanted.options.pooling, "dense": [], "dropout": 0.0},
+        probe=_facts(wanted, made),
+        plan={"name": "probe", "stages": []},
+        stages=[_stage(made)],
+        best_stage=wanted.options.classifier,
+        precision={"chosen": made.features.engine.name, "reason": made.features.engine.reason},
+        timings={name: round(seconds, 2) for name, seconds in timings.items()},
+    )
+    save_model(made.model, run.path / "model.keras")
+    drawn = plot_probe(run.fact("probe"), run.path / "plots" / "probe.png")
+    close_run(run, made.model, data.splits, [], progress, {"probe": drawn})
+    run.record.pop("stopped")
+    run.update()
+    return run
+
+
+def _facts(wanted: ProbeJob, made: Probe) -> dict[str, Any]:
+    return {
+        "at": written(made.place),
+        "asked": wanted.at,
+        "classifier": wanted.options.classifier,
+        "found": made.classifier.facts,
+        "compared": [dataclasses.asdict(score) for score in made.compared],
+    }
+
+
+def _stage(made: Probe) -> dict[str, Any]:
+    """The probe as a run's one stage, so that every reader of runs can show it."""
+    logs = _held_out(made)
+    return {
+        "name": "probe",
+        "train": ["head"],
+        "trainable_parameters": sum(
+            int(layer.count_params()) for layer in made.model.layers if "head_" in layer.name
+        ),
+        "cut": written(made.place),
+        "views": 1,
+        "epochs_run": 1,
+        "best_epoch": 0,
+        "best_val_loss": None if logs is None else log_loss(logs[0], logs[1]),
+        "best_val_accuracy": None if logs is None else right(logs[0], logs[1]),
+        "seconds": sum(made.seconds.values()),
+    }
+
+
+def _held_out(made: Probe) -> tuple[np.ndarray, np.ndarray] | None:
+    """Log probabilities and labels of the validation pictures; None where there are none."""
+    labels = made.features.samples["val"].labels
+    if not len(labels):
+        return None
+    chances = made.classifier.predict_proba(made.features.at("val", made.place))
+    return np.log(np.maximum(chances, 1e-12)), labels

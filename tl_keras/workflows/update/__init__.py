@@ -1,0 +1,1 @@
+"""Teaches a run new classes or new data."""

@@ -1,0 +1,235 @@
+"""How an update learns: the remedies on top of a plan, or a head solved from sums."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_keras.continual.ewc import Anchor, anchored, fisher, l2sp
+from tl_keras.continual.growing import feature_model, output_layer, set_output
+from tl_keras.continual.replay import order
+from tl_keras.data.samples import Samples
+from tl_keras.data.splits import Splits
+from tl_keras.errors import RunError
+from tl_keras.features.backends import Predict, choose_engine, prefix_function
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.probing.linear import StreamingRidge
+from tl_keras.probing.linear_head import calibrated
+from tl_keras.runs.directory import RunDirectory
+from tl_keras.runs.prepare import Job, plan_for
+from tl_keras.training.plan import Plan
+from tl_keras.workflows.update.config import Update
+from tl_keras.workflows.update.previous_data import Pool
+
+if TYPE_CHECKING:
+    import keras
+
+    from tl_keras.training.config import FitResult
+
+__all__ = ["Lesson", "features_of", "learn", "refuse_lost", "solve"]
+
+IMPORTANCE, SUMS = "importance.npz", "sums.npz"
+_BATCH = 32
+_FISHER_PICTURES = 100
+_GENTLE = 0.3
+EWC, L2SP, LWF = 1e4, 0.01, 1.0
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What there is to learn.
+
+    Attributes:
+        request: The update.
+        job: Of the old run.
+        old: The old model.
+        run: The old run.
+        past: Its pictures at hand.
+        fresh: The new pictures.
+        data: What is trained on and judged by.
+        folder: The new run.
+        progress: Called with a task's name, what is done and of how much.
+    """
+
+    request: Update
+    job: Job
+    old: keras.Model
+    run: RunDirectory
+    past: Pool
+    fresh: Pool
+    data: Splits
+    folder: Path
+    progress: Progress
+
+
+def refuse_lost(request: Update, run: RunDirectory, past: Pool) -> None:
+    """Check that each remedy has the old pictures that it needs, or what stands for them.
+
+    Raises:
+        RunError: One has not; those that need none are named.
+    """
+    if len(past.of("train")):
+        return
+    there = {"ewc": (run.path / IMPORTANCE).exists(), "streaming": (run.path / SUMS).exists()}
+    lost = [word for word in request.keep if word == "replay" or not there.get(word, True)]
+    if lost:
+        left = [word for word, has in there.items() if has] + ["l2sp", "lwf"]
+        raise RunError(
+            f"{', '.join(lost)} needs old pictures, and the {past.gone} of {run.path} are no "
+            f"longer under {run.fact('data', 'root')}; put them back, or use what needs none: "
+            f"--keep {','.join(left)}"
+        )
+
+
+def features_of(
+    model: keras.Model, samples: Samples, precision: str, progress: Progress
+) -> np.ndarray:
+    """Return what a model's output layer sees of samples, float32 (n, d)."""
+    part = feature_model(model)
+    reader = PictureReader(samples, int(model.input_shape[1]))
+    predict = _engine(part, reader, precision)
+    rows = []
+    for first in range(0, len(reader), _BATCH):
+        indices = np.arange(first, min(first + _BATCH, len(reader)))
+        rows.append(predict(reader.read(indices, 0))[0])
+        progress("features", int(indices[-1]) + 1, len(reader))
+    return np.concatenate(rows) if rows else np.zeros((0, part.output_shape[-1]), np.float32)
+
+
+def _engine(part: keras.Model, reader: PictureReader, precision: str) -> Predict:
+    if precision != "auto":
+        return prefix_function(part, precision)
+    sample = reader.read(range(min(_BATCH, len(reader))), 0)
+    return choose_engine(part, sample, len(reader))[1]
+
+
+def solve(lesson: Lesson, grown: keras.Model) -> None:
+    """Set a grown model's head from the sums of all features, and keep these in the new run.
+
+    Ridge regression needs the features' Gram matrix and each class's sum alone, so old
+    pictures need not be there once they were counted; nothing of the base changes. How sure
+    the head is comes from the validation pictures.
+    """
+    features = feature_model(grown)
+    sums = StreamingRidge(int(features.output_shape[-1]), int(grown.output_shape[-1]))
+    kept = lesson.run.path / SUMS
+    parts = [lesson.fresh]
+    if kept.exists():
+        with np.load(kept, allow_pickle=False) as saved:
+            sums.load({name: saved[name] for name in ("counts", "sums", "gram")})
+    else:
+        parts.insert(0, lesson.past)
+    for pool in parts:
+        train = pool.samples.take(pool.of("train"))
+        if len(train):
+            found = features_of(grown, train, lesson.job.precision, lesson.progress)
+            sums.update(found, train.labels)
+    head, held = sums.solve(), lesson.data.val
+    if len(held):
+        # What a base was trained on lies too neatly: sums of it make a head far too sure.
+        found = features_of(grown, held, lesson.job.precision, lesson.progress)
+        head = calibrated(head, found, held.labels)
+    set_output(grown, head.weights, head.bias)
+    _save(lesson.folder / SUMS, sums.arrays())
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    temporary = path.with_name(f"writing-{path.name}")
+    np.savez(temporary, **arrays)
+    temporary.replace(path)
+
+
+def update_plan(request: Update, job: Job, model: keras.Model) -> Plan:
+    """Return how an update is trained: the head, then all at a low rate.
+
+    A run whose base never learnt ("probe") keeps its base.
+    """
+    plan = "probe" if job.plan == "probe" else "lp-ft"
+    asked = dataclasses.replace(job, plan=plan, epochs=request.epochs, rate=request.rate)
+    made = plan_for(asked, model)
+    stages = tuple(
+        stage if stage.name == "head" else dataclasses.replace(stage, rate=stage.rate * _GENTLE)
+        for stage in made.stages
+    )
+    decay = 0.0 if "l2sp" in request.keep else made.weight_decay
+    return dataclasses.replace(made, stages=stages, weight_decay=decay)
+
+
+def learn(lesson: Lesson, grown: keras.Model) -> tuple[Plan, FitResult]:
+    """Train a grown model through the update's plan, with the remedies asked for."""
+    from tl_keras.training.config import FitOptions
+    from tl_keras.training.trainer import fit_with
+
+    request, job = lesson.request, lesson.job
+    plan = update_plan(request, job, grown)
+    state = lesson.folder / "state"
+    options = FitOptions(
+        seed=job.seed, state_dir=state, precision=job.precision, save_every=1e9,
+        progress=lesson.progress,
+    )  # fmt: skip
+    if "lwf" in request.keep:
+        options = dataclasses.replace(options, objective=_taught(lesson, plan, state / "old"))
+    with contextlib.ExitStack() as stack:
+        if anchor := _anchor(lesson):
+            stack.enter_context(anchored(grown, anchor, request.strength))
+        result = fit_with(grown, lesson.data, plan, options)
+    if "ewc" in request.keep:
+        _keep_importance(lesson, grown)
+    return plan, result
+
+
+def _taught(lesson: Lesson, plan: Plan, folder: Path) -> Any:
+    from tl_keras.continual.lwf import WithoutForgetting
+
+    size = int(lesson.old.input_shape[1])
+    predict = _engine(lesson.old, PictureReader(lesson.data.train, size), lesson.job.precision)
+    return WithoutForgetting(
+        lesson.data, plan, predict, folder, size=size, seed=lesson.job.seed,
+        strength=LWF * lesson.request.strength,
+    )  # fmt: skip
+
+
+def _anchor(lesson: Lesson) -> Anchor | None:
+    anchor = None
+    if "l2sp" in lesson.request.keep:
+        anchor = l2sp(lesson.old, without=[output_layer(lesson.old).name]) * L2SP
+    if "ewc" in lesson.request.keep:
+        held = _importance(lesson) * EWC
+        anchor = anchor + held if anchor else held
+    return anchor
+
+
+def _importance(lesson: Lesson) -> Anchor:
+    """Of the old pictures at hand, else what the old run kept."""
+    kept = lesson.run.path / IMPORTANCE
+    if not kept.exists():
+        return _measured(lesson, lesson.old, lesson.past)
+    held = l2sp(lesson.old)
+    with np.load(kept, allow_pickle=False) as saved:
+        return Anchor(held.centers, {name: saved[name] for name in saved.files})
+
+
+def _measured(lesson: Lesson, model: keras.Model, pool: Pool) -> Anchor:
+    train = pool.samples.take(pool.of("train"))
+    ranked = order("balanced", train.labels, train.keys, lesson.job.seed)[:_FISHER_PICTURES]
+    reader = PictureReader(train.take(ranked), int(model.input_shape[1]))
+    pictures = reader.read(range(len(reader)), 0)
+    return fisher(
+        model, pictures,
+        progress=lambda done, total: lesson.progress("importance of weights", done, total),
+    )  # fmt: skip
+
+
+def _keep_importance(lesson: Lesson, grown: keras.Model) -> None:
+    """Keep the mean of the old and the new pictures' importance for the next update."""
+    new, old = _measured(lesson, grown, lesson.fresh), _importance(lesson)
+    counts = len(lesson.past.known), len(lesson.fresh.samples)
+    share = counts[0] / max(sum(counts), 1)
+    _save(lesson.folder / IMPORTANCE, dict((old * share + new * (1 - share)).importance))
