@@ -33,12 +33,12 @@ from tl_keras.training.plan import Plan, Stage
 from tl_keras.utils.quiet import start_tensorflow
 
 SIZE = 32
-PROBE = Plan("probe", (Stage("head", ("head",), epochs=25, rate=1e-2),), batch_size=32)
-BRIEF = Plan("probe", (Stage("head", ("head",), epochs=10, rate=1e-2),), batch_size=32)
+PROBE = Plan("probe", (Stage("head", ("head",), epochs=25, learning_rate=1e-2),), batch_size=32)
+BRIEF = Plan("probe", (Stage("head", ("head",), epochs=10, learning_rate=1e-2),), batch_size=32)
 LP_FT = Plan(
     "lp-ft", (Stage("head", ("head",), 10, 1e-2), Stage("all", ("all",), 8, 1e-3, decay=0.8))
 )
-FULL = Plan("full", (Stage("all", ("all",), epochs=15, rate=1e-3),), batch_size=32)
+FULL = Plan("full", (Stage("all", ("all",), epochs=15, learning_rate=1e-3),), batch_size=32)
 LONG = Plan("full", (Stage("all", ("all",), 8, 2e-3, batchnorm="train"),), batch_size=32)
 
 
@@ -79,7 +79,7 @@ def pretrained(samples: Samples, outputs: int, epochs: int) -> Callable[[int], A
         from tl_keras.training.trainer import fit
 
         made = model(None, 99, outputs)
-        stage = Stage("scratch", ("all",), epochs=epochs, rate=2e-3, batchnorm="train")
+        stage = Stage("scratch", ("all",), epochs=epochs, learning_rate=2e-3, batchnorm="train")
         data = Splits(samples, samples.take(range(200)), None)
         fit(made, data, Plan("source", (stage,)), seed=99)
         return base_of(made)

@@ -20,7 +20,7 @@ def made(log):
 
     def make(name):
         log.append(name)
-        stage = Stage("all", ("all",), epochs=3, rate=rates[name], batchnorm="train")
+        stage = Stage("all", ("all",), epochs=3, learning_rate=rates[name], batchnorm="train")
         return small_model(), Plan(name, (stage,), batch_size=8)
 
     return make, tuple(rates)

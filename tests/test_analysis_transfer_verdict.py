@@ -115,7 +115,7 @@ def test_a_base_that_knows_the_task_helps_and_one_with_dead_features_hurts():
                 layer.set_weights([np.zeros(4), np.full(4, -9.0), np.zeros(4), np.ones(4)])
         return model
 
-    short = Plan("probe", (Stage("head", ("head",), epochs=2, rate=1e-3),), batch_size=8)
+    short = Plan("probe", (Stage("head", ("head",), epochs=2, learning_rate=1e-3),), batch_size=8)
     assert compare_transfer(helpful, data, short, seeds=2).verdict.word == "helps"
     long = named_plan("lp-ft", batch_size=4)
     assert compare_transfer(dead, data, long, seeds=2).verdict.word == "hurts"

@@ -17,7 +17,8 @@ from tl_keras.reports import style
 from tl_keras.reports.history import best_row, stage_spans
 
 HISTORY = [
-    {"stage": stage, "epoch": k, "rate": rate / (k + 1), "loss": 2 / (k + 1), "accuracy": k / 9,
+    {"stage": stage, "epoch": k, "learning_rate": rate / (k + 1), "loss": 2 / (k + 1),
+     "accuracy": k / 9,
      "val_loss": 2.2 / (k + 1), "val_accuracy": k / 10, "seconds": 1.0}
     for k, (stage, rate) in enumerate([("head", 1e-3)] * 4 + [("all", 1e-4)] * 4)
 ]

@@ -68,8 +68,8 @@ def a_run(names: list[str]) -> dict:
         "classes": names, "base": "mobilenet_v2", "weights": "imagenet", "size": 160,
         "head": {"pooling": "avg"},
         "plan": {"name": "lp-ft", "stages": [
-            {"name": "head", "train": "head", "epochs": 20, "rate": 1e-3},
-            {"name": "all", "train": "all", "epochs": 8, "rate": 1e-4}]},
+            {"name": "head", "train": "head", "epochs": 20, "learning_rate": 1e-3},
+            {"name": "all", "train": "all", "epochs": 8, "learning_rate": 1e-4}]},
         "stages": [{"name": "head", "trainable_parameters": 12810, "cut": "out_relu", "views": 4,
                     "epochs_run": 9, "best_epoch": 8, "best_val_accuracy": 0.8, "seconds": 3.21}],
         "precision": {"chosen": "float32", "reason": "bfloat16 was slower"},
@@ -90,7 +90,7 @@ def made(tmp_path_factory):
     temperature = fit_temperature(predicted["val"], data.target[given["val"]])
     figures = {s: evaluate(predicted[s], data.target[part], names, temperature=temperature)
                for s, part in given.items()}
-    history = [{"stage": "head", "rate": 1e-3, "loss": 1 / k, "accuracy": 1 - 1 / k,
+    history = [{"stage": "head", "learning_rate": 1e-3, "loss": 1 / k, "accuracy": 1 - 1 / k,
                 "val_loss": 1.1 / k, "val_accuracy": 0.95 - 1 / k} for k in range(2, 9)]
     labels = data.target[given["test"]]
     items = [(p * 15).astype(np.uint8) for p in data.images[given["test"]]]

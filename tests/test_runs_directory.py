@@ -36,6 +36,12 @@ def test_history_comes_back_row_by_row(tmp_path):
     assert "unknown" not in run.history()[0]
 
 
+def test_an_older_history_has_its_rates_under_the_name_of_today(tmp_path):
+    run = make(tmp_path)
+    (run.path / "history.csv").write_text("stage,epoch,rate,loss\nhead,0,0.003,0.5\n")
+    assert run.history()[0]["learning_rate"] == "0.003"
+
+
 def test_a_finished_run_keeps_nothing_for_resuming(tmp_path):
     run = make(tmp_path)
     run.state.mkdir()

@@ -20,7 +20,7 @@ from tl_keras.training.plan import Plan, Stage
 
 model, data = small_model(), splits()
 before = weights_of(model)
-stage = Stage("some", ("head", "block2*"), epochs=30, rate=0.02)
+stage = Stage("some", ("head", "block2*"), epochs=30, learning_rate=0.02)
 result = fit(model, data, Plan("two devices", (stage,), batch_size=16), devices=2)
 after = weights_of(model)
 moved = {path for path in before if not np.array_equal(before[path], after[path])}

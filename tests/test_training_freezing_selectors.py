@@ -21,7 +21,7 @@ HEAD = {"head_logits/kernel", "head_logits/bias"}
 def test_just_the_weights_of_its_kind_and_the_head_move(selector):
     model = small_model()
     before = weights_of(model)
-    stage = Stage(selector, ("head", selector), epochs=2, rate=1e-2)
+    stage = Stage(selector, ("head", selector), epochs=2, learning_rate=1e-2)
     fit(model, splits(), Plan("some", (stage,), ema=False))
     after = weights_of(model)
     moved = {path for path in before if not np.array_equal(before[path], after[path])}

@@ -18,9 +18,18 @@ def test_a_plan_survives_json(name: str) -> None:
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
+def test_a_record_whose_stages_have_a_rate_is_read() -> None:
+    plan = named_plan("lp-ft")
+    record = plan.to_dict()
+    for stage in record["stages"]:
+        stage["rate"] = stage.pop("learning_rate")
+    assert Plan.from_dict(record) == plan
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("rate", 0.0), ("rate", -1.0), ("decay", 1.5), ("warmup", 1.0),
+    [("epochs", 0), ("learning_rate", 0.0), ("learning_rate", -1.0), ("decay", 1.5),
+     ("warmup", 1.0),
      ("patience", -1), ("train", ()), ("batchnorm", "off")],
 )  # fmt: skip
 def test_a_stage_refuses_a_value_out_of_range(field: str, value: object) -> None:
@@ -59,7 +68,7 @@ def test_gradual_goes_down_block_by_block_at_falling_rates() -> None:
     plan = named_plan("gradual", blocks=4)
     selectors = [stage.train[-1] for stage in plan.stages]
     assert selectors == ["head", "blocks:1", "blocks:2", "blocks:3", "all"]
-    rates = [stage.rate for stage in plan.stages]
+    rates = [stage.learning_rate for stage in plan.stages]
     assert rates == sorted(rates, reverse=True)
 
 

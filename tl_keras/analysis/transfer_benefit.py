@@ -47,7 +47,7 @@ def scratch_plan(plan: Plan, rate: float = 2e-3) -> Plan:
     The rate is plan "scratch"'s: a fresh model learns little at the gentle rates that suit a
     pretrained one. Neither stops early, so that both see every picture equally often.
     """
-    stage = Stage("scratch", ("all",), epochs=plan.epochs, rate=rate, batchnorm="train")
+    stage = Stage("scratch", ("all",), epochs=plan.epochs, learning_rate=rate, batchnorm="train")
     return dataclasses.replace(plan, name="scratch", stages=(stage,))
 
 

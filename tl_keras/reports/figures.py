@@ -39,8 +39,8 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path) -> Path:
     """Loss, accuracy and learning rate over the epochs, with the stages' names and borders.
 
     Args:
-        history: rows with stage, rate, loss, val_loss, accuracy, val_accuracy; numbers or
-            their text (as read from history.csv); what is missing is left out.
+        history: rows with stage, learning_rate, loss, val_loss, accuracy, val_accuracy; numbers
+            or their text (as read from history.csv); what is missing is left out.
         path: the PNG to write.
 
     Returns:
@@ -51,9 +51,9 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path) -> Path:
     """
     from matplotlib.ticker import MaxNLocator
 
-    panels = [("loss", "loss"), ("accuracy", "accuracy"), ("rate", "learning rate")]
+    panels = [("loss", "loss"), ("accuracy", "accuracy"), ("learning_rate", "learning rate")]
     panels = [p for p in panels if np.isfinite(column(history, p[0])).any()] or panels[:1]
-    heights = [0.55 if key == "rate" else 1.0 for key, _ in panels]
+    heights = [0.55 if key == "learning_rate" else 1.0 for key, _ in panels]
     figure = style.new_figure(8.6, 1.0 + 2.5 * sum(heights))
     grid: Any = figure.subplots(
         len(panels), 1, sharex=True, squeeze=False, height_ratios=heights
@@ -70,7 +70,7 @@ def plot_curves(history: Sequence[dict[str, Any]], path: str | Path) -> Path:
 def _curve(axes: Axes, history: Sequence[dict[str, Any]], key: str) -> None:
     epochs = np.arange(1, len(history) + 1)
     marker = "o" if len(history) <= 60 else ""
-    if key == "rate":
+    if key == "learning_rate":
         rates = column(history, key)
         for _, start, end in stage_spans(history):
             axes.plot(epochs[start:end], rates[start:end], color=style.GREEN, marker=marker,

@@ -132,8 +132,8 @@ def training(
 ) -> str:
     """The stages in a table, and the curves."""
     rows = [_stage(stage) for stage in merged_stages(run)]
-    heads = ["stage", "trains", "weights", "epochs", "best epoch", "best accuracy", "rate",
-             "time", "frozen up to", "views kept"]
+    heads = ["stage", "trains", "weights", "epochs", "best epoch", "best accuracy",
+             "learning rate", "time", "frozen up to", "views kept"]
     kept = [c for c in range(len(heads)) if c == 0 or any(row[c] for row in rows)]
     table = page.table(
         [heads[c] for c in kept], [[row[c] or "–" for c in kept] for row in rows],
@@ -151,7 +151,7 @@ def _stage(stage: Mapping[str, Any]) -> list[str]:
     epochs = planned.get("epochs")
     count = "" if ran is None else f"{ran}" + (f" of {epochs}" if epochs is not None else "")
     best = number(stage.get("best_val_accuracy"))
-    rate, cut = number(planned.get("rate")), stage.get("cut")
+    rate, cut = number(planned.get("learning_rate", planned.get("rate"))), stage.get("cut")
     return [
         page.name(stage.get("name", "")),
         page.escape(_words(planned.get("train"))),

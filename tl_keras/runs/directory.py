@@ -148,14 +148,16 @@ class RunDirectory:
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Write history.csv."""
-        fields = ["stage", "epoch", "stage_epoch", "rate", "loss", "accuracy", "val_loss"]
+        fields = ["stage", "epoch", "stage_epoch", "learning_rate", "loss", "accuracy", "val_loss"]
         write_atomically(
             self.path / "history.csv", _csv(rows, [*fields, "val_accuracy", "seconds"])
         )
 
     def history(self) -> list[dict[str, str]]:
-        """Return history.csv's rows."""
-        return _read_csv(self.path / "history.csv")
+        """Return history.csv's rows; the column that used to be "rate" is "learning_rate"."""
+        rows = _read_csv(self.path / "history.csv")
+        names = {"rate": "learning_rate"}
+        return [{names.get(key, key): value for key, value in row.items()} for row in rows]
 
     def model(self, path: Path | None = None) -> keras.Model:
         """Return the trained model.

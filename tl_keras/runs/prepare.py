@@ -191,7 +191,8 @@ def plan_for(job: Job, model: keras.Model) -> Plan:
         )
     given = [*job.epochs, *(stage.epochs for stage in plan.stages[len(job.epochs) :])]
     stages = tuple(
-        dataclasses.replace(stage, rate=stage.rate * job.rate, epochs=epochs)
+        dataclasses.replace(
+            stage, learning_rate=stage.learning_rate * job.rate, epochs=epochs)
         for stage, epochs in zip(plan.stages, given, strict=True)
     )
     return dataclasses.replace(plan, stages=stages)

@@ -101,7 +101,8 @@ class StagedUnfreezing(keras.callbacks.Callback):
             self.model.optimizer.factors = depth_factors(graph.blocks(self.model), stage.decay)
         self.model.make_train_function(force=True)
         if self.verbose:
-            print(f"stage '{stage.name}': {len(learning)} layers learn, rate {stage.rate:g}")
+            rate = stage.learning_rate
+            print(f"stage '{stage.name}': {len(learning)} layers learn, rate {rate:g}")
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Set this step's rate."""
@@ -111,9 +112,9 @@ class StagedUnfreezing(keras.callbacks.Callback):
         steps = max(1, per_epoch * self.stage.epochs)
         at = self._stage_epoch * per_epoch + batch
         rate = (
-            warmup_cosine(at, steps, self.stage.rate, self.stage.warmup)
+            warmup_cosine(at, steps, self.stage.learning_rate, self.stage.warmup)
             if per_epoch
-            else self.stage.rate
+            else self.stage.learning_rate
         )
         self.model.optimizer.learning_rate = rate
 

@@ -55,8 +55,8 @@ class FitResult:
     """What came out of a fit.
 
     Attributes:
-        history: A row an epoch: stage, epoch, stage_epoch, rate, loss, accuracy, val_loss,
-            val_accuracy, seconds.
+        history: A row an epoch: stage, epoch, stage_epoch, learning_rate, loss, accuracy,
+            val_loss, val_accuracy, seconds.
         stages: A row a stage: name, trainable_parameters, cut, views, epochs_run, best_epoch,
             best_val_loss, best_val_accuracy, seconds.
         best_stage: The stage whose weights the model holds; "head + all" for the average of two

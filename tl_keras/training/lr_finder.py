@@ -69,7 +69,7 @@ def lr_find(
     """
     few = permutation(len(data.train), seed, 0)[: steps * batch_size]
     some = Splits(data.train.take(np.sort(few)), data.val.take([]), None)
-    stage = Stage("lr-find", tuple(train), epochs=1, rate=_LOW)
+    stage = Stage("lr-find", tuple(train), epochs=1, learning_rate=_LOW)
     plan = Plan("lr-find", (stage,), batch_size, ema=False, weight_decay=0.0)
     before = values(model_variables(model))
     options = FitOptions(seed=seed, progress=progress or FitOptions().progress)

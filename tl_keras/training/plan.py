@@ -1,4 +1,4 @@
-"""Stages and plans: what is trained, for how long, at which rate.
+"""Stages and plans: what is trained, for how long, at which learning rate.
 
 A :class:`Plan` is a list of :class:`Stage`; both are frozen, check themselves when
 made, and go to JSON and back. The named plans are the field's usual ones: linear probe,
@@ -28,9 +28,9 @@ class Stage:
         name: Shown in the history and the plots.
         train: Layer selectors, see :func:`tl_keras.training.freezing.select`.
         epochs: Passes over the training pictures, at least 1.
-        rate: Peak learning rate, above 0.
-        decay: Factor on the rate for each block further down from the top, in (0, 1].
-        warmup: Share of the stage's steps in which the rate climbs to its peak, in [0, 1).
+        learning_rate: Peak learning rate, above 0.
+        decay: Factor on the learning rate for each block further down from the top, in (0, 1].
+        warmup: Share of the stage's steps in which the learning rate climbs to its peak, in [0, 1).
         patience: Epochs without a better validation loss before the stage ends; 0 = never.
         batchnorm: "frozen" keeps the base's BatchNorm in inference mode, "train" does not.
     """
@@ -38,7 +38,7 @@ class Stage:
     name: str
     train: tuple[str, ...]
     epochs: int
-    rate: float
+    learning_rate: float
     decay: float = 1.0
     warmup: float = 0.1
     patience: int = 0
@@ -53,7 +53,7 @@ class Stage:
         object.__setattr__(self, "train", tuple(self.train))
         _require(bool(self.train), self, "train", "at least one selector, such as 'head'")
         _require(self.epochs >= 1, self, "epochs", "at least 1")
-        _require(self.rate > 0, self, "rate", "a number above 0")
+        _require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
         _require(0 < self.decay <= 1, self, "decay", "above 0 and at most 1")
         _require(0 <= self.warmup < 1, self, "warmup", "at least 0 and below 1")
         _require(self.patience >= 0, self, "patience", "0 or more")
@@ -117,17 +117,24 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """Make the plan that :meth:`to_dict` described.
+        """Make the plan that :meth:`to_dict` described, or that an older version wrote.
 
         Raises:
             PlanError: A field is unknown or out of range.
         """
         fields = dict(values)
         try:
-            fields["stages"] = tuple(Stage(**stage) for stage in fields.get("stages", ()))
+            fields["stages"] = tuple(_read_stage(stage) for stage in fields.get("stages", ()))
             return cls(**fields)
         except TypeError as error:
             raise PlanError(f"the plan does not read: {error}") from error
+
+
+def _read_stage(values: Mapping[str, Any]) -> Stage:
+    fields = dict(values)
+    if "rate" in fields:  # its name in older records
+        fields["learning_rate"] = fields.pop("rate")
+    return Stage(**fields)
 
 
 def _require(holds: bool, owner: Stage | Plan, field: str, expected: str) -> None:
@@ -142,11 +149,11 @@ def _probe(blocks: int) -> tuple[Stage, ...]:
 
 
 def _lp_ft(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("all", ("all",), epochs=8, rate=3e-4, decay=0.8, patience=3))
+    return (_HEAD, Stage("all", ("all",), 8, 3e-4, decay=0.8, patience=3))
 
 
 def _top(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("top", ("head", "blocks:2"), epochs=8, rate=3e-4, patience=4))
+    return (_HEAD, Stage("top", ("head", "blocks:2"), 8, 3e-4, patience=4))
 
 
 def _gradual(blocks: int) -> tuple[Stage, ...]:
@@ -154,35 +161,35 @@ def _gradual(blocks: int) -> tuple[Stage, ...]:
         Stage(f"blocks-{count}", ("head", f"blocks:{count}"), 3, 3e-4 * 0.7**count, decay=0.7)
         for count in range(1, blocks)
     ]
-    last = Stage("all", ("all",), epochs=4, rate=3e-4 * 0.7**blocks, decay=0.7, patience=3)
+    last = Stage("all", ("all",), 4, 3e-4 * 0.7**blocks, decay=0.7, patience=3)
     return (_HEAD, *steps, last)
 
 
 def _full(blocks: int) -> tuple[Stage, ...]:
-    return (Stage("all", ("all",), epochs=12, rate=3e-4, patience=5),)
+    return (Stage("all", ("all",), 12, 3e-4, patience=5),)
 
 
 def _scratch(blocks: int) -> tuple[Stage, ...]:
-    return (Stage("scratch", ("all",), epochs=60, rate=2e-3, batchnorm="train"),)
+    return (Stage("scratch", ("all",), 60, 2e-3, batchnorm="train"),)
 
 
 def _lora(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("lora", ("head", "*_lora_*"), epochs=10, rate=1e-2))
+    return (_HEAD, Stage("lora", ("head", "*_lora_*"), 10, 1e-2))
 
 
 def _adapters(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("adapters", ("head", "*_adapter_*"), epochs=10, rate=1e-3, patience=4))
+    return (_HEAD, Stage("adapters", ("head", "*_adapter_*"), 10, 1e-3, patience=4))
 
 
 def _batchnorm(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("batchnorm", ("head", "batchnorm"), epochs=8, rate=1e-3, patience=4))
+    return (_HEAD, Stage("batchnorm", ("head", "batchnorm"), 8, 1e-3, patience=4))
 
 
 def _bias(blocks: int) -> tuple[Stage, ...]:
-    return (_HEAD, Stage("bias", ("head", "bias"), epochs=8, rate=1e-3, patience=4))
+    return (_HEAD, Stage("bias", ("head", "bias"), 8, 1e-3, patience=4))
 
 
-_HEAD = Stage("head", ("head",), epochs=30, rate=3e-3, patience=10)
+_HEAD = Stage("head", ("head",), 30, 3e-3, patience=10)
 _PLANS = {
     "probe": _probe,
     "lp-ft": _lp_ft,

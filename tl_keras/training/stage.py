@@ -123,7 +123,7 @@ class StageTrainer:
         steps = Epochs(self.data.rows, self.plan.batch_size).steps
         loss, metrics = self.objective.compiled()
         optimizer = LayerwiseAdamW(
-            self.stage.rate,
+            self.stage.learning_rate,
             self.factors,
             weight_decay=self.plan.weight_decay,
             use_ema=self.plan.ema,
@@ -221,7 +221,8 @@ class _StageCallback(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         stage = self.trainer.stage
         at = self.epoch * self.steps + batch
-        self.rate = warmup_cosine(at, self.steps * stage.epochs, stage.rate, stage.warmup)
+        steps = self.steps * stage.epochs
+        self.rate = warmup_cosine(at, steps, stage.learning_rate, stage.warmup)
         self.model.optimizer.learning_rate = self.rate
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -243,7 +244,7 @@ class _StageCallback(keras.callbacks.Callback):
         row = {
             "stage": self.trainer.stage.name,
             "stage_epoch": epoch,
-            "rate": self.rate,
+            "learning_rate": self.rate,
             "loss": _number(logs.get("loss")),
             "accuracy": _number(logs.get("accuracy")),
             "val_loss": _number(logs.get("val_plain_loss")),

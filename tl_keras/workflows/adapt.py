@@ -39,7 +39,7 @@ __all__ = ["REMEDIES", "check_remedy", "remedy_run"]
 Progress = Callable[[str, int, int], None]
 REMEDIES = ("batchnorm", "first-block", "lp-ft")
 _VAL, _TEST, _BATCH = 0.2, 0.3, 64
-_FIRST = {"epochs": 10, "rate": 1e-3, "patience": 4}
+_FIRST = {"epochs": 10, "learning_rate": 1e-3, "patience": 4}
 
 
 def check_remedy(name: str, data: str | None, out: Path) -> None:

@@ -155,7 +155,8 @@ def update_plan(request: Update, job: Job, model: keras.Model) -> Plan:
     asked = dataclasses.replace(job, plan=plan, epochs=request.epochs, rate=request.rate)
     made = plan_for(asked, model)
     stages = tuple(
-        stage if stage.name == "head" else dataclasses.replace(stage, rate=stage.rate * _GENTLE)
+        stage if stage.name == "head" else dataclasses.replace(
+            stage, learning_rate=stage.learning_rate * _GENTLE)
         for stage in made.stages
     )
     decay = 0.0 if "l2sp" in request.keep else made.weight_decay
