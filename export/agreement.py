@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 import numpy as np
 
@@ -11,11 +10,11 @@ from export.runtime.runtimes import Runtime, load
 from export.source import Source
 from export.variant import Verdict
 from tl_keras.errors import ExportError
+from tl_keras.utils.progress import Progress
 from tl_keras.utils.stats import wilson
 
 __all__ = ["NEAR", "answers", "gate", "same_labels", "verdict"]
 
-Progress = Callable[[str, int, int], None]
 _BATCH = 16
 NEAR = 0.05
 """For task "values": two answers agree that differ by at most this share of their spread."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from export.agreement import Progress, answers, verdict
+from export.agreement import answers, verdict
 from export.bundle.card import check_license
 from export.bundle.metadata import with_metadata
 from export.bundle.read import is_bundle
@@ -29,6 +29,7 @@ from export.source import Source
 from export.variant import Attempt, Variant, Verdict
 from export.verify import compare, require
 from tl_keras.errors import ExportError, StorageError
+from tl_keras.utils.progress import Progress, silent
 
 __all__ = ["FORMATS", "Format", "Orders", "Source", "check_destination", "check_orders", "export"]
 
@@ -129,7 +130,7 @@ def export(
     out: str | os.PathLike[str],
     *,
     force: bool = False,
-    progress: Progress = lambda word, done, total: None,
+    progress: Progress = silent,
 ) -> list[Variant]:
     """Write a bundle: a model in several formats and sizes, each compared with Keras first.
 

@@ -42,7 +42,7 @@ def int8(model, batch, output="float32"):
     """The contents of a .tflite file in int8 that takes uint8 pictures."""
     import tensorflow as tf
 
-    from tl_keras.utils.quiet import hushed
+    from tl_keras.utils.quiet import silenced
 
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -50,5 +50,5 @@ def int8(model, batch, output="float32"):
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     converter.inference_output_type = getattr(tf, output)
-    with hushed():
+    with silenced():
         return converter.convert()

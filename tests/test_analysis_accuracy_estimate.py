@@ -123,7 +123,7 @@ def test_noise_on_a_large_photo_is_seen_at_the_models_size():
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("blurr", "did you mean 'blur'"), ("blur:6", "expected 1 to 5"), ("blur:x", "1 to 5")],
+    [("blurr", "Did you mean blur"), ("blur:6", "expected 1 to 5"), ("blur:x", "1 to 5")],
 )
 def test_unknown_corruptions_and_severities_are_refused(text, said):
     with pytest.raises(DataError, match=said):

@@ -69,7 +69,7 @@ WRONG = {
     "no folder": (("nowhere",), "nowhere does not exist"),
     "unknown base": (("photos", "--base", "mobilnet_v2"), "nearest are: mobilenet_v2"),
     "size": (("photos", "--base", "inception_v3", "--size", 64), "75 px or more"),
-    "plan": (("photos", "--plan", "prob"), "did you mean 'probe'"),
+    "plan": (("photos", "--plan", "prob"), "Did you mean probe"),
     "augment": (("photos", "--augment", "flipp"), "Did you mean flip?"),
     "precision": (("photos", "--precision", "half"), "bfloat16"),
     "epochs": (("photos", "--epochs", "a,b"), "whole numbers"),

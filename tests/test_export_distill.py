@@ -165,7 +165,7 @@ MISTAKES = [
     (["--student", "mobilnet_v2"], "the nearest are: mobilenet_v2"),
     (["--loss", "kdd"], "Unknown loss 'kdd'"),
     (["--temperature", 0], "temperature is 0.0; expected a number above 0"),
-    (["--plan", "lp-fy"], "did you mean 'lp-ft'"),
+    (["--plan", "lp-fy"], "Did you mean lp-ft"),
     (["--plan", "auto"], "got auto; give --plan lp-ft"),
     (["--plan", "probe", "--loss", "kd+features"], "trains the head alone"),
     (["--epochs", "two"], "expected whole numbers"),

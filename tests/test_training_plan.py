@@ -55,7 +55,7 @@ def test_two_stages_of_one_name_are_refused() -> None:
 
 
 def test_an_unknown_plan_offers_the_nearest() -> None:
-    with pytest.raises(PlanError, match="did you mean 'gradual'"):
+    with pytest.raises(PlanError, match="Did you mean gradual"):
         named_plan("gradul")
 
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from tl_keras.utils.quiet import hushed
+from tl_keras.utils.quiet import silenced
 
 
 def test_nothing_reaches_the_terminal_while_hushed_whoever_writes(capfd):
-    with hushed() as said:
+    with silenced() as said:
         print("from print")
         print("from stderr", file=sys.stderr)
         os.write(2, b"from C\n")
@@ -22,7 +22,7 @@ def test_nothing_reaches_the_terminal_while_hushed_whoever_writes(capfd):
 
 
 def test_afterwards_both_streams_speak_again(capfd):
-    with hushed():
+    with silenced():
         pass
     print("out")
     os.write(2, b"err\n")
@@ -30,8 +30,8 @@ def test_afterwards_both_streams_speak_again(capfd):
 
 
 def test_a_logger_that_first_speaks_while_hushed_can_speak_afterwards(capfd):
-    logger = logging.getLogger("test of hushed")
-    with hushed() as said:
+    logger = logging.getLogger("test of silenced")
+    with silenced() as said:
         logger.addHandler(logging.StreamHandler())
         logger.warning("within")
     logger.warning("after")
@@ -40,7 +40,7 @@ def test_a_logger_that_first_speaks_while_hushed_can_speak_afterwards(capfd):
 
 
 def test_an_exception_passes_and_what_was_said_before_it_is_kept(capfd):
-    with pytest.raises(KeyError), hushed() as said:
+    with pytest.raises(KeyError), silenced() as said:
         os.write(2, b"first\n\nlast words\n")
         raise KeyError("x")
     assert said.last_lines(1) == "last words"
@@ -52,7 +52,7 @@ def test_an_exception_passes_and_what_was_said_before_it_is_kept(capfd):
 def test_no_descriptor_is_lost():
     before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     for _ in range(5):
-        with hushed():
+        with silenced():
             pass
     after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
     assert after == before

@@ -108,12 +108,12 @@ def test_three_pictures_are_too_few_and_nothing_is_written(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--corrupt", "blurr:3"], "did you mean 'blur'"),
+        (["--corrupt", "blurr:3"], "Did you mean blur"),
         (["--corrupt", "blur:9"], "expected 1 to 5"),
         ([], "either other pictures or --corrupt"),
         (["nowhere"], "No data at 'nowhere'"),
         (["--corrupt", "blur", "--remedy", "lp-ft"], "give OTHER"),
-        (["nowhere", "--remedy", "lpft"], "did you mean 'lp-ft'"),
+        (["nowhere", "--remedy", "lpft"], "Did you mean lp-ft"),
         (["nowhere", "--to", "new"], "give --remedy, or leave it out"),
         (["nowhere", "--remedy", "lp-ft", "--to", "new", "--out", "new"], "cannot hold both"),
     ],

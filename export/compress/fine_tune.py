@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from export.convert.signature import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, TrainingError
 from tl_keras.modalities.image.reader import Epochs, PictureReader, batches
+from tl_keras.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     import keras
@@ -22,10 +23,6 @@ __all__ = ["FineTune", "fine_tune", "steps_of"]
 
 _LOSSES = {"classes": "CategoricalCrossentropy", "tags": "BinaryCrossentropy",
            "values": "MeanSquaredError"}  # fmt: skip
-
-
-def _silent(word: str, done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class FineTune:
     batch_size: int = 32
     seed: int = 0
     augment: str = "none"
-    progress: Callable[[str, int, int], None] = _silent
+    progress: Progress = silent
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no training."""

@@ -7,9 +7,7 @@ weights of a layer are small must not depend on how its channels are scaled afte
 
 from __future__ import annotations
 
-import difflib
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,9 @@ from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.training.batchnorm import reestimate
-from tl_keras.utils.quiet import hushed
+from tl_keras.utils.progress import Progress, silent
+from tl_keras.utils.quiet import silenced
+from tl_keras.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import keras
@@ -73,8 +73,7 @@ def check_method(method: str) -> None:
         ExportError: if it is unknown; the nearest are offered.
     """
     if method not in METHODS:
-        near = difflib.get_close_matches(method, METHODS, 2, 0.4)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(method, METHODS, 2)
         raise ExportError(f"Unknown method {method!r}.{hint} Known: {', '.join(METHODS)}.")
 
 
@@ -125,7 +124,7 @@ def quantization_aware_training(
     rate: float = 1e-4,
     batch_size: int = 32,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda word, done, total: None,
+    progress: Progress = silent,
 ) -> bytes:
     """Fine-tune a model with the rounding of int8, and convert it.
 
@@ -247,7 +246,7 @@ def _converted(twin: Any, shape: tuple[int, ...]) -> bytes:
     holder.kept = twin.variables
     with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
         try:
-            with hushed() as said:
+            with silenced() as said:
                 tf.saved_model.save(holder, folder, signatures={tflite.ENDPOINT: serve})
                 converter = tf.lite.TFLiteConverter.from_saved_model(folder)
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]

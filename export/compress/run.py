@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source, from_run
 from export.variant import Verdict
 from tl_keras.errors import ExportError, StorageError
+from tl_keras.utils.progress import Progress, silent
 
 __all__ = ["Made", "Wanted", "compress_run"]
 
@@ -78,7 +78,7 @@ def compress_run(
     out: str | os.PathLike[str],
     *,
     data: str | os.PathLike[str] | None = None,
-    progress: Callable[[str, int, int], None] = lambda word, done, total: None,
+    progress: Progress = silent,
 ) -> list[Made]:
     """Compress a finished run's model with a short fine-tune on the run's own pictures.
 
@@ -127,7 +127,7 @@ def compress_run(
 
 
 def _written(
-    folder: Path, given: Compressed, source: Source, progress: Callable[[str, int, int], None]
+    folder: Path, given: Compressed, source: Source, progress: Progress
 ) -> list[Made]:
     (folder / TFLITE).write_bytes(given.tflite)
     if given.model is not None:

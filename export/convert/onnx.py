@@ -13,7 +13,7 @@ import numpy as np
 
 from export.convert.signature import INPUT, OUTPUT, signature
 from tl_keras.errors import ExportError
-from tl_keras.utils.quiet import hushed, start_tensorflow
+from tl_keras.utils.quiet import silenced, start_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +48,7 @@ def convert(model: keras.Model, class_names: Sequence[str] = ()) -> bytes:
     shape = signature(model).shape
     start_tensorflow()
     try:
-        with hushed() as said:
+        with silenced() as said:
             proto = _converted(model, shape)
             _describe(proto, shape, class_names)
             return _checked(proto)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from export.convert.signature import INPUT, OUTPUT, signature
 from tl_keras.errors import ExportError
-from tl_keras.utils.quiet import hushed, start_tensorflow
+from tl_keras.utils.quiet import silenced, start_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +40,7 @@ def convert(model: keras.Model) -> bytes:
     start_tensorflow()
     with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
         try:
-            with hushed() as said:
+            with silenced() as said:
                 _save(model, shape, folder)
                 return _converted(folder)
         except Exception as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass
 
 from tl_keras.errors import ExportError
+from tl_keras.utils.suggest import did_you_mean
 
 __all__ = ["LOSSES", "Lesson"]
 
@@ -82,6 +82,5 @@ class Lesson:
 
 
 def _unknown(part: str) -> str:
-    near = difflib.get_close_matches(part, LOSSES, 1, 0.3)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    hint = did_you_mean(part, LOSSES, cutoff=0.3)
     return f"Unknown loss '{part}'; expected {', '.join(LOSSES)}, or several with +.{hint}"

@@ -25,8 +25,8 @@ from tl_keras.errors import ExportError, RunError, StorageError
 from tl_keras.peft.plans import finished
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
-from tl_keras.runs.prepare import Progress
 from tl_keras.training.config import FitOptions, FitResult
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.fit import failures_told, first_record, save_model
 
@@ -47,15 +47,11 @@ class _Trained:
     seconds: float
 
 
-def _silent(task: str, done: int, total: int) -> None:
-    pass
-
-
 def distill(
     request: Distillation,
     out: str | Path,
     *,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     command: str = "",
 ) -> RunDirectory:
     """Distil a teacher into a student, and write the better student as a run.

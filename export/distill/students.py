@@ -19,7 +19,6 @@ from tl_keras.peft.plans import adapted
 from tl_keras.runs.prepare import (
     Checked,
     Job,
-    Progress,
     build,
     check_options,
     checked_data,
@@ -27,6 +26,7 @@ from tl_keras.runs.prepare import (
     settled,
 )
 from tl_keras.training.plan import Plan
+from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
     import keras

@@ -7,7 +7,6 @@ consistent", Beyer et al., arXiv 2106.05237). Views are seeded, so the teacher c
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +22,13 @@ from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import last_map, layer_tensor, logits_of
 from tl_keras.models.rewrite import flatten
 from tl_keras.runs.directory import RunDirectory
+from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["Answers", "Teacher", "answering", "load_teacher"]
 
-Progress = Callable[[str, int, int], None]
 # Far finer than what a student can copy, in half the room.
 _FEATURE_DTYPE = "float16"
 

@@ -18,7 +18,7 @@ from export.convert.signature import INPUT
 from export.quantize.ranges import Ranges, Seen, observe
 from export.quantize.recipes import Recipe
 from tl_keras.errors import ExportError
-from tl_keras.utils.quiet import hushed
+from tl_keras.utils.quiet import silenced
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +48,7 @@ def prepared(contents: bytes) -> onnx.ModelProto:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         before.write_bytes(contents)
         try:
-            with hushed():
+            with silenced():
                 quant_pre_process(str(before), str(after), skip_symbolic_shape=True)
         except (ValueError, RuntimeError) as error:
             raise ExportError(f"The .onnx file cannot be prepared: {error}") from error
@@ -132,7 +132,7 @@ def quantize(
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     try:
-        with hushed() as said:
+        with silenced() as said:
             if recipe.calibrated:
                 made = _rounded(prepared(contents), ranges or {}, keep, only)
             else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tl_keras.errors import ExportError
+from tl_keras.utils.suggest import did_you_mean
 
 __all__ = ["FLOAT", "RECIPES", "Recipe", "chosen", "named"]
 
@@ -90,11 +90,9 @@ def chosen(names: Sequence[str], formats: Sequence[str]) -> tuple[list[Recipe], 
 
 
 def _unknown(name: str, known: Sequence[str], formats: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
-    meant = f" Did you mean {' or '.join(near)}?" if near else ""
     elsewhere = sorted({one.format for one in RECIPES if one.name == name})
     also = f" There is one for {', '.join(elsewhere)}." if elsewhere else ""
     return (
         f"Unknown recipe {name!r} for {', '.join(formats)}; expected some of: "
-        f"{', '.join((FLOAT, *known))}.{meant}{also}"
+        f"{', '.join((FLOAT, *known))}.{did_you_mean(name, known, 2)}{also}"
     )

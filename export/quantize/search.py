@@ -18,10 +18,10 @@ from export.quantize.tools import TOOLS
 from export.source import Source
 from export.variant import Attempt, Verdict
 from tl_keras.errors import ExportError, GateError, TrainingError
+from tl_keras.utils.progress import Progress
 
 __all__ = ["Climb", "Limits", "Rung", "Settings", "Task", "Workshop", "climb"]
 
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

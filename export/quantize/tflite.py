@@ -16,7 +16,7 @@ from export.convert.tflite_ends import with_ends
 from export.quantize.ranges import Ranges, Seen, observe
 from export.quantize.recipes import Recipe
 from tl_keras.errors import ExportError
-from tl_keras.utils.quiet import hushed
+from tl_keras.utils.quiet import silenced
 
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
@@ -57,7 +57,7 @@ def _interpreter(contents: bytes) -> Interpreter:
 
     from ai_edge_litert.interpreter import Interpreter
 
-    with hushed(), warnings.catch_warnings():
+    with silenced(), warnings.catch_warnings():
         # That all tensors are kept costs memory, it says: they are what is wanted.
         warnings.simplefilter("ignore")
         interpreter = Interpreter(
@@ -124,7 +124,7 @@ def quantize(
     if recipe.calibrated:
         shown[_changing(contents)[0]] = (0.0, 255.0)
     try:
-        with hushed() as said:
+        with silenced() as said:
             made = _quantized(contents, recipe, shown, keep, only)
     # AI Edge Quantizer has no errors of its own: it raises these for what it cannot quantize, and
     # KeyError where it finds no range of a tensor.

@@ -16,10 +16,10 @@ import numpy as np
 from export.runtime.runtimes import KerasRuntime, LiteRTRuntime, Runtime, default_threads, load
 from export.variant import Latency
 from tl_keras.errors import ExportError
+from tl_keras.utils.progress import Progress, silent
 
 __all__ = ["as_record", "bench", "interleaved", "thread_counts"]
 
-Progress = Callable[[str, int, int], None]
 ROUNDS, WARM_UP = 50, 5
 _PATIENCE = 600
 
@@ -35,7 +35,7 @@ def bench(
     threads: Sequence[int] | None = None,
     rounds: int = ROUNDS,
     fresh: bool = True,
-    progress: Progress = lambda word, done, total: None,
+    progress: Progress = silent,
 ) -> dict[str, tuple[Latency, ...]]:
     """Measure models beside each other.
 
@@ -80,7 +80,7 @@ def bench(
 def interleaved(
     runtimes: Mapping[str, Runtime],
     rounds: int,
-    progress: Progress = lambda word, done, total: None,
+    progress: Progress = silent,
     word: str = "answers",
 ) -> dict[str, np.ndarray]:
     """Time models in turn for one picture of noise each.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import ExportError
-from tl_keras.utils.quiet import hushed, start_tensorflow
+from tl_keras.utils.quiet import silenced, start_tensorflow
 
 if TYPE_CHECKING:
     import keras
@@ -103,7 +103,7 @@ def _keras_model(path: str | os.PathLike[str]) -> keras.Model:
     import keras
 
     try:
-        with hushed():
+        with silenced():
             return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise ExportError(
@@ -125,7 +125,7 @@ class LiteRTRuntime(Runtime):
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         litert = _module("ai_edge_litert.interpreter", "ai-edge-litert")
         try:
-            with hushed():
+            with silenced():
                 self._interpreter = litert.Interpreter(
                     model_path=os.fspath(path), num_threads=threads or default_threads()
                 )

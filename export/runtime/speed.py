@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from export.agreement import Progress
 from export.quantize.recipes import FLOAT
 from export.runtime.bench import bench
 from export.variant import Variant
+from tl_keras.utils.progress import Progress, silent
 
 __all__ = ["RUNTIMES", "SLOWER", "default_of", "timed"]
 
@@ -23,7 +23,7 @@ _ROUNDS = 30
 def timed(
     variants: Sequence[Variant],
     fresh: bool = True,
-    progress: Progress = lambda word, done, total: None,
+    progress: Progress = silent,
 ) -> list[Variant]:
     """Time the variants in turns, and note those slower than their float one.
 

@@ -15,13 +15,13 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError, TrainingError
 from tl_keras.training.plan import Plan
+from tl_keras.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["ARMS", "Choice", "Trial", "choose_plan", "score", "share_of"]
 
-Progress = Callable[[str, int, int], None]
 ARMS = ("probe", "lora", "top", "lp-ft", "full", "scratch")
 """Plans that are tried, the cheap ones first: what time is left goes to the others."""
 SHARES = (0.25, 0.5)
@@ -92,7 +92,7 @@ def choose_plan(
     arms: Sequence[str] = ARMS,
     minutes: float = 10.0,
     seed: int = 0,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Choice:
     """Try plans on a quarter of the training pictures, the better half of them on one half.
 

@@ -15,13 +15,13 @@ from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.training.plan import Plan, Stage
+from tl_keras.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["Comparison", "answers", "compare_transfer", "fresh", "scratch_plan"]
 
-Progress = Callable[[str, int, int], None]
 _BATCH = 32
 _FEWEST = 20
 
@@ -69,7 +69,7 @@ def compare_transfer(
     *,
     seeds: int = 3,
     first_seed: int = 0,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Comparison:
     """Train pretrained and from scratch with the same budget, and compare.
 

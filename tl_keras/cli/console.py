@@ -13,9 +13,10 @@ import typer
 from typer.core import TyperGroup
 
 from tl_keras.errors import PlanError, TLKerasError
+from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
     from rich.table import Table
 
 __all__ = [
@@ -84,17 +85,17 @@ def _say(head: str, text: str) -> None:
 
 
 @contextmanager
-def bars() -> Iterator[Callable[[str, int, int], None]]:
+def bars() -> Iterator[Progress]:
     """Yield a function (task, done, total) that draws one bar a task, with the time left."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bar
 
     columns: list[Any] = [
         TextColumn("{task.description}"),
@@ -104,12 +105,12 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     ]
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    with Bar(*columns, console=Console(file=sys.stderr)) as progress:
         yield _Bars(progress)
 
 
 class _Bars:
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Bar) -> None:
         self.progress = progress
         self.tasks: dict[str, Any] = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 
 from tl_keras.data.builtin import builtin, builtin_names, is_builtin
@@ -10,6 +9,7 @@ from tl_keras.data.csv_files import from_csv
 from tl_keras.data.folders import from_folder
 from tl_keras.data.samples import TASKS, Samples, from_arrays
 from tl_keras.errors import DataError
+from tl_keras.utils.suggest import nearest
 
 __all__ = ["Samples", "from_arrays", "load_again", "load_samples"]
 
@@ -89,8 +89,8 @@ def _missing(text: str, path: str) -> str:
     if os.path.isdir(parent):
         with os.scandir(parent) as entries:
             siblings = {e.name.lower(): e.path for e in entries if e.name[0] != "."}
-        near = [siblings[n] for n in difflib.get_close_matches(name.lower(), siblings, 2, 0.6)]
-    near += difflib.get_close_matches(text.lower(), builtin_names(), 1, 0.6)
+        near = [siblings[n] for n in nearest(name.lower(), siblings, 2, 0.6)]
+    near += nearest(text.lower(), builtin_names(), 1, 0.6)
     lost = path if os.path.isdir(parent) else f"{path} (nor {parent})"
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return (

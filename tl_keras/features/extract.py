@@ -5,7 +5,6 @@ A *place* is one layer or several whose features stand side by side, written "a+
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from tl_keras.features.backends import Engine, Predict, choose_engine, prefix_fu
 from tl_keras.features.store import FeatureFile, fill
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
+from tl_keras.utils.progress import Progress, silent
+from tl_keras.utils.suggest import nearest
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +32,6 @@ __all__ = [
 
 POOLINGS = ("avg", "max", "avg+max", "flatten")
 Place = tuple[str, ...]
-Progress = Callable[[str, int, int], None]
 _BATCH = 32
 _MOST = 12
 _DONE = ("Add", "Concatenate", "LeakyReLU", "MaxPooling2D", "AveragePooling2D", "PReLU", "ReLU")
@@ -101,7 +101,7 @@ def _tensors(model: keras.Model) -> dict[str, Any]:
 
 def _tensor_of(tensors: Mapping[str, Any], name: str) -> Any:
     if name not in tensors:
-        near = difflib.get_close_matches(name, tensors, n=4, cutoff=0.4) or list(tensors)[-4:]
+        near = nearest(name, tensors, 4) or list(tensors)[-4:]
         raise ModelError(f"the model has no layer '{name}'; the nearest are: {', '.join(near)}")
     return tensors[name]
 
@@ -207,7 +207,7 @@ def extract(
     *,
     pooling: str = "avg",
     precision: str = "auto",
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Features:
     """Compute the features of samples at some layers, all in one pass, onto disk.
 

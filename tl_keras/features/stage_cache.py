@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from tl_keras.features import backends as engines
 from tl_keras.features.store import FeatureFile, fill
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
+from tl_keras.utils.progress import Progress
 
 __all__ = ["FILL_BATCH", "Cut", "FeatureStore", "ReadAhead", "plan_cuts"]
 
@@ -87,7 +87,7 @@ class FeatureStore:
     train: PictureReader
     val: PictureReader
     precision: str
-    progress: Callable[[str, int, int], None]
+    progress: Progress
     engine: engines.Engine | None = None
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tl_keras.errors import ExportError
 from tl_keras.models import graph
+from tl_keras.utils.suggest import nearest
 
 if TYPE_CHECKING:
     import keras
@@ -98,7 +98,7 @@ def layer_tensor(model: keras.Model, name: str, what: str) -> Any:
     """
     found = {step.name: step.outputs[0] for step in graph.steps(model)}
     if name not in found:
-        near = difflib.get_close_matches(name, found, 3, 0.4) or list(found)[-4:]
+        near = nearest(name, found) or list(found)[-4:]
         raise ExportError(f"The {what} has no layer '{name}'; the nearest are: {', '.join(near)}.")
     return found[name]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from tl_keras.features.extract import (
 from tl_keras.probing import classifiers
 from tl_keras.probing.classifiers import Classifier
 from tl_keras.probing.linear import ridge
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.scores import log_loss, right
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PlaceScore", "Probe", "ProbeOptions", "compare_places", "fit_probe", "with_classifier"]
 
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def fit_probe(
     places: Sequence[Place],
     folder: Path,
     options: ProbeOptions,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Probe:
     """Compute features, choose the best place, and fit a classifier there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tl_keras.evaluation.calibration import fit_temperature
 from tl_keras.evaluation.metrics import evaluate
 from tl_keras.features.predict import predict
 from tl_keras.runs.directory import RunDirectory
+from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["close_run", "draw", "score"]
 
-Progress = Callable[[str, int, int], None]
 
 
 def close_run(

@@ -11,7 +11,7 @@ import io
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,13 @@ from tl_keras.models.backbones.load import check_size, describe
 from tl_keras.models.heads import Head
 from tl_keras.peft.plans import adapted, check_adaptation
 from tl_keras.training.plan import Plan, named_plan
+from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["Checked", "Job", "build", "check_options", "checked_data", "plan_for", "settled"]
 
-Progress = Callable[[str, int, int], None]
 _ACTIVATIONS = {"classes": "softmax", "tags": "sigmoid", "values": "linear"}
 _SAVED = (".keras", ".h5")
 

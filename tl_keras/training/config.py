@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_keras.features.backends import Engine
+from tl_keras.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
     from tl_keras.training.objective import Objective
 
 __all__ = ["FitOptions", "FitResult"]
-
-
-def _silent(task: str, done: int, total: int) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class FitOptions:
     precision: str = "auto"
     save_every: float = 5.0
     devices: int = 1
-    progress: Callable[[str, int, int], None] = _silent
+    progress: Progress = silent
     fingerprint: str = ""
     objective: Objective | None = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import PlanError
 from tl_keras.models import graph
+from tl_keras.utils.suggest import nearest
 
 if TYPE_CHECKING:
     import keras
@@ -81,7 +81,7 @@ def _topmost(model: keras.Model, kind: str, count: int) -> list[str]:
 
 def _no_match(model: keras.Model, selector: str) -> str:
     names = [layer.name for layer in model.layers if layer.weights]
-    near = difflib.get_close_matches(selector, names, n=3, cutoff=0.3) or names[-3:]
+    near = nearest(selector, names, 3, 0.3) or names[-3:]
     return (
         f"selector '{selector}' matches no layer of '{model.name}'; expected 'head', 'all', "
         f"'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as {', '.join(near)}"

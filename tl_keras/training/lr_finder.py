@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tl_keras.training.checkpoint import assign, model_variables, values
 from tl_keras.training.config import FitOptions
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.trainer import StageRunner
+from tl_keras.utils.progress import Progress
 
 __all__ = ["RateSearch", "lr_find", "suggest"]
 
@@ -47,7 +48,7 @@ def lr_find(
     steps: int = 100,
     batch_size: int = 32,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RateSearch:
     """Train for some steps at rates that rise from 1e-6 to 1 and watch the loss.
 

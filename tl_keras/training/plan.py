@@ -9,13 +9,13 @@ with depth (Howard and Ruder, arXiv 1801.06146), and the plain ones.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tl_keras.errors import PlanError
+from tl_keras.utils.suggest import did_you_mean
 
 __all__ = ["PLAN_NAMES", "Plan", "Stage", "named_plan"]
 
@@ -222,10 +222,9 @@ def named_plan(name: str, *, blocks: int = 5, **overrides: Any) -> Plan:
         PlanError: The name is unknown, or a value is out of its range.
     """
     if name not in _PLANS:
-        near = difflib.get_close_matches(name, (*PLAN_NAMES, "auto"), n=1, cutoff=0.4)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        known = f"{', '.join(PLAN_NAMES)}, or auto in a job"
-        raise PlanError(f"unknown plan '{name}', expected one of {known}{hint}")
+        hint = did_you_mean(name, (*PLAN_NAMES, "auto"))
+        known = f"{', '.join(PLAN_NAMES)}, or auto in a run"
+        raise PlanError(f"unknown plan '{name}', expected one of {known}.{hint}")
     try:
         return Plan(name=name, stages=_PLANS[name](blocks), **overrides)
     except TypeError as error:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.plan import Plan, named_plan
 from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.stage_data import cached_data, picture_data
+from tl_keras.utils.progress import Progress
 
 __all__ = ["StageRunner", "fit", "fit_with"]
 
@@ -280,7 +281,7 @@ class StageRunner:
 
 
 class _Progress(keras.callbacks.Callback):
-    def __init__(self, task: str, epochs: int, progress: Callable[[str, int, int], None]) -> None:
+    def __init__(self, task: str, epochs: int, progress: Progress) -> None:
         super().__init__()
         self.task, self.epochs, self.progress = task, epochs, progress
 

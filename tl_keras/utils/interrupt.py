@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tl_keras.utils.progress import Progress
+
 __all__ = ["stoppable"]
 
-Progress = Callable[[str, int, int], None]
 
 
 @contextmanager

@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, TextIO
 
-__all__ = ["Said", "hushed", "start_tensorflow"]
+__all__ = ["CapturedOutput", "silenced", "start_tensorflow"]
 
 _LAST_BYTES = 4000
 
 
 @dataclass
-class Said:
-    """What was said while hushed.
+class CapturedOutput:
+    """What was said while silenced.
 
     Attributes:
         text: the end of it, as text; empty until the hush is over.
@@ -38,7 +38,7 @@ class Said:
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[Said]:
+def silenced() -> Iterator[CapturedOutput]:
     """Keep everything from the terminal that this process writes to stdout and stderr.
 
     Holds for Python code, child processes and C++ alike, and for all threads: draw no
@@ -47,7 +47,7 @@ def hushed() -> Iterator[Said]:
     Yields:
         What was said, filled in at the end, also when an exception passes through.
     """
-    said = Said()
+    said = CapturedOutput()
     with tempfile.TemporaryFile() as file, contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_turned_away(file))
@@ -103,7 +103,7 @@ def start_tensorflow() -> None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    with hushed():
+    with silenced():
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
     # Advice on retracing and the like, which a user of a command can do nothing with.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,9 @@ from tl_keras.runs.lifecycle import close_run
 from tl_keras.runs.prepare import Checked, Job, checked_data
 from tl_keras.training.batchnorm import reestimate
 from tl_keras.training.plan import Plan, Stage, named_plan
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
+from tl_keras.utils.suggest import did_you_mean
 from tl_keras.workflows.drift import held_out, other_pictures
 from tl_keras.workflows.fit import first_record, save_model
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["REMEDIES", "check_remedy", "remedy_run"]
 
-Progress = Callable[[str, int, int], None]
 REMEDIES = ("batchnorm", "first-block", "lp-ft")
 _VAL, _TEST, _BATCH = 0.2, 0.3, 64
 _FIRST = {"epochs": 10, "learning_rate": 1e-3, "patience": 4}
@@ -50,9 +50,8 @@ def check_remedy(name: str, data: str | None, out: Path) -> None:
         RunError: The new run's directory exists.
     """
     if name not in REMEDIES:
-        near = difflib.get_close_matches(name, REMEDIES, n=1, cutoff=0.4)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise PlanError(f"unknown remedy '{name}', expected one of {', '.join(REMEDIES)}{hint}")
+        hint = did_you_mean(name, REMEDIES)
+        raise PlanError(f"unknown remedy '{name}', expected one of {', '.join(REMEDIES)}.{hint}")
     if data is None:
         raise PlanError(
             f"the remedy {name} makes a run fit for pictures that you have; give OTHER, their "
@@ -67,7 +66,7 @@ def remedy_run(
     name: str,
     out: Path,
     *,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     command: str = "",
 ) -> RunDirectory:
     """Make a run's model fit for other pictures, and write it as a new run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.probing.linear import ridge
 from tl_keras.runs.prepare import Job
 from tl_keras.training.plan import named_plan
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import wilson
 from tl_keras.workflows.probe import open_base
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["appraise", "chosen_samples", "scores_of"]
 
-Progress = Callable[[str, int, int], None]
 _BATCH = 32
 _TRAINED = (16, 256)
 _PIXELS = 2**20
@@ -72,7 +72,7 @@ def appraise(
     pictures: int,
     *,
     seed: int = 0,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> Appraisal:
     """Score a candidate on samples, and measure what it costs.
 

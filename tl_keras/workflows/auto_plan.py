@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tl_keras.analysis.plan_search import ARMS, choose_plan, score
@@ -13,6 +12,7 @@ from tl_keras.peft.plans import described
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.prepare import Job, build, plan_for
 from tl_keras.training.plan import named_plan
+from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
     import keras
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["best_known", "decided"]
 
-Progress = Callable[[str, int, int], None]
 _KEPT = "auto.keras"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from tl_keras.analysis.transfer_benefit import Comparison, compare_transfer
@@ -11,15 +10,15 @@ from tl_keras.data.sources import load_samples
 from tl_keras.errors import PlanError
 from tl_keras.runs.directory import refuse_existing
 from tl_keras.runs.prepare import Job, build, check_options, checked_data, plan_for, settled
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
 __all__ = ["judge_transfer"]
 
-Progress = Callable[[str, int, int], None]
 
 
 def judge_transfer(
-    job: Job, seeds: int, out: Path, *, progress: Progress = lambda *_: None
+    job: Job, seeds: int, out: Path, *, progress: Progress = silent
 ) -> tuple[Comparison, Path]:
     """Train a job's base and the same model from scratch, compare, and write a report.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
 from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Others", "ShiftReport", "describe_pictures", "held_out", "other_pictures", "shift_run"]
 
-Progress = Callable[[str, int, int], None]
 _BATCH = 32
 _MOST_TRAINING = 1000
 
@@ -86,7 +85,7 @@ def shift_run(
     corruption: str = "",
     out: Path | None = None,
     seed: int = 0,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
 ) -> ShiftReport:
     """Compare other pictures with those a run knows, and write a report.
 

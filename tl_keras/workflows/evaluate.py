@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tl_keras.features.predict import predict
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import score
 from tl_keras.runs.prepare import Job, build, check_options, checked_data
+from tl_keras.utils.progress import Progress
 from tl_keras.utils.quiet import start_tensorflow
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate_run", "find_rate", "predict_files"]
 
-Progress = Callable[[str, int, int], None]
 
 
 def evaluate_run(

@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from tl_keras.runs.prepare import (
     plan_for,
     settled,
 )
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.auto_plan import best_known, decided
 
@@ -41,12 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "first_record", "resume", "save_model", "train"]
 
-Progress = Callable[[str, int, int], None]
 _VERSIONS = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "onnxruntime")
 
 
 def train(
-    job: Job, out: str | Path, *, progress: Progress = lambda *_: None, command: str = ""
+    job: Job, out: str | Path, *, progress: Progress = silent, command: str = ""
 ) -> RunDirectory:
     """Run a job into a new directory.
 
@@ -103,7 +103,7 @@ def _begin(
 
 
 def resume(
-    path: str | Path, *, data: str | None = None, progress: Progress = lambda *_: None
+    path: str | Path, *, data: str | None = None, progress: Progress = silent
 ) -> RunDirectory:
     """Go on with a run that was interrupted, from its last snapshot.
 

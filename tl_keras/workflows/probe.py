@@ -7,7 +7,7 @@ import dataclasses
 import io
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from tl_keras.probing.probe import Probe, ProbeOptions, fit_probe
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
 from tl_keras.runs.prepare import Checked, Job, check_options, checked_data
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.utils.scores import log_loss, right
 from tl_keras.workflows.fit import first_record, save_model
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ProbeJob", "open_base", "probe"]
 
-Progress = Callable[[str, int, int], None]
 _SAVED = (".keras", ".h5")
 
 
@@ -82,7 +82,7 @@ def open_base(job: Job) -> keras.Model:
 
 
 def probe(
-    wanted: ProbeJob, out: str | Path, progress: Progress = lambda *_: None
+    wanted: ProbeJob, out: str | Path, progress: Progress = silent
 ) -> tuple[RunDirectory, Probe]:
     """Fit a classifier on a base's features, into a new run directory.
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tl_keras.errors import ExportError
-from tl_keras.utils.quiet import hushed, start_tensorflow
+from tl_keras.utils.quiet import silenced, start_tensorflow
 
 __all__ = ["legacy_keras", "tfmot"]
 
@@ -47,7 +47,7 @@ def _imported(name: str, package: str) -> Any:
     # Resolved now, by the user's own setting, it stays what it is.
     _ = tensorflow.keras.Model
     try:
-        with _environment_kept(), hushed():
+        with _environment_kept(), silenced():
             return importlib.import_module(name)
     except ImportError as error:
         raise ExportError(

@@ -6,7 +6,6 @@ for, takes no argument (or the whole number after "@") and returns `Samples`.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -15,6 +14,7 @@ import numpy as np
 
 from tl_keras.data.samples import Samples, from_arrays
 from tl_keras.errors import DataError
+from tl_keras.utils.suggest import did_you_mean
 
 __all__ = ["BUILTINS", "builtin", "builtin_names", "digits", "is_builtin"]
 
@@ -48,8 +48,7 @@ def builtin(name: str) -> Samples:
     """
     stem, at, number = name.partition("@")
     if not is_builtin(name):
-        near = difflib.get_close_matches(stem.lower(), builtin_names(), 1, 0.3)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(stem.lower(), builtin_names(), cutoff=0.3)
         raise DataError(
             f"Unknown built-in data set {name!r}.{hint} Known: {', '.join(builtin_names())}."
         )

@@ -8,7 +8,6 @@ change nothing. View 0 is the plain picture, resized.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from PIL import Image
 from tl_keras.errors import DataError
 from tl_keras.modalities.image import decode
 from tl_keras.modalities.image.randaugment import randaugment
+from tl_keras.utils.suggest import did_you_mean
 
 __all__ = ["AUGMENTATIONS", "Augment", "parse_augment", "view"]
 
@@ -69,10 +69,9 @@ def parse_augment(text: str) -> Augment:
     known = [*AUGMENTATIONS, "none"]
     for name in names:
         if name not in AUGMENTATIONS:
-            near = difflib.get_close_matches(name, known, 2, 0.5)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise DataError(
-                f"Unknown augmentation {name!r} in {text!r}.{hint} Known, joined by '+': "
+                f"Unknown augmentation {name!r} in {text!r}."
+                f"{did_you_mean(name, known, 2, 0.5)} Known, joined by '+': "
                 f"{', '.join(known)}."
             )
     return Augment(**dict.fromkeys(names, True))

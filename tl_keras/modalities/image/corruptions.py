@@ -9,7 +9,6 @@ shorter side, so that a severity looks the same at every size.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import io
 import zlib
@@ -21,6 +20,7 @@ from PIL import Image, ImageFilter
 
 from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError
+from tl_keras.utils.suggest import did_you_mean
 
 __all__ = ["CORRUPTIONS", "corrupt", "corrupted", "parse_corruption"]
 
@@ -114,10 +114,9 @@ def parse_corruption(text: str) -> tuple[str, int]:
     """
     kind, _, number = text.partition(":")
     if kind not in _KINDS:
-        near = difflib.get_close_matches(kind, CORRUPTIONS, n=1, cutoff=0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
         raise DataError(
-            f"unknown corruption '{kind}', expected one of {', '.join(CORRUPTIONS)}{hint}"
+            f"unknown corruption '{kind}', expected one of {', '.join(CORRUPTIONS)}."
+            f"{did_you_mean(kind, CORRUPTIONS, cutoff=0.5)}"
         )
     if number not in ("", "1", "2", "3", "4", "5"):
         raise DataError(f"the severity of '{text}' is '{number}', expected 1 to 5")

@@ -7,7 +7,6 @@ input, named `input_scaling`, and BGR order is folded into the first kernel.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from tl_keras.errors import ModelError
 from tl_keras.models.backbones.registry import BASES, BaseInfo
 from tl_keras.models.backbones.weights import load_weights
+from tl_keras.utils.suggest import nearest
 
 if TYPE_CHECKING:
     import keras
@@ -48,7 +48,7 @@ def describe(name: str) -> BaseInfo:
     stem, _, alpha = str(name).partition("@")
     keys = {_key(known): known for known in BASES}
     if _key(stem) not in keys:
-        near = difflib.get_close_matches(_key(stem), keys, n=3, cutoff=0.5)
+        near = nearest(_key(stem), keys, 3, 0.5)
         names = ", ".join(keys[key] for key in near)
         way = f"the nearest are: {names}" if names else f"known are: {', '.join(BASES)}"
         raise ModelError(f"got base {stem!r}, which is unknown; {way}")

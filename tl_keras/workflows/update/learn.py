@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from tl_keras.probing.linear_head import calibrated
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.prepare import Job, plan_for
 from tl_keras.training.plan import Plan
+from tl_keras.utils.progress import Progress
 from tl_keras.workflows.update.config import Update
 from tl_keras.workflows.update.previous_data import Pool
 
@@ -39,7 +39,6 @@ _BATCH = 32
 _FISHER_PICTURES = 100
 _GENTLE = 0.3
 EWC, L2SP, LWF = 1e4, 0.01, 1.0
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

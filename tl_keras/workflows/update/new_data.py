@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -15,12 +14,12 @@ from tl_keras.errors import DataError
 from tl_keras.modalities.image.check import CheckReport, check_pictures
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.prepare import Checked, Job, checked_data
+from tl_keras.utils.progress import Progress
 from tl_keras.workflows.update.config import Update
 from tl_keras.workflows.update.previous_data import Pool
 
 __all__ = ["fresh_of", "new_samples"]
 
-Progress = Callable[[str, int, int], None]
 
 
 def new_samples(request: Update, run: RunDirectory) -> tuple[Samples, tuple[str, ...]]:

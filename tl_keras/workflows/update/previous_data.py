@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tl_keras.errors import DataError
 from tl_keras.modalities.image.check import check_pictures
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.directory import RunDirectory
+from tl_keras.utils.progress import Progress
 
 __all__ = ["KNOWN", "Pool", "past_of", "pooled"]
 
@@ -67,7 +68,7 @@ def pooled(parts: Sequence[Pool], class_names: Sequence[str]) -> Pool:
     return Pool(samples, np.concatenate([part.tasks for part in parts]))
 
 
-def past_of(run: RunDirectory, progress: Callable[[str, int, int], None]) -> Pool:
+def past_of(run: RunDirectory, progress: Progress) -> Pool:
     """Return what is at hand of the pictures that a run learnt from and was scored with.
 
     Args:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
 from tl_keras.runs.prepare import Checked, Job
 from tl_keras.utils.files import write_atomically
+from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.fit import first_record, save_model
 from tl_keras.workflows.update.config import Update
@@ -42,14 +43,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Update", "update"]
 
-Progress = Callable[[str, int, int], None]
 
 
 def update(
     request: Update,
     out: str | Path,
     *,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     command: str = "",
 ) -> RunDirectory:
     """Teach a trained run new classes, or new pictures of its own, into a new run.
