@@ -119,6 +119,13 @@ def test_a_file_that_is_no_csv_is_refused(tmp_path):
         load_samples(_tree(tmp_path, "a.png") / "a.png")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_in_place_of_a_table_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(DataError, match=r"labels.csv is a named pipe; expected"):
+        load_samples(tmp_path / "labels.csv")
+
+
 def test_a_built_in_name_is_read_only_where_no_such_path_exists(tmp_path, monkeypatch):
     monkeypatch.chdir(_tree(tmp_path, "digits/a/1.png", "digits/b/1.png"))
     assert load_samples("digits").class_names == ("a", "b")
@@ -170,6 +177,7 @@ def test_a_csv_of_values(tmp_path):
         ("path,label\na.png,x\nb.png,x\n", ["one class (x)"]),
         ("path,label\na.png,x\n./a.png,y\n", ["listed twice, on lines 2 and 3"]),
         ('path,label\na.png,"x\nb.png,y\n', ["quote open"]),
+        ("path,label\na.png,x\nb\0.png,y\n", ["line 3"]),
     ],
 )
 def test_a_csv_that_is_wrong_is_refused_with_its_line(tmp_path, text, words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 
@@ -233,6 +234,55 @@ def test_what_is_no_sound_picture_is_named_with_its_reason(tmp_path, name):
     assert isinstance(caught.value, DataError)
 
 
+NOISE = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+ENCODINGS = {
+    "png": {"format": "PNG"},
+    "png, turned": {"format": "PNG", "exif": TURNED},
+    "animated png": {"format": "PNG", "save_all": True},
+    "jpeg": {"format": "JPEG", "exif": TURNED},
+    "progressive jpeg": {"format": "JPEG", "progressive": True},
+    "gif": {"format": "GIF", "save_all": True},
+    "webp": {"format": "WEBP", "exif": TURNED},
+    "animated webp": {"format": "WEBP", "save_all": True},
+    "tiff": {"format": "TIFF", "exif": TURNED},
+    "tiff pages": {"format": "TIFF", "save_all": True, "compression": "tiff_lzw"},
+    "deflated tiff": {"format": "TIFF", "compression": "tiff_adobe_deflate"},
+    "bmp": {"format": "BMP"},
+    "avif": {"format": "AVIF", "exif": TURNED},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_three_damaged_bytes_are_accepted_exactly_where_pillow_accepts_them(tmp_path, name):
+    frames = [Image.fromarray(frame) for frame in NOISE]
+    more = {"append_images": frames[1:]} if "save_all" in ENCODINGS[name] else {}
+    frames[0].save(tmp_path / "whole", **ENCODINGS[name], **more)
+    whole = (tmp_path / "whole").read_bytes()
+    generator, wrong = np.random.default_rng(1), []
+    for number in range(100):
+        spoilt = bytearray(whole)
+        for place in generator.integers(8, len(whole), 3):
+            spoilt[place] = generator.integers(256)
+        (tmp_path / "spoilt").write_bytes(spoilt)
+        alone = True
+        try:
+            Image.open(tmp_path / "spoilt").convert("RGB")
+        except Exception:  # noqa: BLE001 - whatever Pillow raises
+            alone = False
+        try:
+            open_picture(tmp_path / "spoilt")
+        except PictureError:
+            if alone:
+                wrong.append((number, "refused"))
+        else:
+            if not alone:
+                wrong.append((number, "accepted"))
+    assert not wrong
+
+
 def test_a_bomb_is_refused_from_its_header_alone(tmp_path, monkeypatch):
     (tmp_path / "bomb.png").write_bytes(DAMAGED["bomb.png"][0]())
 
@@ -249,6 +299,35 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         open_picture(tmp_path / "gone.jpg")
     with pytest.raises(PictureError, match="folder"):
         open_picture(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_and_a_device_are_named_and_nobody_waits(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(PictureError, match="a named pipe"):
+        open_picture(tmp_path / "pipe.jpg")
+    with pytest.raises(PictureError, match="a device"):
+        open_picture("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [(b"\0\0\0\x1cftypheic", r"HEIC.*tl_keras\[heif\]"), (b"\xff\x0a", "JPEG XL.*save it as"),
+     (b"\0\0\0\x18ftypmp42", "no picture but a film"), (b"%PDF-1.7", "a PDF")],
+)  # fmt: skip
+def test_a_format_that_is_not_read_is_named_with_the_cure(tmp_path, monkeypatch, start, words):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "a.jpg").write_bytes(start + bytes(99))
+    with pytest.raises(PictureError, match=words):
+        open_picture(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("extension", ["avif", "heic"])
+def test_avif_and_with_its_extra_heic_are_read(tmp_path, extension):
+    if extension == "heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    _photo().save(tmp_path / f"a.{extension}", quality=95)
+    assert np.abs(_pixels(tmp_path / f"a.{extension}") - np.asarray(_photo())).mean() < 8
 
 
 def test_pillow_itself_is_left_as_it_was(tmp_path):

@@ -107,8 +107,8 @@ def _row(table: str, line: int, fields: list[str], columns: list[str]) -> _Row:
             f"{len(columns)} ({','.join(columns)}). {hint}"
         )
     values = dict(zip(columns, (field.strip() for field in fields), strict=True))
-    if not values["path"]:
-        raise DataError(f"{table}, line {line}: the path is empty.")
+    if not values["path"] or "\0" in values["path"]:
+        raise DataError(f"{table}, line {line}: the path is empty or contains a zero byte.")
     return _Row(line, values["path"], values["label"], values.get("split", ""))
 
 

@@ -24,7 +24,9 @@ from tl_keras.errors import DataError
 
 __all__ = ["PICTURES", "SPLIT_WORDS", "from_folder", "listed"]
 
-PICTURES = frozenset({"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff"})
+PICTURES = frozenset(
+    {"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "heif"}
+)
 _TEXT = {"txt", "md", "rst", "json", "jsonl", "xml", "csv", "tsv", "yml", "yaml", "html", "htm"}
 SIDE = frozenset(_TEXT | {"ini", "cfg", "db", "log", "py", "ipynb", "npy", "npz"})
 _SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})

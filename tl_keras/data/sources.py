@@ -9,6 +9,7 @@ from tl_keras.data.csv_files import from_csv
 from tl_keras.data.folders import from_folder
 from tl_keras.data.samples import TASKS, Samples, from_arrays
 from tl_keras.errors import DataError
+from tl_keras.utils.files import irregular
 from tl_keras.utils.suggest import nearest
 
 __all__ = ["Samples", "from_arrays", "load_again", "load_samples"]
@@ -41,6 +42,8 @@ def load_samples(
     path = os.path.abspath(os.path.expanduser(text))
     if os.path.isfile(path):
         return _from_file(path, task, fewest)
+    if kind := irregular(path).removeprefix("a folder"):
+        raise DataError(f"{text} is {kind}; expected a folder or a .csv file.")
     if not os.path.isdir(path) and not is_builtin(text):
         raise DataError(_missing(text, path))
     if task != "classes":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 from tl_keras.errors import StorageError
 
-__all__ = ["write_atomically"]
+__all__ = ["irregular", "write_atomically"]
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -42,3 +43,25 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
             "permission? Choose another folder or free some space."
         ) from error
     return path
+
+
+_IRREGULAR = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def irregular(path: str | os.PathLike[str]) -> str:
+    """Say what a path is that is no regular file and may make its reader wait forever.
+
+    Returns:
+        "a named pipe", "a socket", "a device" or "a folder"; "" for a regular file and for
+        what does not exist or cannot be asked, which opening it will tell.
+    """
+    try:
+        return _IRREGULAR.get(stat.S_IFMT(os.stat(path).st_mode), "")
+    except (OSError, ValueError):
+        return ""

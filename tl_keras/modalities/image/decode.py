@@ -1,30 +1,45 @@
-"""One picture becomes the upright RGB that a person sees.
+"""Decode an image file into the upright RGB that a person sees.
 
-Orientation (EXIF), CMYK and YCCK (with the embedded colour profile), 16 bits, palettes,
-transparency (on white) and animations (their first frame) are all resolved here, and
-damage of every kind becomes one `PictureError` with its reason. No global state of Pillow
-is touched: its own limit against decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, an
-error at twice that, 179 megapixels unless changed) is applied from the header, before any
-pixel is decoded.
+Orientation (EXIF), CMYK and YCCK (with the embedded color profile), palettes, transparency
+(on white) and animations (their first frame) are all resolved here, and damage of every kind
+becomes one `PictureError` with its reason. Only regular files are opened: a named pipe or a
+device would wait forever. No global state of Pillow is touched: its own limit against
+decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, an error at twice that, 179 megapixels
+unless changed) is applied from the header, before any pixel is decoded.
+
+Deep gray images (Pillow's modes "I;16...", "I" and "F": 16-bit PNG, and TIFF of 16 or 32 bits
+or of floats) become 8 bits before anything else, by this rule, which programs on a device
+repeat: a value v becomes clip(rint((v - low) * 255 / (high - low)), 0, 255), NaN becomes 0.
+`low` and `high` are the levels of the whole data set (:func:`decide_levels`), one pair for its
+integers and one for its floats; where none were decided, 0 and 65535 for integers, and for
+floats what `decide_levels` says of the one image. (Of color images with 16 bits a channel Pillow
+itself keeps the upper 8 bits.)
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import os
 import struct
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tl_keras.errors import DataError
+from tl_keras.utils.files import irregular
 
-__all__ = ["PictureError", "open_picture", "resize"]
+__all__ = [
+    "Levels", "PictureError", "decide_levels", "deep_kind", "load_upright", "open_picture",
+    "resize", "to_rgb",
+]  # fmt: skip
 
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
 """Formats that are tried, whatever the file's name: all that a photo folder holds, and none
-(such as EPS) whose decoder runs another program."""
+(such as EPS) whose decoder runs another program. HEIF comes with the extra "heif"."""
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 WAYS = ("stretch", "crop")
@@ -32,6 +47,9 @@ DRAFT_MARGIN = 2
 """A JPEG is decoded reduced only to sides of at least this many times the wanted size. On
 photos, the resized pictures then differ by 0.5 to 1 of 255 on average from a full decode (by 2
 at a margin of 1), and a 12-megapixel photo takes a fifth of the time."""
+
+Levels = Mapping[str, tuple[float, float]]
+"""For "integer" and "float" deep images: which values become 0 and 255."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -43,12 +61,38 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_WHITES = {
+    "integer": (255.0, 1023.0, 4095.0, 16383.0, 65535.0),
+    "float": (1.0, 255.0, 65535.0),
+}
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # What Pillow's decoders are seen to raise on damaged files, besides OSError.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError,
-    OverflowError, ZeroDivisionError, MemoryError, struct.error, zlib.error,
+    OverflowError, ZeroDivisionError, MemoryError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip
+_BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"),
+    "HEIC",
+)
+_MARKS = {
+    **dict.fromkeys((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*"), "image"),
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "a Photoshop file",
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a zip archive",
+}
+_CONVERT = "save it as JPEG or PNG"
+_CURES = {
+    "HEIC": f"pip install 'tl_keras[heif]' (or pillow-heif), or {_CONVERT}",
+    "AVIF": f"this Pillow was built without it; {_CONVERT}",
+    "JPEG XL": _CONVERT,
+    "JPEG 2000": _CONVERT,
+    "a Photoshop file": _CONVERT,
+}
 
 
 class PictureError(DataError):
@@ -71,7 +115,9 @@ class PictureError(DataError):
 
 
 def open_picture(
-    item: str | os.PathLike[str] | np.ndarray, at_least: int | None = None
+    item: str | os.PathLike[str] | np.ndarray,
+    at_least: int | None = None,
+    levels: Levels | None = None,
 ) -> Image.Image:
     """Decode one picture.
 
@@ -82,27 +128,101 @@ def open_picture(
             decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides stay at least
             `DRAFT_MARGIN` times as long: several times faster for photos of a camera.
             None decodes in full.
+        levels: of deep gray images, decided for the set; see the head of this module.
 
     Returns:
         The picture, upright, in mode "RGB".
 
     Raises:
-        PictureError: (a `DataError`) if the file is missing, unreadable, empty, no picture,
-            damaged, cut short, or a decompression bomb.
+        PictureError: (a `DataError`) if the file is missing, no regular file, unreadable, empty,
+            no picture, of a format that is not read here, damaged, cut short, or a decompression
+            bomb.
+    """
+    path = "" if isinstance(item, np.ndarray) else os.fspath(item)
+    with _damage_named(path):
+        return to_rgb(load_upright(item, at_least), levels)
+
+
+def load_upright(
+    item: str | os.PathLike[str] | np.ndarray, at_least: int | None = None
+) -> Image.Image:
+    """Decode one image and turn it upright; its mode stays what the file has.
+
+    Arguments and errors as for `open_picture`.
     """
     if isinstance(item, np.ndarray):
-        return Image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item).convert("RGB")
-    try:
-        with Image.open(item, formats=FORMATS) as image:
-            if at_least is not None:
-                image.draft(None, (DRAFT_MARGIN * at_least,) * 2)
-            turn = _turn(image)
-            image.load()
-            upright = image if turn is None else image.transpose(turn)
-            # A mode that needs no conversion is still bound to the open file: detach it.
-            return _to_rgb(upright, image.info)
-    except (*_BOMBS, *_DAMAGE) as error:
-        raise PictureError(os.fspath(item), _reason(os.fspath(item), error)) from error
+        return Image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item)
+    path = os.fspath(item)
+    if kind := irregular(path):
+        raise PictureError(path, f"{kind}, no image file")
+    with _damage_named(path), _opened(path) as image:
+        if at_least is not None:
+            image.draft(None, (DRAFT_MARGIN * at_least,) * 2)
+        # Before the EXIF data are asked for: Pillow may decode to find them, and then raises
+        # nothing for damaged pixels, there or here.
+        image.load()
+        turn = _turn(image)
+        return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image, levels: Levels | None = None) -> Image.Image:
+    """Return an image of any mode in mode "RGB", by the rules of this module."""
+    if kind := deep_kind(image):
+        values = np.asarray(image)
+        return Image.fromarray(_scaled(values, (levels or {}).get(kind))).convert("RGB")
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "CMYK" or image.mode == "LAB":
+        return _through_profile(image, image.info)
+    if image.has_transparency_data:
+        return _on_white(image)
+    return image.convert("RGB")
+
+
+def deep_kind(image: Image.Image) -> str:
+    """Say "integer" or "float" of an image with more than 8 bits of gray, "" of any other."""
+    if image.mode == "F":
+        return "float"
+    return "integer" if image.mode.startswith("I") else ""
+
+
+def decide_levels(extremes: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
+    """Choose which values become black and white, by what a whole data set uses.
+
+    Integers from 0 up use 8, 10, 12, 14 or 16 bits, whichever is the least that holds the
+    largest of the set; floats from 0 up go to 1, 255 or 65535. A set that goes below 0 or
+    beyond is stretched from its smallest to its largest value.
+
+    Args:
+        extremes: Kind ("integer" or "float"), smallest and largest value of each deep image.
+
+    Returns:
+        The levels of the kinds that there are.
+    """
+    spans: dict[str, tuple[float, float]] = {}
+    for kind, low, high in extremes:
+        before = spans.get(kind, (low, high))
+        spans[kind] = min(before[0], low), max(before[1], high)
+    return {kind: _levels(kind, *span) for kind, span in spans.items()}
+
+
+def _levels(kind: str, low: float, high: float) -> tuple[float, float]:
+    for white in _WHITES[kind]:
+        if low >= 0 and high <= white:
+            return 0.0, white
+    return low, high
+
+
+def _scaled(values: np.ndarray, levels: tuple[float, float] | None) -> np.ndarray:
+    if levels is None:
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        fits = values.dtype.kind != "f" and low >= 0 and high <= 65535
+        levels = (0.0, 65535.0) if fits else _levels("float", low, high)
+    low, high = levels
+    with np.errstate(over="ignore"):
+        scaled = (values.astype(np.float64) - low) * (255.0 / max(high - low, 1e-12))
+    return np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
 
 
 def resize(
@@ -141,38 +261,12 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _to_rgb(image: Image.Image, info: dict) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in info:
-        return image
-    if image.mode == "CMYK" or image.mode == "LAB":
-        return _through_profile(image, info)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        return _on_white(image)
-    return image.convert("RGB")
-
-
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
     picture = image.convert("RGBA")
     white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, picture).convert("RGB")
-
-
-def _to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Scale deep grey values to 0..255: 16 bits by their full range, others by their own."""
-    numbers = np.nan_to_num(values.astype(np.float64))
-    low, high = float(numbers.min()), float(numbers.max())
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
-    elif values.dtype.kind == "f" and low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
-    elif low >= 0 and high <= 65535:
-        low, high = 0.0, 65535.0
-    scaled = (numbers - low) * (255.0 / max(high - low, 1e-12))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 
 def _through_profile(image: Image.Image, info: dict) -> Image.Image:
@@ -193,15 +287,35 @@ def _through_profile(image: Image.Image, info: dict) -> Image.Image:
         return image.convert("RGB")
 
 
+@contextlib.contextmanager
+def _damage_named(path: str) -> Iterator[None]:
+    try:
+        yield
+    except PictureError:
+        raise
+    except (*_BOMBS, *_DAMAGE) as error:
+        raise PictureError(path, _reason(path, error)) from error
+
+
+def _opened(path: str) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        if _kind_of_file(path) != "HEIC" or not importlib.util.find_spec("pillow_heif"):
+            raise
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+        return Image.open(path, formats=("HEIF",))
+
+
 def _reason(path: str, error: BaseException) -> str:
     if isinstance(error, _BOMBS):
         return f"decompression bomb: {str(error).split(',')[0]}"
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or "\0" in path:
         return "no such file"
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied)"
-    if isinstance(error, IsADirectoryError):
-        return "a folder, not a picture"
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         return "zero bytes"
     if isinstance(error, UnidentifiedImageError):
@@ -210,9 +324,20 @@ def _reason(path: str, error: BaseException) -> str:
 
 
 def _unidentified(path: str) -> str:
+    kind = _kind_of_file(path)
+    if kind in _CURES:
+        return f"{kind}, which is not read here: {_CURES[kind]}"
+    if kind == "image":
+        return "damaged or cut short (the header cannot be read)"
     with open(path, "rb") as file:
         start = file.read(12)
-    known = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
-    if start.startswith(known):
-        return "damaged or cut short (the header cannot be read)"
-    return f"no picture (it starts with {start!r})"
+    return f"no picture{f' but {kind}' if kind else ''} (it starts with {start!r})"
+
+
+def _kind_of_file(path: str) -> str:
+    """Name what a file is by its first bytes: "image" for what Pillow should read."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+    if start[4:8] == b"ftyp":
+        return _BRANDS.get(start[8:12], "a film or sound")
+    return next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), "")
