@@ -23,10 +23,20 @@ def _words(samples, **more):
     return dict(zip(samples.keys, assign(samples, **more)))
 
 
-def test_adding_pictures_moves_none():
-    some, more = _samples([40, 60, 50]), _samples([400, 61, 50, 30])
-    before, after = _words(some, test=0.1), _words(more, test=0.1)
-    assert all(after[key] == word for key, word in before.items())
+@pytest.mark.parametrize("seed", range(20))
+def test_an_added_picture_moves_at_most_one_other_at_each_border(seed):
+    for count in range(3, 40):
+        before = _words(_samples([count]), test=0.15, seed=seed)
+        after = _words(_samples([count + 1]), test=0.15, seed=seed)
+        moved = [(word, after[key]) for key, word in before.items() if after[key] != word]
+        borders = [frozenset(pair) for pair in moved]
+        assert len(borders) == len(set(borders)) <= 2
+        assert frozenset(("test", "train")) not in borders
+
+
+def test_a_class_does_not_move_with_the_others():
+    some, more = _words(_samples([40, 60])), _words(_samples([40, 75, 30]))
+    assert all(more[key] == word for key, word in some.items() if key.startswith("0/"))
 
 
 def test_the_order_of_the_files_does_not_matter():
@@ -42,14 +52,28 @@ def test_the_same_seed_gives_the_same_split_and_another_seed_another():
 
 def test_the_assignment_of_known_names_never_changes():
     words = assign(_samples([12, 12]), test=0.2, seed=0)
-    assert "".join(word[1] for word in words) == "rareraerrerrrerereerrrea"
+    assert "".join(word[1] for word in words) == "rrrearrrraaererarrrraera"
 
 
-def test_shares_are_near_what_was_asked_in_every_class():
-    words = np.array(assign(_samples([3000, 3000]), val=0.2, test=0.1)).reshape(2, 3000)
-    for row in words:
-        assert abs((row == "val").mean() - 0.2) < 0.03
-        assert abs((row == "test").mean() - 0.1) < 0.03
+@pytest.mark.parametrize(("val", "test"), [(0.2, 0.0), (0.2, 0.1), (0.25, 0.33)])
+def test_shares_are_met_in_every_class_to_the_picture(val, test):
+    counts = [5, 10, 11, 40, 173, 3000]
+    samples = _samples(counts)
+    words = np.array(assign(samples, val, test))
+    for label, count in enumerate(counts):
+        row = words[samples.labels == label]
+        assert (row == "test").sum() == int(test * count + 0.5)
+        assert (row != "train").sum() == int((val + test) * count + 0.5)
+
+
+def test_digests_of_different_pictures_change_nothing_and_copies_follow_the_first():
+    samples = _samples([30, 30])
+    plain = _words(samples, test=0.2)
+    assert _words(samples, test=0.2, groups=[f"{i}" for i in range(60)]) == plain
+    copied = _samples([31, 30]).take(range(61))
+    digests = [copied.keys[0] if i == 30 else key for i, key in enumerate(copied.keys)]
+    words = _words(copied, test=0.2, groups=digests)
+    assert words["0/30.jpg"] == words["0/0.jpg"] == plain["0/0.jpg"]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -104,6 +128,20 @@ def test_a_group_stays_together():
     words = assign(samples, test=0.2, groups=groups)
     for name in set(groups):
         assert len({word for word, group in zip(words, groups) if group == name}) == 1
+
+
+def test_groups_across_classes_and_of_any_size_leave_no_class_without():
+    samples = _samples([60, 60])
+    sizes = [35, 30, 20, 12, 10, 7, 3, 2, 1]
+    groups = np.repeat([f"patient {name}" for name in range(9)], sizes)
+    groups = np.random.default_rng(0).permutation(groups).tolist()
+    for seed in range(30):
+        words = np.array(assign(samples, 0.2, 0.1, seed, groups))
+        for name in set(groups):
+            assert len(set(words[np.array(groups) == name])) == 1
+        for label in range(2):
+            assert set(words[samples.labels == label]) == {"train", "val", "test"}
+            assert (words[samples.labels == label] == "train").mean() > 0.4
 
 
 def test_tags_and_values_are_split_without_strata():

@@ -1,29 +1,31 @@
-"""Seeded splits that no added picture disturbs, and pictures found where they must not be.
+"""Split samples by seed and name, share by share in each class; find images on two sides.
 
-A picture's split is a pure function of the seed and its own key (or group): a 64-bit hash,
-read as a number in [0, 1), falls below the share of test, of validation, or above both.
-Adding, removing or reordering other pictures cannot move it. Each class is hashed alike, so
-strata hold approximately (a binomial's spread), with one exception that the sizes of small
-classes force: a class of two or more pictures always has one in train and one in
-validation (of three or more, one in test too if there is a test share), by moving the picture
-whose number is nearest to the border. Only such a class can change when pictures are added.
+Within each class the samples are ordered by a hash of the seed and their key (the path below
+the data's root, or the content of an array); the first round(test * n) are test, the next
+validation, the others train. So the shares are met in every class to the sample, the order of
+the files, their place and a re-saved image change nothing, and the command and the Python API
+split alike. What an added or removed sample can move: at each border (test to validation,
+validation to train) at most one other sample of its class.
+
+Samples of one group (copies of an image, by the check's digests; or patients, places,
+cameras) are taken together, at the place of the group's first key, wherever at least half of
+them are still wanted. A class of two or more groups always has one in train and one in
+validation; of three or more, one in test too if there is a test share.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
 
 __all__ = [
-    "Shared", "Splits", "assign", "check_shares", "find_shared", "leave_out", "shared_error",
-    "split",
+    "Shared", "Splits", "assign", "check_shares", "divide", "find_shared", "leave_out",
+    "shared_error", "split",
 ]  # fmt: skip
 
 _SHOWN = 20
@@ -80,8 +82,16 @@ def split(
     Raises:
         DataError: if a share makes no sense or train or validation would be empty.
     """
-    words = np.array(assign(samples, val, test, seed, groups))
-    parts = {name: samples.take(np.flatnonzero(words == name)) for name in SPLITS}
+    return divide(replace(samples, splits=assign(samples, val, test, seed, groups)))
+
+
+def divide(samples: Samples) -> Splits:
+    """Sort samples by the splits that they name.
+
+    Raises:
+        DataError: if train or validation is empty.
+    """
+    parts = {name: samples.where(name) for name in SPLITS}
     for name in ("train", "val"):
         if not len(parts[name]):
             raise DataError(
@@ -113,16 +123,28 @@ def assign(
 ) -> tuple[str, ...]:
     """Say "train", "val" or "test" for each sample; arguments as for `split`."""
     check_shares(val, test)
-    words = np.array(samples.splits or ("",) * len(samples), dtype="U5")
+    words = list(samples.splits or ("",) * len(samples))
     said = set(words)
-    shares = (0.0 if "test" in said else test, 0.0 if "val" in said else val)
-    pool = np.flatnonzero((words == "") | (words == "train"))
-    # A group without a name (a damaged picture's digest) is a picture on its own.
-    names = [group or key for group, key in zip(groups or samples.keys, samples.keys, strict=True)]
-    numbers = _numbers(names, pool, seed)
-    for stratum in _strata(samples, pool):
-        words[pool[stratum]] = _carve(numbers[stratum], *shares)
-    return tuple(words.tolist())
+    shares = {"test": 0.0 if "test" in said else test, "val": 0.0 if "val" in said else val}
+    pool = [i for i, word in enumerate(words) if word in ("", "train")]
+    strata = _strata(samples)
+    waiting = _ordered_groups(samples.keys, pool, groups, seed)
+    sizes = Counter(strata[i] for i in pool)
+    left = Counter(stratum for group in waiting for stratum in {strata[i] for i in group})
+    below, keep = 0.0, 1 + bool(shares["val"])
+    for word, share in shares.items():
+        if share:
+            wanted = {
+                stratum: max(1, _rounded((below + share) * n) - _rounded(below * n))
+                for stratum, n in sizes.items()
+            }
+            taken, waiting = _take(waiting, strata, wanted, left, keep)
+            for i in (i for group in taken for i in group):
+                words[i] = word
+        below, keep = below + share, 1
+    for i in (i for group in waiting for i in group):
+        words[i] = "train"
+    return tuple(words)
 
 
 def find_shared(
@@ -183,39 +205,85 @@ def leave_out(samples: Samples, digests: Sequence[str], words: Sequence[str]) ->
     return tuple(sorted(drop))
 
 
-def _numbers(names: Sequence[str], pool: np.ndarray, seed: int) -> np.ndarray:
+def _rounded(number: float) -> int:
+    return int(number + 0.5)
+
+
+def _strata(samples: Samples) -> list[int]:
+    return samples.labels.tolist() if samples.task == "classes" else [0] * len(samples)
+
+
+def _ordered_groups(
+    keys: Sequence[str], pool: Sequence[int], groups: Sequence[str] | None, seed: int
+) -> list[list[int]]:
+    """Collect the pool's samples in groups, ordered by a hash of each group's first key."""
     salt = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
-    # A key of blake2b keeps seeds apart for every possible name.
-    hashes = [
-        hashlib.blake2b(
-            names[i].encode("utf-8", "surrogateescape"), digest_size=8, key=salt
-        ).digest()
-        for i in pool
-    ]
-    return np.frombuffer(b"".join(hashes), "<u8") / 2.0**64
+
+    def place(group: list[int]) -> tuple[bytes, str]:
+        first = min(keys[i] for i in group)
+        # A key of blake2b keeps seeds apart for every possible name.
+        name = first.encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(name, digest_size=8, key=salt).digest(), first
+
+    if groups is None:
+        return sorted(([i] for i in pool), key=place)
+    members: dict[str | int, list[int]] = defaultdict(list)
+    for i in pool:
+        # What has no group (a damaged image has no digest) stands alone.
+        members[groups[i] or i].append(i)
+    return sorted(members.values(), key=place)
 
 
-def _strata(samples: Samples, pool: np.ndarray) -> list[np.ndarray]:
-    if samples.task != "classes":
-        return [np.arange(len(pool))]
-    labels = samples.labels[pool]
-    order = np.argsort(labels, kind="stable")
-    borders: np.ndarray = np.flatnonzero(np.diff(labels[order])) + 1
-    return np.split(order, borders)
+def _take(
+    groups: list[list[int]],
+    strata: Sequence[int],
+    wanted: dict[int, int],
+    left: Counter[int],
+    keep: int,
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Take groups in order until each stratum has what is wanted; return taken and others.
 
+    Args:
+        groups: Indices of the samples of each.
+        strata: Of each sample.
+        wanted: Samples of each stratum to take; counted down here.
+        left: Groups of each stratum that are not taken yet; counted down here.
+        keep: Groups that must be left in each stratum.
+    """
+    taken: list[list[int]] = []
+    others: list[list[int]] = []
+    lacking = {stratum for stratum in wanted if left[stratum] > keep}
 
-def _carve(numbers: np.ndarray, test: float, val: float) -> np.ndarray:
-    """Give each number its word; the borders move only to keep a part from being empty."""
-    levels = np.unique(numbers)
-    first, second = (int(np.searchsorted(levels, share)) for share in (test, test + val))
-    parts = len(levels) - 1 if len(levels) < 3 else 2
-    if test and (parts == 2 or (parts == 1 and not val)):
-        first = max(first, 1)
-    second = max(second, first + 1 if val and parts else first)
-    second = min(second, len(levels) - 1)
-    first = min(first, second - 1) if val and parts else min(first, second)
-    rank = np.searchsorted(levels, numbers)
-    return np.where(rank < first, "test", np.where(rank < second, "val", "train"))
+    def counted(group: list[int]) -> dict[int, int]:
+        return Counter(strata[i] for i in group) if len(group) > 1 else {strata[group[0]]: 1}
+
+    def spare(counts: dict[int, int]) -> bool:
+        return all(left[stratum] > keep for stratum in counts)
+
+    def take(group: list[int], counts: dict[int, int]) -> None:
+        taken.append(group)
+        for stratum, count in counts.items():
+            wanted[stratum] -= count
+            left[stratum] -= 1
+            lacking.discard(stratum)
+
+    for group in groups:
+        counts = counted(group)
+        fits = sum(min(max(wanted[stratum], 0), count) for stratum, count in counts.items())
+        if 2 * fits >= len(group) and spare(counts):
+            take(group, counts)
+        else:
+            others.append(group)
+    # Where every group is too large the smallest goes, so that no class is without.
+    while lacking:
+        stratum = min(lacking)
+        lacking.remove(stratum)
+        fitting = [g for g in others if stratum in counted(g) and spare(counted(g))]
+        if fitting:
+            group = min(fitting, key=len)
+            others.remove(group)
+            take(group, counted(group))
+    return taken, others
 
 
 def _conflicts(samples: Samples, digests: Sequence[str], words: Sequence[str]) -> list[list[int]]:

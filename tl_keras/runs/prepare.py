@@ -254,7 +254,7 @@ def checked_data(
     kept = dataclasses.replace(samples.take(keep), splits=tuple(words[i] for i in keep))
     digests = [digests[i] for i in keep]
     _refuse_lost_classes(kept)
-    parts = splitting.split(kept, job.val, job.test, job.seed)
+    parts = splitting.divide(kept)
     seconds = time.perf_counter() - began
     named = dict(zip(kept.keys, digests, strict=True))
     whole, copies = fingerprint(kept, digests), _copies(kept, digests)
