@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tl_keras.errors import StorageError
 from tl_keras.features.store import FeatureFile, fill
 
 
@@ -29,6 +30,17 @@ def test_half_the_bytes_cost_half_the_digits(tmp_path: Path, dtype: str, error: 
     fill([file], lambda indices: [values[indices]], 4)
     assert file.path.stat().st_size == 10 * 6 * 2
     assert np.allclose(np.asarray(file.open(), np.float32), values, rtol=error, atol=1e-7)
+
+
+def test_what_float16_cannot_hold_is_refused_and_bfloat16_holds_it(tmp_path: Path) -> None:
+    def large(indices: np.ndarray) -> list[np.ndarray]:
+        return [np.full((len(indices), 1), 70000.0, np.float32)]
+
+    with pytest.raises(StorageError, match="is 70000, and float16 ends at 65504.*bfloat16"):
+        fill([FeatureFile(tmp_path / "a.bin", 10, (1,), "float16")], large, 4)
+    file = FeatureFile(tmp_path / "b.bin", 10, (1,), "bfloat16")
+    fill([file], large, 4)
+    assert np.allclose(np.asarray(file.open(), np.float32), 70000, rtol=2**-8)
 
 
 def test_an_interrupted_file_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -64,6 +76,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
+from tl_keras.errors import StorageError
 from tl_keras.errors import StorageError
 from tl_keras.features.store import FeatureFile, fill
 import signal

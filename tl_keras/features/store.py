@@ -75,6 +75,17 @@ def _numpy_dtype(name: str) -> np.dtype:
     return np.dtype(name)
 
 
+def _narrowed(values: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        kept: np.ndarray = values.astype(_numpy_dtype(dtype))
+    if dtype == "float16" and np.isinf(kept).any() and not np.isinf(values).any():
+        raise StorageError(
+            f"a feature is {np.abs(values).max():.6g}, and float16 ends at 65504; set "
+            "cache_dtype=bfloat16 (as small) or float32"
+        )
+    return kept
+
+
 def fill(
     files: Sequence[FeatureFile],
     compute: Callable[[np.ndarray], Sequence[np.ndarray]],
@@ -94,7 +105,7 @@ def fill(
         How many rows were computed; 0 when all was there.
 
     Raises:
-        StorageError: The disk is full.
+        StorageError: The disk is full, or a feature is too large for the files' dtype.
     """
     rows = files[0].rows
     start = min(file.done(batch_size) for file in files)
@@ -105,7 +116,7 @@ def fill(
         for first in range(start, rows, batch_size):
             indices = np.arange(first, min(first + batch_size, rows))
             for file, handle, values in zip(files, handles, compute(indices), strict=True):
-                handle.write(np.ascontiguousarray(values, _numpy_dtype(file.dtype)).tobytes())
+                handle.write(_narrowed(np.ascontiguousarray(values), file.dtype).tobytes())
                 handle.flush()
             progress(int(indices[-1]) + 1, rows)
     for file in files:
