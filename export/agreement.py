@@ -81,7 +81,7 @@ def verdict(truth: np.ndarray, given: np.ndarray, source: Source) -> Verdict:
     difference = np.abs(truth.astype(np.float64) - given.astype(np.float64))
     right = _right(given, source)
     before = _right(truth, source)
-    low, high = (None, None) if right is None else wilson(float(right.sum()), len(right))
+    low, high = (None, None) if right is None else wilson(right.sum(), len(right))
     return Verdict(
         pictures=len(truth),
         accuracy=None if right is None else float(right.mean()),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,8 @@ from export.runtime.speed import default_of, timed
 from export.source import Source
 from export.variant import Attempt, Variant, Verdict
 from export.verify import compare, require
-from tl_keras.errors import ExportError, StorageError
+from tl_keras.errors import ExportError
+from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
 __all__ = ["FORMATS", "Format", "Orders", "Source", "check_destination", "check_orders", "export"]
@@ -158,44 +157,14 @@ def export(
     out = Path(out)
     recipes, notes = check_orders(orders)
     check_destination(out, force)
-    with _staging(out) as folder:
+    with atomic_path(out, replace_folder=force) as made:
+        folder = made.with_name("variants")
+        folder.mkdir()
         variants = _made(source, orders, recipes, folder, progress)
         variants = timed(variants, orders.fresh, progress)
         facts = _facts(source, notes) | ({"license": orders.license} if orders.license else {})
-        made = write_bundle(
-            source,
-            variants,
-            folder / f"bundle{out.suffix}",
-            default=default_of(variants),
-            facts=facts,
-        )
-        _put(made, out, folder)
+        write_bundle(source, variants, made, default=default_of(variants), facts=facts)
     return variants
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out.absolute().parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise StorageError(
-            f"{out} cannot be written: {error.strerror or error}. Free some space or name "
-            "another place with --out."
-        ) from error
-
-
-def _put(made: Path, out: Path, folder: Path) -> None:
-    """Move the bundle to its place; what was there goes with the temporary folder."""
-    if os.path.lexists(out):
-        os.replace(out, folder / "replaced")
-    try:
-        os.replace(made, out)
-    except OSError:
-        if os.path.lexists(folder / "replaced"):
-            os.replace(folder / "replaced", out)
-        raise
 
 
 def _made(

@@ -13,10 +13,11 @@ from tl_keras.analysis.transfer_benefit import (
     fresh,
     scratch_plan,
 )
-from tl_keras.analysis.transfer_verdict import paired_difference, transfer_verdict
+from tl_keras.analysis.transfer_verdict import transfer_verdict
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
 from tl_keras.training.plan import Plan, Stage, named_plan
+from tl_keras.utils.stats import paired_difference
 
 
 def right(accuracy, pictures=400, seeds=3, seed=0):

@@ -170,7 +170,7 @@ def test_the_default_is_one_of_the_variants(toys, tmp_path, default):
 
 def test_a_place_that_cannot_be_written_is_a_storage_error(toys, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="--out"):
+    with pytest.raises(StorageError, match="Choose another folder"):
         write(toys, tmp_path / "file" / "out")
 
 

@@ -205,7 +205,7 @@ def test_names_that_are_no_utf8_leave_as_escapes(source, tmp_path):
 
 def test_a_destination_that_cannot_be_made_is_a_storage_error(source, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="--out"):
+    with pytest.raises(StorageError, match="Choose another folder"):
         stage.export(source, LITE, tmp_path / "file" / "out")
 
 

@@ -13,7 +13,7 @@ from tl_keras.probing.linear import (
     logistic,
     ridge,
 )
-from tl_keras.utils.scores import log_loss, smoothed_loss
+from tl_keras.utils.stats import log_loss, smoothed_loss
 
 
 def blobs(count=90, dimensions=12, classes=3, seed=0, apart=1.0):

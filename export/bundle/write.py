@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from export.bundle.manifest import MANIFEST, Origin, as_json, manifest, model_fi
 from export.bundle.metadata import label_lines
 from export.bundle.report import report
 from export.variant import Variant
-from tl_keras.errors import ExportError, StorageError
+from tl_keras.errors import ExportError
+from tl_keras.utils.files import atomic_path
 
 __all__ = ["check_bundle_destination", "write_bundle"]
 
@@ -66,26 +65,12 @@ def write_bundle(
     """
     out = Path(out)
     check_bundle_destination(out)
-    with _staging(out) as folder:
-        content = folder / "bundle"
+    with atomic_path(out) as made:
+        content = made.with_name("content") if out.suffix == ".zip" else made
         _fill(content, source, variants, default, facts)
-        made = _zipped(content, folder / "bundle.zip") if out.suffix == ".zip" else content
-        os.replace(made, out)
+        if content != made:
+            _zipped(content, made)
     return out
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    parent = out.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".bundle-", dir=parent) as folder:
-            yield Path(folder)
-    except OSError as error:
-        raise StorageError(
-            f"{out} cannot be written: {error.strerror or error}. Free some space or name "
-            "another place with --out."
-        ) from error
 
 
 def _fill(
@@ -102,7 +87,7 @@ def _fill(
     texts = {
         "labels.txt": label_lines(source.class_names),
         "README.md": card(described, variants),
-        "report.html": report(described, variants, picture(variants, folder.parent / "plot.png")),
+        "report.html": report(described, variants, picture(variants, folder.with_name("plot.png"))),
     }
     for format_ in {variant.format for variant in variants}:
         name = f"run_{format_}.py"

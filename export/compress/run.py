@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from export.convert import tflite
 from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source, from_run
 from export.variant import Verdict
-from tl_keras.errors import ExportError, StorageError
+from tl_keras.errors import ExportError
+from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
 __all__ = ["Made", "Wanted", "compress_run"]
@@ -105,24 +105,14 @@ def compress_run(
     tfmot()
     if source.data is None:
         raise ExportError("The run has no training pictures to fine-tune on.")
-    try:
-        # Before the training: a place that cannot be written would lose it.
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".compress-", dir=target.absolute().parent) as at:
-            folder = Path(at) / "made"
-            folder.mkdir()
-            given = compress(
-                source.model, source.data, wanted.method, wanted.how, wanted.sparsity,
-                wanted.clusters,
-            )  # fmt: skip
-            made = _written(folder, given, source, progress)
-            _record(folder, source, wanted, made)
-            os.replace(folder, target)
-    except OSError as error:
-        raise StorageError(
-            f"{target} cannot be written: {error.strerror or error}. Free some space or choose "
-            "another --out."
-        ) from error
+    # Before the training: a place that cannot be written would lose it.
+    with atomic_path(target) as folder:
+        folder.mkdir()
+        given = compress(
+            source.model, source.data, wanted.method, wanted.how, wanted.sparsity, wanted.clusters
+        )
+        made = _written(folder, given, source, progress)
+        _record(folder, source, wanted, made)
     return made
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tl_keras.errors import DataError
+from tl_keras.utils.stats import percentile_interval
 
 __all__ = [
     "AccuracyEstimate", "confidence", "estimate_accuracy", "negative_entropy", "transport_cost",
@@ -111,8 +112,7 @@ def estimate_accuracy(
     found = [_estimated(*sides, each, seed, resamples) for each in methods]
     value = float(np.mean([part for part, _ in found]))
     drawn = np.mean([part for _, part in found], axis=0)
-    low, high = np.quantile(drawn, [0.025, 0.975]) if resamples else (0.0, 1.0)
-    return AccuracyEstimate(value, float(low), float(high))
+    return AccuracyEstimate(value, *(percentile_interval(drawn) if resamples else (0.0, 1.0)))
 
 
 def _estimated(

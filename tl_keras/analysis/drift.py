@@ -18,6 +18,7 @@ from tl_keras.analysis.drift_tests import (
     proxy_a_distance,
 )
 from tl_keras.analysis.novelty import novelty
+from tl_keras.utils.stats import percentile_interval
 
 __all__ = ["CERTAIN", "Described", "Shift", "find_shift"]
 
@@ -147,13 +148,13 @@ def _drop(known: np.ndarray, new: np.ndarray, seed: int) -> dict[str, float]:
         generator.choice(new, len(new)).mean() - generator.choice(known, len(known)).mean()
         for _ in range(1000)
     ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    low, high = percentile_interval(drawn)
     return {
         "reference": float(known.mean()),
         "new": float(new.mean()),
         "change": float(new.mean() - known.mean()),
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
     }
 
 

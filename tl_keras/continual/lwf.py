@@ -13,6 +13,7 @@ from tl_keras.features.backends import Predict
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.training.objective import Objective
 from tl_keras.training.plan import Plan
+from tl_keras.utils.files import atomic_path
 
 __all__ = ["OldOutputs", "WithoutForgetting", "distillation_loss"]
 
@@ -88,10 +89,8 @@ class OldOutputs:
         places = np.arange(len(self.reader))
         batches = np.split(places, range(_BATCH, len(places), _BATCH))
         rows = [self.predict(self.reader.read(batch, number))[0] for batch in batches]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name("writing.npy")
-        np.save(temporary, np.concatenate(rows))
-        temporary.replace(path)
+        with atomic_path(path) as made:
+            np.save(made, np.concatenate(rows))
 
 
 class WithoutForgetting(Objective):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 
 from tl_keras.errors import PlanError
 from tl_keras.features.extract import Features, Place, written
-from tl_keras.features.store import full_disk_is_named
+from tl_keras.utils.files import atomic_path
 
 __all__ = ["check_target", "write_features"]
 
@@ -50,18 +48,9 @@ def write_features(path: Path, features: Features, place: Place) -> None:
         StorageError: The disk is full.
     """
     check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write = _write_npz if path.suffix == ".npz" else _write_parquet
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        with full_disk_is_named(path.parent):
-            write(temporary, features, place)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as made:
+        write(made, features, place)
 
 
 def _columns(features: Features, split: str) -> tuple[list[str], list[str], list[str]]:

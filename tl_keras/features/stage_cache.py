@@ -22,6 +22,7 @@ from tl_keras.features import backends as engines
 from tl_keras.features.store import FeatureFile, fill
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
+from tl_keras.utils.files import write_atomically
 from tl_keras.utils.progress import Progress
 
 __all__ = ["FILL_BATCH", "Cut", "FeatureStore", "ReadAhead", "plan_cuts"]
@@ -202,10 +203,7 @@ class FeatureStore:
 
     def _note(self, engine: engines.Engine) -> None:
         self.engine = engine
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / "engine.tmp"
-        temporary.write_text(json.dumps(asdict(engine)))
-        temporary.replace(self.folder / "engine.json")
+        write_atomically(self.folder / "engine.json", json.dumps(asdict(engine)).encode())
 
 
 class ReadAhead:

@@ -8,8 +8,6 @@ it stopped and a reader never sees half of it.
 from __future__ import annotations
 
 import contextlib
-import errno
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from tl_keras.errors import StorageError
+from tl_keras.utils.files import name_full_disk
 
-__all__ = ["FeatureFile", "fill", "full_disk_is_named"]
+__all__ = ["FeatureFile", "fill"]
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 IN_MEMORY_BYTES = 64 * 2**20
 
 
@@ -111,7 +109,7 @@ def fill(
     start = min(file.done(batch_size) for file in files)
     if start == rows:
         return 0
-    with full_disk_is_named(files[0].path.parent), contextlib.ExitStack() as stack:
+    with name_full_disk(files[0].path.parent), contextlib.ExitStack() as stack:
         handles = [stack.enter_context(_reopened(file, start)) for file in files]
         for first in range(start, rows, batch_size):
             indices = np.arange(first, min(first + batch_size, rows))
@@ -132,22 +130,3 @@ def _reopened(file: FeatureFile, rows: int) -> Iterator[Any]:
     with open(file.partial, "ab") as handle:
         handle.truncate(rows * file.row_bytes)
         yield handle
-
-
-@contextlib.contextmanager
-def full_disk_is_named(folder: Path) -> Iterator[None]:
-    """Turn the system's "no space left" into a message that says what to do.
-
-    Raises:
-        StorageError: The disk is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        free = shutil.disk_usage(folder).free / 2**20
-        raise StorageError(
-            f"the disk is full: {free:.0f} MB are left at {folder}; free some space and resume "
-            "the run, or start anew with fewer views, a smaller size or cache_dtype=float16"
-        ) from error

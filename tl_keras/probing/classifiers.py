@@ -12,7 +12,7 @@ import numpy as np
 
 from tl_keras.probing import linear
 from tl_keras.probing.linear_head import Facts, LinearHead, bounded_scale, calibrated, checked
-from tl_keras.utils.scores import log_loss
+from tl_keras.utils.stats import log_loss
 
 __all__ = ["CLASSIFIERS", "Classifier", "LinearClassifier", "Neighbours", "Perceptron", "fit"]
 

@@ -20,7 +20,7 @@ from tl_keras.probing.linear_head import (
     scale_of,
 )
 from tl_keras.probing.streaming import StreamingLDA, StreamingRidge
-from tl_keras.utils.scores import log_loss, right, temperature
+from tl_keras.utils.stats import log_loss, right, temperature
 
 __all__ = [
     "LinearHead", "StreamingLDA", "StreamingRidge", "calibrated", "lda", "logistic", "ridge",

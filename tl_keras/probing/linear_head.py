@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tl_keras.errors import DataError
-from tl_keras.utils.scores import softmax, temperature
+from tl_keras.utils.stats import temperature
 
 __all__ = [
     "PENALTIES",
@@ -46,7 +46,9 @@ class LinearHead:
 
     def predict_proba(self, features: np.ndarray) -> np.ndarray:
         """Return probabilities, float32 (n, classes), of features (n, d)."""
-        return softmax(self.logits(features)).astype(np.float32)
+        from scipy.special import softmax
+
+        return softmax(self.logits(features), axis=1).astype(np.float32)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Return class indices, int64 (n,), of features (n, d)."""

@@ -25,7 +25,7 @@ from tl_keras.probing import classifiers
 from tl_keras.probing.classifiers import Classifier
 from tl_keras.probing.linear import ridge
 from tl_keras.utils.progress import Progress, silent
-from tl_keras.utils.scores import log_loss, right
+from tl_keras.utils.stats import log_loss, right
 
 if TYPE_CHECKING:
     import keras

@@ -18,7 +18,6 @@ import json
 import os
 import shlex
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ from tl_keras.data.sources import load_again
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError
 from tl_keras.runs import exemplars as kept
-from tl_keras.utils.files import write_atomically
+from tl_keras.utils.files import remove_leavings, scratch_folder, write_atomically
 
 if TYPE_CHECKING:
     import keras
@@ -251,6 +250,7 @@ def refuse_existing(folder: Path) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
+    remove_leavings(folder)
     if folder.exists() and any(folder.iterdir()):
         way = f"finish it with: tl-keras resume {shlex.quote(str(folder))}"
         unfinished = (folder / "state").exists()
@@ -261,7 +261,7 @@ def refuse_existing(folder: Path) -> None:
     place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     try:
         # Permissions do not tell of read-only disks: only a try does.
-        with tempfile.TemporaryDirectory(prefix=".tl_keras-", dir=place):
+        with scratch_folder(place):
             pass
     except OSError as error:
         raise RunError(

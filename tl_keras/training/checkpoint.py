@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import RunError
-from tl_keras.features.store import full_disk_is_named
+from tl_keras.utils.files import atomic_path
 
 if TYPE_CHECKING:
     import keras
@@ -65,13 +65,10 @@ def write_snapshot(path: Path, meta: dict[str, Any], **groups: Sequence[np.ndarr
     """
     arrays = {f"{name}/{i:05d}": a for name, group in groups.items() for i, a in enumerate(group)}
     arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    temporary = path.with_suffix(".tmp")
-    with full_disk_is_named(path.parent):
-        with open(temporary, "wb") as handle:
-            np.savez(handle, **arrays)  # type: ignore[arg-type]
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+    with atomic_path(path) as made, open(made, "wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]] | None:

@@ -1,44 +1,98 @@
-"""How far a figure from few pictures can be trusted: 95 % intervals.
+"""What classifiers' answers and scores say, and how far such a figure can be trusted.
 
-Everything here works on a confusion matrix: resampling pictures with replacement is the
-same as drawing from a multinomial distribution over its cells, which needs no loop over
-pictures and no memory for resampled labels.
+Resampling samples with replacement is the same as drawing from a multinomial distribution over
+the kinds of samples that there are, such as the cells of a confusion matrix: no loop over
+samples, and no memory for resampled labels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["RESAMPLES", "bootstrap", "scores", "wilson"]
+from tl_keras.errors import DataError
+
+__all__ = [
+    "RESAMPLES", "bootstrap", "log_loss", "paired_difference", "percentile_interval", "right",
+    "scores", "smoothed_loss", "temperature", "wilson",
+]  # fmt: skip
 
 RESAMPLES = 2000
-_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+_HEAT = (math.log(1e-3), math.log(1e3))
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of int64
 
 
-def wilson(right: float, count: float) -> tuple[float, float]:
+def wilson(right: int, count: int) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927), at 95 %.
 
     Args:
-        right: successes, 0..count; need not be whole.
-        count: trials, >= 0.
+        right: Successes, 0..count.
+        count: Trials, 0 or more.
 
     Returns:
         (low, high) within 0..1; (0, 1) where there is no trial.
     """
+    from scipy.stats import binomtest
+
     if count <= 0:
         return 0.0, 1.0
-    share, z2 = right / count, _Z * _Z
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z / (1 + z2 / count) * math.sqrt(
-        share * (1 - share) / count + z2 / (4 * count * count)
-    )
-    low = 0.0 if right <= 0 else max(0.0, middle - half)
-    high = 1.0 if right >= count else min(1.0, middle + half)
-    return low, high
+    low, high = binomtest(int(right), int(count)).proportion_ci(method="wilson")
+    return float(low), float(high)
+
+
+def percentile_interval(drawn: np.ndarray | Sequence[float]) -> tuple[float, float]:
+    """Return the ends between which 95 % of resampled values lie (Efron 1979)."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def paired_difference(
+    after: np.ndarray, before: np.ndarray, *, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the difference of two accuracies on the same pictures, with a 95 % interval.
+
+    Bootstrap (Efron 1979) over pictures, the same ones for both ways, and over seeds, those
+    of each way on their own: runs with another seed would have come out otherwise too. Where
+    the resampled spread is less than one picture the interval is one picture wide each way.
+
+    Args:
+        after: bool (seeds, pictures), right answers of one way.
+        before: bool (other seeds, pictures), those of the other on the same pictures.
+        seed: Makes the resamples repeatable.
+
+    Returns:
+        Difference (after minus before), lower and upper end.
+
+    Raises:
+        DataError: The shapes do not fit, or there is nothing to compare.
+    """
+    after, before = np.atleast_2d(after).astype(float), np.atleast_2d(before).astype(float)
+    if after.shape[1] != before.shape[1] or not after.size or not before.size:
+        raise DataError(
+            f"right answers of shapes {after.shape} and {before.shape}; expected (seeds, pictures) "
+            "over the same pictures, at least one"
+        )
+    generator, pictures = np.random.default_rng(seed), after.shape[1]
+    # Pictures that all runs answered alike are drawn together: few kinds, however many pictures.
+    kinds, many = np.unique(np.concatenate([after, before]), axis=1, return_counts=True)
+    counts = generator.multinomial(pictures, many / pictures, 2 * RESAMPLES)
+    sides = kinds[: len(after)], kinds[len(after) :]
+    drawn = np.subtract(*(_redrawn(side, counts, generator) for side in sides))
+    value = float(after.mean() - before.mean())
+    low, high = percentile_interval(drawn)
+    least = 1 / pictures
+    return value, min(low, value - least), max(high, value + least)
+
+
+def _redrawn(right: np.ndarray, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Accuracy of every resample: kinds of pictures by their counts, seeds drawn anew."""
+    of_seeds = counts @ right.T / counts[0].sum()
+    chosen = generator.integers(0, len(right), of_seeds.shape)
+    drawn, mean = np.take_along_axis(of_seeds, chosen, axis=1).mean(axis=1), of_seeds.mean(axis=1)
+    # Few seeds drawn anew spread less than seeds do: their variance is (n - 1) / n of it.
+    return mean + (drawn - mean) * np.sqrt(len(right) / max(1, len(right) - 1))
 
 
 def scores(confusion: np.ndarray) -> dict[str, float]:
@@ -80,21 +134,19 @@ def bootstrap(confusion: np.ndarray, seed: int, resamples: int = RESAMPLES) -> d
     result = {}
     for name, value in values.items():
         drawn = np.concatenate([draw[name] for draw in draws])
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        result[name] = {
-            "value": value, "low": float(low), "high": float(high), "method": "bootstrap",
-        }
+        low, high = percentile_interval(drawn)
+        result[name] = {"value": value, "low": low, "high": high, "method": "bootstrap"}
     return result
 
 
 def _unvaried(values: dict[str, float], confusion: np.ndarray) -> dict[str, dict]:
     support = confusion.sum(1)
     present = support[support > 0]
-    counts = dict.fromkeys(values, float(len(present) ** 2 / np.sum(1 / present)))
-    counts["accuracy"] = float(present.sum())
+    counts = dict.fromkeys(values, int(len(present) ** 2 / np.sum(1 / present)))
+    counts["accuracy"] = int(present.sum())
     result = {}
     for name, value in values.items():
-        low, high = wilson(value * counts[name], counts[name])
+        low, high = wilson(round(value * counts[name]), counts[name])
         result[name] = {"value": value, "low": low, "high": high, "method": "wilson"}
     return result
 
@@ -131,3 +183,46 @@ def _scores(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> dict[s
         "balanced_accuracy": recall.sum(1) / occurs.sum(1),
         "macro_f1": f1.sum(1) / either.sum(1),
     }
+
+
+def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean negative log likelihood, in nats, of labels (n,) under logits (n, c)."""
+    from scipy.special import log_softmax
+
+    return -float(log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def right(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of samples whose highest score (n, c) is their label's (n,)."""
+    return float((scores.argmax(1) == labels).mean())
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return T > 0 that fits logits / T to labels (Guo et al. 2017, arXiv 1706.04599).
+
+    Labels count as certain but for one in n + 2, after Platt 1999: where all n samples are
+    named rightly the plain log loss would call for endless confidence.
+
+    Args:
+        logits: (n, c), of samples that were not learnt from.
+        labels: Class indices, (n,).
+    """
+    from scipy.optimize import minimize_scalar
+
+    wide = np.asarray(logits, np.float64)
+    found = minimize_scalar(
+        lambda log_heat: smoothed_loss(wide / math.exp(log_heat), labels), bounds=_HEAT,
+        method="bounded", options={"xatol": 1e-3},
+    )  # fmt: skip
+    return math.exp(float(found.x))
+
+
+def smoothed_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the log loss where 1 / (n + 2) of each label is spread over the other classes."""
+    from scipy.special import log_softmax
+
+    share, (count, classes) = 1.0 / (len(labels) + 2.0), logits.shape
+    logs = log_softmax(logits, axis=1)
+    true = logs[np.arange(count), labels]
+    others = (logs.sum(1) - true) / max(classes - 1, 1)
+    return float(-((1.0 - share) * true + share * others).mean())

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.analysis.transfer_verdict import paired_difference
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
@@ -26,8 +21,10 @@ from tl_keras.runs.lifecycle import close_run
 from tl_keras.runs.prepare import Checked, Job, checked_data
 from tl_keras.training.batchnorm import reestimate
 from tl_keras.training.plan import Plan, Stage, named_plan
+from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
+from tl_keras.utils.stats import paired_difference
 from tl_keras.utils.suggest import did_you_mean
 from tl_keras.workflows.drift import held_out, other_pictures
 from tl_keras.workflows.fit import first_record, save_model
@@ -102,7 +99,7 @@ def remedy_run(
     model = run.model()
     judged = {"known": held_out(run)} | ({"new": _unseen(parts.splits)} if parts else {})
     before = {part: _right(model, samples, progress) for part, samples in judged.items()}
-    with _written(out) as folder:
+    with atomic_path(out) as folder:
         made = _begin(run, parts, model, folder, command)
         history = _apply(name, made, model, parts, _pictures(run, data, parts), progress)
         after = {part: _right(model, samples, progress) for part, samples in judged.items()}
@@ -143,19 +140,6 @@ def _pictures(run: RunDirectory, data: str, parts: Checked | None) -> Samples:
 def _right(model: keras.Model, samples: Samples, progress: Progress) -> np.ndarray:
     outputs = predict(model, samples, progress=lambda d, n: progress("accuracy", d, n))
     return outputs.argmax(axis=1) == samples.labels
-
-
-@contextlib.contextmanager
-def _written(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `out` when all went well, and else is gone."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".tl_keras-", dir=out.parent))
-    try:
-        folder.chmod(0o755)
-        yield folder
-        os.rename(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _begin(

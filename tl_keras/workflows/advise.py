@@ -121,7 +121,7 @@ def scores_of(
     if source is not None:
         scores["leep"] = leep(source, labels, classes)
     count = len(labels)
-    return scores, {name: wilson(scores[name] * count, count) for name in ("knn", "ridge")}
+    return scores, {name: wilson(round(scores[name] * count), count) for name in ("knn", "ridge")}
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import os
 import platform
 import shutil
 import time
@@ -19,8 +18,7 @@ import numpy as np
 import tl_keras
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
-from tl_keras.errors import DataError, PlanError, RunError, StorageError, TrainingError
-from tl_keras.features.store import full_disk_is_named
+from tl_keras.errors import DataError, PlanError, RunError, TrainingError
 from tl_keras.peft.plans import described, finished
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
@@ -33,6 +31,7 @@ from tl_keras.runs.prepare import (
     plan_for,
     settled,
 )
+from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.auto_plan import best_known, decided
@@ -191,15 +190,8 @@ def save_model(model: keras.Model, path: Path) -> None:
     Raises:
         StorageError: The disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("writing.keras")
-    try:
-        with full_disk_is_named(path.parent):
-            model.save(temporary, include_optimizer=False)
-            os.replace(temporary, path)
-    except (OSError, StorageError):
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as made:
+        model.save(made, include_optimizer=False)
 
 
 def _go_on(

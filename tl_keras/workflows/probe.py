@@ -5,10 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +19,10 @@ from tl_keras.probing.probe import Probe, ProbeOptions, fit_probe
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
 from tl_keras.runs.prepare import Checked, Job, check_options, checked_data
+from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
-from tl_keras.utils.scores import log_loss, right
+from tl_keras.utils.stats import log_loss, right
 from tl_keras.workflows.fit import first_record, save_model
 
 if TYPE_CHECKING:
@@ -107,43 +104,22 @@ def probe(
     model = open_base(job)
     places = parse_places(wanted.at, model)
     data = checked_data(job, progress, samples)
-    with _scratch(out) as folder:
-        made = fit_probe(model, data.splits, places, folder, wanted.options, progress)
-        with _withdrawn(out):
-            run = _write(wanted, job, made, data, out, progress)
-            if wanted.features_out:
-                write_features(wanted.features_out, made.features, made.place)
-    return run, made
-
-
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """A folder on the disk of the run, for features that may be large."""
-    place = next(p for p in out.absolute().parents if p.exists())
-    with tempfile.TemporaryDirectory(prefix=".tl_keras-features-", dir=place) as folder:
-        yield Path(folder)
-
-
-@contextmanager
-def _withdrawn(out: Path) -> Iterator[None]:
-    """Remove a run that could not be completed; an empty folder that was there stays."""
-    there = out.exists()
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        if there:
-            out.mkdir()
-        raise
+    with atomic_path(out) as folder:
+        # Features may be large: they lie on the disk of the run meanwhile.
+        features = folder.with_name("features")
+        made = fit_probe(model, data.splits, places, features, wanted.options, progress)
+        _write(wanted, job, made, data, folder, progress)
+        if wanted.features_out:
+            write_features(wanted.features_out, made.features, made.place)
+    return RunDirectory(out), made
 
 
 def _write(
     wanted: ProbeJob, job: Job, made: Probe, data: Checked, out: Path, progress: Progress
-) -> RunDirectory:
+) -> None:
     from tl_keras.reports.probe_figures import plot_probe
 
     run = RunDirectory.create(out, first_record(job, data, made.model, wanted.command))
-    run.update(stopped="a probe is not resumed; remove the folder and probe again")
     run.write_split(data.splits)
     run.write_labels(data.splits.train.class_names)
     run.write_history([])
@@ -160,9 +136,6 @@ def _write(
     save_model(made.model, run.path / "model.keras")
     drawn = plot_probe(run.fact("probe"), run.path / "plots" / "probe.png")
     close_run(run, made.model, data.splits, [], progress, {"probe": drawn})
-    run.record.pop("stopped")
-    run.update()
-    return run
 
 
 def _facts(wanted: ProbeJob, made: Probe) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tl_keras.probing.linear_head import calibrated
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.prepare import Job, plan_for
 from tl_keras.training.plan import Plan
+from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress
 from tl_keras.workflows.update.config import Update
 from tl_keras.workflows.update.previous_data import Pool
@@ -140,9 +141,8 @@ def solve(lesson: Lesson, grown: keras.Model) -> None:
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
-    temporary = path.with_name(f"writing-{path.name}")
-    np.savez(temporary, **arrays)
-    temporary.replace(path)
+    with atomic_path(path) as made:
+        np.savez(made, **arrays)
 
 
 def update_plan(request: Update, job: Job, model: keras.Model) -> Plan:

@@ -99,5 +99,5 @@ def _mean(right: np.ndarray) -> float | None:
 
 
 def _share(right: np.ndarray) -> dict[str, float]:
-    low, high = wilson(float(right.sum()), len(right))
+    low, high = wilson(right.sum(), len(right))
     return {"value": float(right.mean()), "low": low, "high": high}

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +18,7 @@ from tl_keras.runs import exemplars as kept
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
 from tl_keras.runs.prepare import Checked, Job
-from tl_keras.utils.files import write_atomically
+from tl_keras.utils.files import atomic_path, write_atomically
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.fit import first_record, save_model
@@ -77,7 +73,7 @@ def update(
     refuse_lost(request, run, past)
     job = _job_of(run)
     fresh, checked = fresh_of(request, job, samples, classes, past, progress)
-    with _whole(Path(out)) as folder:
+    with atomic_path(out) as folder:
         step = _Step(request, job, run, old, past, fresh, checked, classes, folder, progress)
         step.run_all(command)
     return RunDirectory(out)
@@ -101,19 +97,6 @@ def _job_of(run: RunDirectory) -> Job:
         )
     except (TypeError, KeyError) as error:
         raise RunError(f"the job in {run.path}/run.json does not read: {error}") from error
-
-
-@contextlib.contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` that takes its name at the end, and goes if there is none."""
-    folder = out.absolute().with_name(f".{out.name}.part")
-    # A killed update leaves this: it cannot clean up after itself.
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        yield folder
-        os.replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclasses.dataclass
