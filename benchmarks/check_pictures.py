@@ -77,7 +77,7 @@ def main():
     middle = _line("plain decoding, one thread", plain)
     check = _rates(lambda: check_pictures(samples, workers=options.workers), count, runs)
     _line("check", check, middle)
-    for text in ("none", "flip+crop+colour", "randaugment", "affine"):
+    for text in ("none", "flip+crop+color", "randaugment", "affine"):
         job = _views(samples, options.size, text, options.workers)
         _line(f"decode + view {text}", _rates(job, count, runs), middle)
 

@@ -12,12 +12,18 @@ import pytest
 from PIL import Image
 
 from tl_keras.errors import DataError
-from tl_keras.modalities.image.augment import AUGMENTATIONS, Augment, parse_augment, view
+from tl_keras.modalities.image.augment import (
+    AUGMENTATIONS,
+    OPERATIONS,
+    Augment,
+    parse_augment,
+    randaugment,
+    view,
+)
 from tl_keras.modalities.image.decode import resize
-from tl_keras.modalities.image.randaugment import OPERATIONS, randaugment
 
 ROOT = Path(__file__).parent.parent
-ALL = "flip+crop+colour+affine+randaugment"
+ALL = "flip+crop+color+affine+randaugment"
 
 
 def _picture(width=80, height=60):
@@ -36,7 +42,7 @@ def test_view_k_of_a_picture_is_always_the_same(text):
 
 def test_view_k_is_the_same_in_another_process():
     code = (
-        "import hashlib; from tests.test_data_views import _picture, ALL, view;"
+        "import hashlib; from tests.test_modalities_image_augment import _picture, ALL, view;"
         "print(hashlib.sha256(view(_picture(), 32, ALL, 7, 'k', 3).tobytes()).hexdigest())"
     )
     out = subprocess.run(
@@ -46,7 +52,7 @@ def test_view_k_is_the_same_in_another_process():
     assert out.stdout.strip() == here
 
 
-@pytest.mark.parametrize("text", ["crop", "colour", "affine"])
+@pytest.mark.parametrize("text", ["crop", "color", "affine"])
 def test_another_k_key_or_seed_gives_another_view(text):
     base = view(_picture(), 32, text, 7, "a", 1)
     for seed, key, k in [(8, "a", 1), (7, "b", 1), (7, "a", 2)]:
@@ -105,17 +111,17 @@ def test_affine_keeps_the_background_and_never_mirrors():
         assert (top @ columns) / top.sum() < (foot @ columns) / foot.sum()
 
 
-def test_colour_changes_tones_but_not_shapes():
+def test_color_changes_tones_but_not_shapes():
     plain = resize(_picture(), 48).astype(float)
     for k in range(1, 20):
-        seen = view(_picture(), 48, "colour", 0, "a", k).astype(float)
+        seen = view(_picture(), 48, "color", 0, "a", k).astype(float)
         assert np.corrcoef(plain.mean(-1).ravel(), seen.mean(-1).ravel())[0, 1] > 0.95
         assert 1 < np.abs(plain - seen).mean() < 90
 
 
 def test_names_are_combined_in_any_order_and_spelling():
-    assert parse_augment("Flip + crop+color") == Augment(flip=True, crop=True, colour=True)
-    assert parse_augment("colour+flip").text == "flip+colour"
+    assert parse_augment("Flip + crop+color") == Augment(flip=True, crop=True, color=True)
+    assert parse_augment("colour+flip").text == "flip+color"
     assert not parse_augment("none") and parse_augment("none").text == "none"
 
 

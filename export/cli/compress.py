@@ -38,7 +38,7 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
     sparsity: Annotated[float, typer.Option(help="Share of zeros that prune leaves.")] = 0.5,
     clusters: Annotated[int, typer.Option(help="Different weights a layer, for cluster.")] = 32,
     augment: Annotated[
-        str, typer.Option(help="none, or flip, crop, colour, affine, randaugment, with +.")
+        str, typer.Option(help="none, or flip, crop, color, affine, randaugment, with +.")
     ] = "none",
     data: Annotated[
         str | None, typer.Option(help="Where the run's pictures are now, if they moved.")

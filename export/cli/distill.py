@@ -73,7 +73,7 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
     augment: Annotated[
         str | None,
         typer.Option(
-            help="none, or flip, crop, colour, affine, randaugment, with +.",
+            help="none, or flip, crop, color, affine, randaugment, with +.",
             show_default="the run's",
         ),
     ] = None,

@@ -1,39 +1,43 @@
-"""Views: seeded variations of a picture, the same every time.
+"""Make augmented views: seeded variations of an image, the same every time.
 
-View `k` of a picture is a pure function of (picture, size, augmentation, seed, key, k): its
+View `k` of an image is a pure function of (image, size, augmentation, seed, key, k): its
 chance comes from a counter-based generator (Philox, Salmon et al., "Parallel random numbers:
 as easy as 1, 2, 3", SC 2011) keyed by a hash of (seed, key, k), so order, threads and restarts
-change nothing. View 0 is the plain picture, resized.
+change nothing. View 0 is the plain image, resized.
+
+RandAugment's fourteen operations are those of Cubuk et al., "RandAugment: Practical automated
+data augmentation with a reduced search space", arXiv 1909.13719; their ranges are those of
+AutoAugment (arXiv 1805.09501), on which it builds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from tl_keras.errors import DataError
 from tl_keras.modalities.image import decode
-from tl_keras.modalities.image.randaugment import randaugment
 from tl_keras.utils.suggest import did_you_mean
 
-__all__ = ["AUGMENTATIONS", "Augment", "parse_augment", "view"]
+__all__ = ["AUGMENTATIONS", "OPERATIONS", "Augment", "parse_augment", "randaugment", "view"]
 
 AUGMENTATIONS = {
     "flip": "mirror left and right, half of the time",
     "crop": "a random part (40 to 100 % of the area, sides 3:4 to 4:3), resized",
-    "colour": "brightness, contrast and saturation, each by up to 30 %",
+    "color": "brightness, contrast and saturation, each by up to 30 %",
     "affine": "turn by up to 12 degrees, shift by 8 %, scale by 15 %, shear by 0.15; no flip",
     "randaugment": "two random operations of the fourteen of RandAugment, strength 9 of 30",
 }
 """What each name does. They are combined with "+"; "none" is nothing."""
 
-_ALSO = {"color": "colour"}
+_ALSO = {"colour": "color"}
 _AREA, _RATIO = (0.4, 1.0), (3 / 4, 4 / 3)
-_COLOUR = 0.3
+_COLOR = 0.3
 _DEGREES, _SHIFT, _SCALE, _SHEAR = 12.0, 0.08, 0.15, 0.15
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -44,7 +48,7 @@ class Augment:
 
     flip: bool = False
     crop: bool = False
-    colour: bool = False
+    color: bool = False
     affine: bool = False
     randaugment: bool = False
 
@@ -59,7 +63,7 @@ class Augment:
 
 
 def parse_augment(text: str) -> Augment:
-    """Read names joined by "+", such as "flip+crop+colour", or "none".
+    """Read names joined by "+", such as "flip+crop+color", or "none".
 
     Raises:
         DataError: if a name is unknown; the nearest are offered.
@@ -86,16 +90,16 @@ def view(
     k: int,
     how: str = "stretch",
 ) -> np.ndarray:
-    """Make view `k` of a picture.
+    """Make view `k` of an image.
 
     Args:
-        image: the upright RGB picture in full (or as `open_picture(..., at_least=size)`
+        image: the upright RGB image in full (or as `open_picture(..., at_least=size)`
             gives it); crops are taken from it before resizing.
         size: pixels a side.
         augment: what to vary, or its text.
         seed: the run's seed.
-        key: the picture's stable identity.
-        k: number of the view; 0 is the plain picture.
+        key: the image's stable identity.
+        k: number of the view; 0 is the plain image.
         how: the plain geometry, as in `decode.resize`.
 
     Returns:
@@ -112,8 +116,8 @@ def view(
         small = _affine(small, rng)
     if chosen.randaugment:
         small = randaugment(small, rng)
-    if chosen.colour:
-        small = _colour(small, rng)
+    if chosen.color:
+        small = _color(small, rng)
     return np.asarray(small)
 
 
@@ -140,7 +144,7 @@ def _crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Imag
 
 
 def _affine(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Turn, shift, scale and shear about the centre; what comes in is the border's colour."""
+    """Turn, shift, scale and shear about the center; what comes in is the border's color."""
     size = image.width
     angle = math.radians(rng.uniform(-_DEGREES, _DEGREES))
     shear = rng.uniform(-_SHEAR, _SHEAR)
@@ -148,8 +152,8 @@ def _affine(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     shift = rng.uniform(-_SHIFT, _SHIFT, 2) * size
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix = np.linalg.inv(scale * turn @ np.array([[1.0, shear], [0.0, 1.0]]))
-    centre = np.array([size / 2, size / 2])
-    offset = centre - matrix @ (centre + shift)
+    center = np.array([size / 2, size / 2])
+    offset = center - matrix @ (center + shift)
     data = (*matrix[0], offset[0], *matrix[1], offset[1])
     return image.transform(
         image.size,
@@ -166,12 +170,68 @@ def _border(image: Image.Image) -> tuple[int, ...]:
     return tuple(int(value) for value in np.median(edge, axis=0))
 
 
-def _colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _color(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Change brightness, contrast and saturation in one matrix, so that clipping comes once."""
-    bright, contrast, saturation = rng.uniform(1 - _COLOUR, 1 + _COLOUR, 3)
+    bright, contrast, saturation = rng.uniform(1 - _COLOR, 1 + _COLOR, 3)
     mean = float(np.asarray(image.convert("L").reduce(4)).mean()) * bright
     linear = saturation * np.eye(3) + (1 - saturation) * _LUMA
     matrix = np.empty((3, 4))
     matrix[:, :3] = bright * contrast * linear
     matrix[:, 3] = (1 - contrast) * mean
     return image.convert("RGB", tuple(matrix.ravel().tolist()))
+
+
+_GRAY = (128, 128, 128)
+_LEVELS = 30
+Operation = Callable[[Image.Image, float], Image.Image]
+
+
+def randaugment(
+    image: Image.Image, rng: np.random.Generator, count: int = 2, magnitude: float = 9
+) -> Image.Image:
+    """Apply random operations, drawn with replacement.
+
+    Args:
+        image: mode "RGB".
+        rng: where chance comes from.
+        count: number of operations (N in the paper; 2 for ImageNet with ResNet-50).
+        magnitude: 0..30 (M in the paper; 9 for ImageNet with ResNet-50).
+
+    Returns:
+        An image of the same size, mode "RGB".
+    """
+    names = list(OPERATIONS)
+    for _ in range(count):
+        sign = 1 if rng.random() < 0.5 else -1
+        operation = OPERATIONS[names[int(rng.integers(len(names)))]]
+        image = operation(image, sign * magnitude / _LEVELS)
+    return image
+
+
+def _moved(image: Image.Image, *data: float) -> Image.Image:
+    return image.transform(
+        image.size, Image.Transform.AFFINE, data, Image.Resampling.BILINEAR, fillcolor=_GRAY
+    )
+
+
+def _enhance(kind: type) -> Operation:
+    return lambda image, strength: kind(image).enhance(1 + 0.9 * strength)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "identity": lambda image, s: image,
+    "autocontrast": lambda image, s: ImageOps.autocontrast(image),
+    "equalize": lambda image, s: ImageOps.equalize(image),
+    "rotate": lambda i, s: i.rotate(30 * s, Image.Resampling.BILINEAR, fillcolor=_GRAY),
+    "solarize": lambda image, s: ImageOps.solarize(image, 256 - int(256 * abs(s))),
+    "color": _enhance(ImageEnhance.Color),
+    "posterize": lambda image, s: ImageOps.posterize(image, 8 - round(4 * abs(s))),
+    "contrast": _enhance(ImageEnhance.Contrast),
+    "brightness": _enhance(ImageEnhance.Brightness),
+    "sharpness": _enhance(ImageEnhance.Sharpness),
+    "shear_x": lambda i, s: _moved(i, 1, 0.3 * s, -0.3 * s * i.height / 2, 0, 1, 0),
+    "shear_y": lambda i, s: _moved(i, 1, 0, 0, 0.3 * s, 1, -0.3 * s * i.width / 2),
+    "translate_x": lambda i, s: _moved(i, 1, 0, 0.45 * s * i.width, 0, 1, 0),
+    "translate_y": lambda i, s: _moved(i, 1, 0, 0, 0, 1, 0.45 * s * i.height),
+}
+"""By name: what takes an image and a strength, -1 to 1, and gives one of the same size."""
