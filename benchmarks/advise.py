@@ -114,16 +114,17 @@ def of_candidate(word: str, sets, args) -> dict[str, dict[str, float]]:
 
 def features_of(word: str, sets) -> dict[str, np.ndarray]:
     from tl_keras.analysis.candidates import parse_candidates
-    from tl_keras.features.backends import onnx_function, to_onnx
+    from tl_keras.features.backends import onnx_function
     from tl_keras.features.extract import feature_model, parse_places
     from tl_keras.modalities.image.reader import PictureReader
+    from tl_keras.models.onnx_graph import to_onnx
     from tl_keras.runs.prepare import Job
     from tl_keras.workflows.probe import open_base
 
     one = parse_candidates(with_files(word))[0]
     base = open_base(Job("", one.base, one.size, one.weights))
     model = feature_model(base, parse_places(one.at, base)[0])
-    predict = onnx_function(to_onnx(model))
+    predict = onnx_function(to_onnx(model).SerializeToString())
     made = {}
     for name, parts in sets.items():
         for kind, part in zip(("train", "test"), parts):

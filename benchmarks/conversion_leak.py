@@ -11,9 +11,9 @@ import argparse
 import numpy as np
 
 from export.convert import onnx, tflite
-from export.quantize import tools as quantize
-from export.quantize.ranges import clip_ranges
-from export.quantize.recipes import named
+from export.quantize.calibration import clip_ranges
+from export.quantize.recipes import find_recipe
+from export.quantize.search import TOOLS
 from tl_keras.utils.quiet import start_tensorflow
 
 
@@ -36,9 +36,9 @@ def main() -> None:
 
 def _once(name: str, convert, model, size: int) -> float:
     """Convert and quantize; MB resident afterwards."""
-    contents, tool = convert(model), quantize.TOOLS[name]
+    contents, tool = convert(model), TOOLS[name]
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
-    tool.quantize(contents, named("int8", name), clip_ranges(tool.seen(contents, noise)))
+    tool.quantize(contents, find_recipe("int8", name), clip_ranges(tool.observe(contents, noise)))
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * 4096 / 1e6
 

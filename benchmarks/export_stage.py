@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from export.pipeline import Orders, export
+from export.pipeline import ExportConfig, export
 from export.quantize.search import Limits
 from export.source import from_run
 
@@ -25,7 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     recipes = tuple(args.quantize.split(","))
-    orders = Orders(("tflite", "onnx"), recipes, Limits(args.max_drop))
+    orders = ExportConfig(("tflite", "onnx"), recipes, Limits(args.max_drop))
     with tempfile.TemporaryDirectory() as folder:
         made = export(from_run(args.run, data=args.data), orders, Path(folder, "bundle.zip"))
     print(f"whole stage {time.perf_counter() - start:.0f} s (target 180)")
@@ -36,7 +36,7 @@ def main() -> None:
             f"{one.name:14} retention {proof.accuracy / proof.source_accuracy:.4f}, "
             f"agreement {proof.agreement:.4f}, size {one.bytes / plain.bytes:.3f} of fp32, "
             f"{plain.latencies[-1].median_ms / one.latencies[-1].median_ms:.2f} times as fast, "
-            f"rungs: {', '.join(attempt.rung for attempt in one.attempts) or 'none'}"
+            f"strategies: {', '.join(attempt.strategy for attempt in one.attempts) or 'none'}"
         )
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from export.convert import onnx, tflite
-from export.quantize import tools as quantize
-from export.quantize.ranges import clip_ranges
-from export.quantize.recipes import named
+from export.quantize.calibration import clip_ranges
+from export.quantize.recipes import find_recipe
+from export.quantize.search import TOOLS
 from export.runtime.bench import ROUNDS, interleaved, thread_counts
 from export.runtime.runtimes import load
 from tl_keras.utils.quiet import start_tensorflow
@@ -47,8 +47,8 @@ def _files(base: str, size: int, folder: Path) -> dict[str, Path]:
     found = {}
     for format_, convert in (("tflite", tflite.convert), ("onnx", onnx.convert)):
         plain = convert(model)
-        ranges = clip_ranges(quantize.TOOLS[format_].seen(plain, shown))
-        small = quantize.quantize(plain, named("int8", format_), ranges)
+        ranges = clip_ranges(TOOLS[format_].observe(plain, shown))
+        small = TOOLS[format_].quantize(plain, find_recipe("int8", format_), ranges)
         for recipe, contents in (("fp32", plain), ("int8", small)):
             found[f"{format_}-{recipe}"] = folder / f"{recipe}.{format_}"
             found[f"{format_}-{recipe}"].write_bytes(contents)

@@ -39,7 +39,7 @@ def plain(model) -> bytes:
     import tensorflow as tf
     import tf2onnx
 
-    from export.convert.onnx import OPSET, _know_erfc
+    from tl_keras.models.onnx_graph import OPSET, _know_erfc
 
     _know_erfc()
     spec = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="image")]

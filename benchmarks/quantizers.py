@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from export.agreement import answers, verdict
+from export.agreement import measure_agreement, predict_all
 from export.convert import onnx, tflite
-from export.quantize import tools as quantize
-from export.quantize.calibration import calibration_pictures
-from export.quantize.ranges import clip_ranges
-from export.quantize.recipes import named
+from export.quantize.calibration import clip_ranges, read_calibration_images
+from export.quantize.recipes import find_recipe
+from export.quantize.search import TOOLS
 from export.runtime.runtimes import load
 from export.source import from_run
 
@@ -31,7 +30,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=128)
     args = parser.parse_args()
     source = from_run(args.run)
-    shown = calibration_pictures(source.data.train, source.model.input_shape[1], args.pictures)
+    shown = read_calibration_images(source.data.train, source.model.input_shape[1], args.pictures)
     truth = source.model.predict(source.pictures.astype("float32"), verbose=0)
     floats = {"tflite": tflite.convert(source.model), "onnx": onnx.convert(source.model)}
     ways = {
@@ -48,8 +47,8 @@ def main() -> None:
             path = Path(folder, f"model.{format_}")
             path.write_bytes(contents)
             runtime = load(path)
-            given = answers(runtime, source.pictures, lambda *step: None, name)
-            proof = verdict(truth, given, source)
+            given = predict_all(runtime, source.pictures, lambda *step: None, name)
+            proof = measure_agreement(truth, given, source)
             print(
                 f"{name:24} {seconds:6.1f} s, {len(contents) / 1e6:.2f} MB, accuracy "
                 f"{proof.accuracy:.4f} (Keras {proof.source_accuracy:.4f}), agreement "
@@ -60,23 +59,20 @@ def main() -> None:
 
 
 def _by_tool(name: str, floats: dict[str, bytes], shown: np.ndarray) -> bytes:
-    tool = quantize.TOOLS[name]
-    ranges = clip_ranges(tool.seen(floats[name], shown))
-    return tool.quantize(floats[name], named("int8", name), ranges)
+    tool = TOOLS[name]
+    ranges = clip_ranges(tool.observe(floats[name], shown))
+    return tool.quantize(floats[name], find_recipe("int8", name), ranges)
 
 
 def _by_converter(model, shown: np.ndarray) -> bytes:
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory() as folder:
-        tflite._save(model, model.input_shape[1:], folder)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            folder, signature_keys=[tflite.ENDPOINT]
-        )
+    def configure(converter) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([one[None].astype("float32")] for one in shown)
         converter.inference_input_type = tf.uint8
-        return converter.convert()
+
+    return tflite.convert(model, configure)
 
 
 def _milliseconds(runtime, pictures: np.ndarray) -> float:

@@ -56,9 +56,9 @@ def computing_in(precision: str) -> Iterator[None]:
     """Let both Keras make their layers in one precision, and put back what was set before."""
     import keras
 
-    from export.compress.keras2.load import legacy_keras
+    from export.compress.keras2.load import load_tf_keras
 
-    legacy = legacy_keras().backend
+    legacy = load_tf_keras().backend
     kept = keras.config.floatx(), keras.config.dtype_policy(), legacy.floatx()
     try:
         keras.config.set_floatx(precision)
@@ -73,7 +73,7 @@ def computing_in(precision: str) -> Iterator[None]:
 
 def differences(name: str, precision: str) -> dict:
     """One base, its twin, and the twin's twin, all in one precision."""
-    from export.compress.keras2.convert import from_legacy, to_legacy
+    from export.compress.keras2.convert import from_keras2, to_keras2
     from tl_keras.models.backbones import registry
 
     info = registry.BASES[name]
@@ -85,9 +85,9 @@ def differences(name: str, precision: str) -> dict:
         pictures = pictures / pictures.dtype.type(127.5) - 1
     parameters, expected = model.count_params(), run(model, pictures)
     moved = run(model, np.nextafter(pictures, pictures.dtype.type(np.inf)))
-    twin = to_legacy(model)
+    twin = to_keras2(model)
     del model
-    there, back = run(twin, pictures), run(from_legacy(twin), pictures)
+    there, back = run(twin, pictures), run(from_keras2(twin), pictures)
     types = [one.dtype.name for one in (expected, there, back)]
     if set(types) != {precision}:
         raise TypeError(f"{name}: features are {', '.join(types)}; expected {precision}.")

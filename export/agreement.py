@@ -1,44 +1,33 @@
-"""The gate: how a file answers on validation pictures, beside the model that it was made from."""
+"""Compare what a file answers with what its Keras model answers: parity, and agreement."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from export.runtime.runtimes import Runtime, load
+from export.runtime.runtimes import Runtime
 from export.source import Source
 from export.variant import Verdict
-from tl_keras.errors import ExportError
+from tl_keras.errors import ExportError, ParityError
 from tl_keras.utils.progress import Progress
 from tl_keras.utils.stats import wilson
 
-__all__ = ["NEAR", "answers", "gate", "same_labels", "verdict"]
+__all__ = [
+    "NEAR", "Parity", "compare", "measure_agreement", "predict_all", "require_parity",
+    "same_labels",
+]  # fmt: skip
 
 _BATCH = 16
+_NAMED = 5
 NEAR = 0.05
 """For task "values": two answers agree that differ by at most this share of their spread."""
 
 
-def gate(
-    path: str | os.PathLike[str], source: Source, truth: np.ndarray, progress: Progress
-) -> Verdict:
-    """Run a file in its own runtime on all pictures of a source.
-
-    Args:
-        path: of the .tflite or .onnx file.
-        source: the model's pictures and labels.
-        truth: float32 (pictures, outputs), what Keras answers.
-        progress: told (what is being done, pictures done, of how many).
-
-    Raises:
-        ExportError: if the file cannot be loaded or answers in another shape.
-    """
-    given = answers(load(path), source.pictures, progress, os.path.basename(path))
-    return verdict(truth, given, source)
-
-
-def answers(runtime: Runtime, pictures: np.ndarray, progress: Progress, name: str) -> np.ndarray:
+def predict_all(
+    runtime: Runtime, pictures: np.ndarray, progress: Progress, name: str
+) -> np.ndarray:
     """Ask a runtime for all pictures.
 
     Args:
@@ -58,7 +47,7 @@ def answers(runtime: Runtime, pictures: np.ndarray, progress: Progress, name: st
     return np.concatenate(given)
 
 
-def verdict(truth: np.ndarray, given: np.ndarray, source: Source) -> Verdict:
+def measure_agreement(truth: np.ndarray, given: np.ndarray, source: Source) -> Verdict:
     """Compare answers.
 
     Where labels are known, accuracy is the share of pictures whose label ("classes") or whose
@@ -143,3 +132,102 @@ def _recalled(given: np.ndarray, source: Source, index: int) -> np.ndarray:
     if source.task == "classes":
         return given[labels == index].argmax(axis=1) == index
     return given[labels[:, index] >= 0.5, index] >= 0.5
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an artifact's answers are from its source's.
+
+    Attributes:
+        pictures: how many were compared.
+        max_difference: largest absolute difference of two outputs; for task "values" relative
+            to the source's magnitude where that exceeds 1. NaN if one side gave NaN.
+        mean_difference: mean of the same differences.
+        labels_equal: pictures with the same label (for "tags": all the same tags).
+        tolerance: the largest difference allowed.
+        differing: indices of the pictures that differ by more, in label, or in NaN.
+        per_picture: the largest difference of each picture.
+    """
+
+    pictures: int
+    max_difference: float
+    mean_difference: float
+    labels_equal: int
+    tolerance: float
+    differing: tuple[int, ...]
+    per_picture: tuple[float, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every picture's answer is the same within the tolerance."""
+        return not self.differing
+
+
+def compare(
+    source: np.ndarray, artifact: np.ndarray, tolerance: float, task: str = "classes"
+) -> Parity:
+    """Compare an artifact's answers with its source's.
+
+    Args:
+        source: (n, outputs), what the Keras model gave for n pictures.
+        artifact: (n, outputs), what the artifact gave for the same pictures.
+        tolerance: largest absolute difference of an output that is allowed.
+        task: "classes" (the label is the largest output), "tags" (every output of at least
+            0.5 is a tag) or "values" (no labels: all count as equal).
+
+    Raises:
+        ExportError: if there is no picture, or the shapes differ.
+    """
+    if source.shape != artifact.shape or source.ndim != 2 or not len(source):
+        raise ExportError(
+            f"The source answers with shape {source.shape}, the artifact with {artifact.shape}; "
+            "expected the same (pictures, outputs), and at least one picture."
+        )
+    difference = np.abs(source.astype(np.float64) - artifact.astype(np.float64))
+    if task == "values":
+        difference /= np.maximum(1.0, np.abs(source))
+    worst, same = difference.max(axis=1), _same_labels(source, artifact, task)
+    # "Not within" instead of "beyond": NaN is neither, and must not pass.
+    differing = np.flatnonzero(~(worst <= tolerance) | ~same)
+    return Parity(
+        pictures=len(source),
+        max_difference=float(worst.max()),
+        mean_difference=float(difference.mean()),
+        labels_equal=int(same.sum()),
+        tolerance=tolerance,
+        differing=tuple(int(index) for index in differing),
+        per_picture=tuple(float(value) for value in worst),
+    )
+
+
+def _same_labels(source: np.ndarray, artifact: np.ndarray, task: str) -> np.ndarray:
+    if task == "classes":
+        return source.argmax(axis=1) == artifact.argmax(axis=1)
+    if task == "tags":
+        return ((source >= 0.5) == (artifact >= 0.5)).all(axis=1)
+    return np.ones(len(source), bool)
+
+
+def require_parity(parity: Parity, name: str, keys: Sequence[str]) -> None:
+    """Let an artifact pass, or say why not.
+
+    Args:
+        parity: of the artifact with its source.
+        name: what to call the artifact.
+        keys: one name per picture.
+
+    Raises:
+        ParityError: if it differs; the first pictures that do are named.
+    """
+    if parity.passed:
+        return
+    first = parity.differing[:_NAMED]
+    named = ", ".join(f"{keys[index]} ({parity.per_picture[index]:.2g})" for index in first)
+    more = len(parity.differing) - len(first)
+    raise ParityError(
+        f"{name} does not give the answers of the Keras model: largest difference "
+        f"{parity.max_difference:.3g} (allowed {parity.tolerance:.0e}), labels equal on "
+        f"{parity.labels_equal} of {parity.pictures} pictures. First to differ: {named}"
+        + (f" and {more} more" if more else "")
+        + ". Nothing was written."
+    )

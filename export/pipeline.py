@@ -1,4 +1,4 @@
-"""Convert, quantize, compare, and only then ship: what happens to a source on its way out."""
+"""Convert, quantize and compare a source, and only then ship it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from export.agreement import answers, verdict
+from export.agreement import compare, measure_agreement, predict_all, require_parity
 from export.bundle.card import check_license
 from export.bundle.metadata import with_metadata
 from export.bundle.read import is_bundle
 from export.bundle.write import write_bundle
 from export.convert import onnx, tflite
-from export.quantize.recipes import FLOAT, Recipe, chosen
-from export.quantize.search import Limits, Task, climb
-from export.quantize.strategies import RUNGS
+from export.quantize.recipes import FLOAT, Recipe, choose_recipes
+from export.quantize.search import Limits, QuantizationSearch, QuantizationTask
 from export.runtime.runtimes import KerasRuntime, load
 from export.runtime.speed import default_of, timed
 from export.source import Source
 from export.variant import Attempt, Variant, Verdict
-from export.verify import compare, require
 from tl_keras.errors import ExportError
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
-__all__ = ["FORMATS", "Format", "Orders", "Source", "check_destination", "check_orders", "export"]
+__all__ = [
+    "FORMATS", "ExportConfig", "Format", "Source", "check_config", "check_destination", "export",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Format:
     finish: Callable[[Source, bytes], bytes] = lambda source, contents: contents
 
 
-def _with_metadata(source: Source, contents: bytes) -> bytes:
+def _add_metadata(source: Source, contents: bytes) -> bytes:
     return with_metadata(contents, source.class_names, name=source.name)
 
 
 FORMATS = {
     "tflite": Format(
-        "model.tflite", 1e-4, lambda source, model: tflite.convert(model), _with_metadata
+        "model.tflite", 1e-4, lambda source, model: tflite.convert(model), _add_metadata
     ),
     "onnx": Format(
         "model.onnx", 1e-5, lambda source, model: onnx.convert(model, source.class_names)
@@ -65,8 +65,8 @@ FORMATS = {
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What shall be made.
+class ExportConfig:
+    """What shall be made of a source.
 
     Attributes:
         formats: names in `FORMATS`.
@@ -83,7 +83,7 @@ class Orders:
     license: str = ""
 
 
-def check_orders(orders: Orders) -> tuple[list[Recipe], list[str]]:
+def check_config(config: ExportConfig) -> tuple[list[Recipe], list[str]]:
     """Refuse what cannot be made, before any work is done.
 
     Returns:
@@ -92,13 +92,13 @@ def check_orders(orders: Orders) -> tuple[list[Recipe], list[str]]:
     Raises:
         ExportError: if a format or a recipe is unknown, or none is named, or the license is odd.
     """
-    check_license(orders.license)
+    check_license(config.license)
     known = ", ".join(FORMATS)
-    if unknown := [name for name in orders.formats if name not in FORMATS]:
+    if unknown := [name for name in config.formats if name not in FORMATS]:
         raise ExportError(f"Unknown format {unknown}; expected some of: {known}.")
-    if not orders.formats:
+    if not config.formats:
         raise ExportError(f"No format was named; expected some of: {known}.")
-    return chosen(orders.recipes, tuple(dict.fromkeys(orders.formats)))
+    return choose_recipes(config.recipes, tuple(dict.fromkeys(config.formats)))
 
 
 def check_destination(out: Path, force: bool = False) -> None:
@@ -125,7 +125,7 @@ def _is_empty(out: Path) -> bool:
 
 def export(
     source: Source,
-    orders: Orders,
+    config: ExportConfig,
     out: str | os.PathLike[str],
     *,
     force: bool = False,
@@ -134,13 +134,13 @@ def export(
     """Write a bundle: a model in several formats and sizes, each compared with Keras first.
 
     Float32 files must give Keras' answers within their format's tolerance. Quantized ones may
-    lose what `orders.limits` allows on all pictures of the source; where one loses more, the
-    strategies of `export.quantize.strategies` are tried. Everything is made in a temporary folder
+    lose what `config.limits` allows on all pictures of the source; where one loses more, the
+    strategies of `export.quantize.search` are tried. Everything is made in a temporary folder
     beside `out`: after a failure, `out` is as it was.
 
     Args:
         source: what to write, the pictures to compare on, and those to calibrate with.
-        orders: what shall be made of it.
+        config: what shall be made of it.
         out: the bundle; a zip if its name ends in .zip, else a folder.
         force: whether a bundle that is there already is replaced.
         progress: told (what is being done, how much is done, of how much).
@@ -155,34 +155,38 @@ def export(
         StorageError: if `out` cannot be written.
     """
     out = Path(out)
-    recipes, notes = check_orders(orders)
+    recipes, notes = check_config(config)
     check_destination(out, force)
     with atomic_path(out, replace_folder=force) as made:
         folder = made.with_name("variants")
         folder.mkdir()
-        variants = _made(source, orders, recipes, folder, progress)
-        variants = timed(variants, orders.fresh, progress)
-        facts = _facts(source, notes) | ({"license": orders.license} if orders.license else {})
+        variants = _make_variants(source, config, recipes, folder, progress)
+        variants = timed(variants, config.fresh, progress)
+        facts = _facts(source, notes) | ({"license": config.license} if config.license else {})
         write_bundle(source, variants, made, default=default_of(variants), facts=facts)
     return variants
 
 
-def _made(
-    source: Source, orders: Orders, recipes: Sequence[Recipe], folder: Path, progress: Progress
+def _make_variants(
+    source: Source,
+    config: ExportConfig,
+    recipes: Sequence[Recipe],
+    folder: Path,
+    progress: Progress,
 ) -> list[Variant]:
-    truth = answers(KerasRuntime(source.model), source.pictures, progress, "Keras")
+    truth = predict_all(KerasRuntime(source.model), source.pictures, progress, "Keras")
     variants = []
-    for name in dict.fromkeys(orders.formats):
-        contents, plain = _converted(name, source, truth, folder, progress)
+    for name in dict.fromkeys(config.formats):
+        contents, plain = _convert(name, source, truth, folder, progress)
         variants.append(plain)
         for recipe in (one for one in recipes if one.format == name):
             variants.append(
-                _quantized(recipe, contents, source, truth, folder, orders.limits, progress)
+                _quantize(recipe, contents, source, truth, folder, config.limits, progress)
             )
     return variants
 
 
-def _converted(
+def _convert(
     name: str, source: Source, truth: np.ndarray, folder: Path, progress: Progress
 ) -> tuple[bytes, Variant]:
     """Make a float32 file; its contents without metadata, and the finished variant."""
@@ -190,13 +194,13 @@ def _converted(
     progress(f"converting to {name}", 0, 1)
     contents, file = format_.convert(source, source.model), folder / format_.file
     file.write_bytes(format_.finish(source, contents))
-    given = answers(load(file), source.pictures, progress, format_.file)
-    require(compare(truth, given, format_.tolerance, source.task), format_.file, source.keys)
-    judged = verdict(truth, given, source)
-    return contents, _variant(name, FLOAT, file, judged)
+    given = predict_all(load(file), source.pictures, progress, format_.file)
+    require_parity(compare(truth, given, format_.tolerance, source.task), format_.file, source.keys)
+    judged = measure_agreement(truth, given, source)
+    return contents, _describe_variant(name, FLOAT, file, judged)
 
 
-def _quantized(
+def _quantize(
     recipe: Recipe,
     contents: bytes,
     source: Source,
@@ -206,7 +210,7 @@ def _quantized(
     progress: Progress,
 ) -> Variant:
     format_, file = FORMATS[recipe.format], folder / recipe.file
-    task = Task(
+    task = QuantizationTask(
         source=source,
         truth=truth,
         recipe=recipe,
@@ -215,14 +219,14 @@ def _quantized(
         convert=lambda model: format_.convert(source, model),
         finish=lambda made: format_.finish(source, made),
     )
-    climbed = climb(task, limits, progress, RUNGS)
-    facts = {"tool": recipe.tool, **climbed.settings.record()}
-    return _variant(
-        recipe.format, recipe.name, file, climbed.verdict, climbed.attempts, facts, recipe
+    found = QuantizationSearch(task, limits, progress).run()
+    facts = {"tool": recipe.tool, **found.settings.record()}
+    return _describe_variant(
+        recipe.format, recipe.name, file, found.verdict, found.attempts, facts, recipe
     )
 
 
-def _variant(
+def _describe_variant(
     format_: str,
     recipe: str,
     file: Path,

@@ -1,4 +1,4 @@
-"""What an export starts from: a trained model, its classes, its pictures."""
+"""Describe what an export starts from: a trained model, its signature, its images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.convert.signature import signature
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
@@ -21,10 +20,60 @@ from tl_keras.utils.quiet import start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Source", "from_run"]
+__all__ = ["INPUT", "OUTPUT", "Signature", "Source", "from_run", "signature"]
+
+INPUT = "image"
+OUTPUT = "probabilities"
 
 # Nothing that tells where things lay on the machine that trained.
 _FACTS = ("data", "base", "plan", "seed", "metrics", "versions")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One input, one output.
+
+    Attributes:
+        shape: of one picture, (height, width, 3); float32, RGB, values 0..255.
+        outputs: numbers that come out for one picture.
+    """
+
+    shape: tuple[int, ...]
+    outputs: int
+
+    @property
+    def size(self) -> int:
+        """Side of the square picture in pixels.
+
+        Raises:
+            ExportError: if the input is no square picture.
+        """
+        if len(self.shape) != 3 or self.shape[0] != self.shape[1]:
+            raise ExportError(f"The model takes {self.shape}; expected a square, (size, size, 3).")
+        return self.shape[0]
+
+
+def signature(model: keras.Model) -> Signature:
+    """Read the shapes of a model.
+
+    Raises:
+        ExportError: if it has several inputs or outputs, an open dimension besides the batch,
+            or an output that is not one row of numbers a picture.
+    """
+    inputs, outputs = model.inputs, model.outputs
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ExportError(
+            f"The model has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each."
+        )
+    taken, given = tuple(inputs[0].shape[1:]), tuple(outputs[0].shape[1:])
+    if None in taken or None in given:
+        raise ExportError(
+            f"The model takes {taken} and gives {given}, open sizes included; "
+            "build it for one size, such as 224, to export it."
+        )
+    if len(given) != 1:
+        raise ExportError(f"The model gives {given} for one picture; expected one row of numbers.")
+    return Signature(taken, int(given[0]))
 
 
 @dataclass(frozen=True, eq=False)

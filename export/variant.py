@@ -46,18 +46,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One rung of the ladder.
+    """One strategy of the search for a quantized file.
 
     Attributes:
-        rung: Its name, such as "more calibration".
+        strategy: Its name, such as "more calibration".
         passed: Whether the drop was within what is allowed.
         drop: What it was.
         agreement: Share of equal labels.
-        seconds: What the rung cost.
+        seconds: What it cost.
         note: What it did in particular, such as the layers left in float.
     """
 
-    rung: str
+    strategy: str
     passed: bool
     drop: float
     agreement: float
@@ -99,7 +99,7 @@ class Variant:
         bytes: Its size.
         sha256: Of its contents, in hexadecimal.
         verdict: How it answers.
-        attempts: The rungs tried, the last one passed.
+        attempts: What the search tried; the last one passed.
         notes: Warnings for its user, such as "slower than fp32 here".
         latencies: Filled in by the bench.
         facts: More for the record: the tool that made it, calibration pictures, versions.

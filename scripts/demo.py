@@ -59,11 +59,11 @@ def _demo(out: Path) -> None:
 
 
 def _export(path: Path):
-    from export.pipeline import Orders, export
+    from export.pipeline import ExportConfig, export
     from export.source import from_run
 
     with bars() as progress:
-        orders = Orders(("tflite", "onnx"), fresh=False)
+        orders = ExportConfig(("tflite", "onnx"), fresh=False)
         variants = export(from_run(path), orders, path / "export", progress=progress)
     heading = "exported, and compared with Keras"
     made = table(heading, "file", "size", "largest difference", "labels")

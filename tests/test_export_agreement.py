@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from export_models import pictures, small_model
 
-from export.agreement import same_labels, verdict
+from export.agreement import compare, measure_agreement, require_parity, same_labels
 from export.source import Source
-from tl_keras.errors import ExportError
+from tl_keras.errors import ExportError, ParityError
 from tl_keras.utils.stats import wilson
 
 TRUTH = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]], np.float32)
@@ -24,7 +24,7 @@ def source(model, labels, task="classes"):
 
 
 def test_the_model_itself_loses_nothing(model):
-    found = verdict(TRUTH, TRUTH.copy(), source(model, [0, 1, 2, 1]))
+    found = measure_agreement(TRUTH, TRUTH.copy(), source(model, [0, 1, 2, 1]))
     assert (found.accuracy, found.source_accuracy, found.drop) == (0.75, 0.75, 0.0)
     assert (found.low, found.high) == wilson(3, 4)
     assert (found.agreement, found.max_difference) == (1.0, 0.0)
@@ -34,7 +34,7 @@ def test_the_model_itself_loses_nothing(model):
 def test_a_lost_picture_is_a_drop_of_its_own_class(model):
     given = TRUTH.copy()
     given[2] = [0.5, 0.3, 0.2]
-    found = verdict(TRUTH, given, source(model, [0, 1, 2, 1]))
+    found = measure_agreement(TRUTH, given, source(model, [0, 1, 2, 1]))
     assert found.drop == pytest.approx(0.25)
     assert found.agreement == 0.75
     assert found.per_class_drop == {"a": 0.0, "b": 0.0, "c": 1.0}
@@ -45,7 +45,7 @@ def test_a_lost_picture_is_a_drop_of_its_own_class(model):
 def test_a_right_answer_that_keras_did_not_give_is_a_gain(model):
     given = TRUTH.copy()
     given[3] = [0.3, 0.6, 0.1]
-    found = verdict(TRUTH, given, source(model, [0, 1, 2, 1]))
+    found = measure_agreement(TRUTH, given, source(model, [0, 1, 2, 1]))
     assert found.drop == pytest.approx(-0.25)
     assert found.agreement == 0.75
     assert found.per_class_drop["b"] == pytest.approx(-0.5)
@@ -54,18 +54,18 @@ def test_a_right_answer_that_keras_did_not_give_is_a_gain(model):
 def test_without_labels_the_share_that_disagrees_counts(model):
     given = TRUTH.copy()
     given[3] = [0.3, 0.6, 0.1]
-    found = verdict(TRUTH, given, source(model, None))
+    found = measure_agreement(TRUTH, given, source(model, None))
     assert (found.accuracy, found.low, found.per_class_drop) == (None, None, {})
     assert found.drop == pytest.approx(0.25)
 
 
 def test_tags_are_right_only_all_together(model):
     tags = (TRUTH >= 0.5).astype("float32")
-    found = verdict(TRUTH, TRUTH.copy(), source(model, tags, "tags"))
+    found = measure_agreement(TRUTH, TRUTH.copy(), source(model, tags, "tags"))
     assert found.accuracy == 1.0
     given = TRUTH.copy()
     given[0, 1] = 0.6
-    found = verdict(TRUTH, given, source(model, tags, "tags"))
+    found = measure_agreement(TRUTH, given, source(model, tags, "tags"))
     assert (found.accuracy, found.agreement) == (0.75, 0.75)
     assert found.per_class_drop == {"a": 0.0, "b": 0.0}
 
@@ -76,7 +76,7 @@ def test_numbers_agree_within_a_share_of_their_spread(model):
     assert same_labels(truth, near, "values").all()
     near[2] += 1
     assert same_labels(truth, near, "values").tolist() == [True, True, False, True]
-    found = verdict(TRUTH, TRUTH + 1, source(model, TRUTH, "values"))
+    found = measure_agreement(TRUTH, TRUTH + 1, source(model, TRUTH, "values"))
     assert (found.accuracy, found.drop) == (None, 1.0)
 
 
@@ -89,4 +89,71 @@ def test_nan_agrees_with_nothing(task):
 
 def test_answers_of_another_shape_are_refused(model):
     with pytest.raises(ExportError, match=r"\(4, 3\).*\(4, 2\)"):
-        verdict(TRUTH, TRUTH[:, :2], source(model, None))
+        measure_agreement(TRUTH, TRUTH[:, :2], source(model, None))
+
+
+SOURCE = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]], np.float32)
+
+
+def test_the_same_answers_pass_and_differ_by_nothing():
+    comparison = compare(SOURCE, SOURCE.copy(), 0.0)
+    assert comparison.passed
+    assert (comparison.max_difference, comparison.labels_equal) == (0.0, 3)
+
+
+def test_differences_are_measured_absolutely_over_all_outputs():
+    artifact = SOURCE + np.array([[0.01, 0, 0], [0, -0.03, 0], [0, 0, 0]], np.float32)
+    comparison = compare(SOURCE, artifact, 0.05)
+    assert comparison.max_difference == pytest.approx(0.03, abs=1e-6)
+    assert comparison.mean_difference == pytest.approx(0.04 / 9, abs=1e-6)
+    assert comparison.passed
+    assert compare(SOURCE, artifact, 0.02).differing == (1,)
+
+
+def test_another_label_fails_even_within_the_tolerance():
+    artifact = SOURCE.copy()
+    artifact[2] = [0.3, 0.36, 0.34]
+    comparison = compare(SOURCE, artifact, 0.1)
+    assert comparison.max_difference < 0.1
+    assert comparison.differing == (2,)
+    assert comparison.labels_equal == 2
+
+
+def test_nan_on_either_side_fails():
+    broken = SOURCE.copy()
+    broken[1] = np.nan
+    assert not compare(SOURCE, broken, 1.0).passed
+    assert not compare(broken, broken, 1.0).passed
+
+
+def test_tags_are_compared_one_by_one():
+    source = np.array([[0.6, 0.9], [0.6, 0.4]], np.float32)
+    artifact = np.array([[0.6, 0.9], [0.6, 0.51]], np.float32)
+    assert compare(source, artifact, 0.2, "tags").differing == (1,)
+    assert compare(source, artifact, 0.2, "classes").passed
+
+
+def test_large_values_are_compared_relatively():
+    source, artifact = np.array([[2000.0]]), np.array([[2000.1]])
+    assert compare(source, artifact, 1e-4, "values").passed
+    assert not compare(source, artifact, 1e-6, "values").passed
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3), (3, 3, 1)])
+def test_parity_of_another_shape_is_refused(shape):
+    with pytest.raises(ExportError, match=r"\(3, 3\)"):
+        compare(SOURCE, np.zeros(shape, np.float32), 1.0)
+
+
+def test_nothing_to_compare_is_refused():
+    with pytest.raises(ExportError, match="at least one picture"):
+        compare(SOURCE[:0], SOURCE[:0], 1.0)
+
+
+def test_a_failure_names_the_first_pictures_and_counts_the_rest():
+    source = np.tile(SOURCE, (4, 1))
+    comparison = compare(source, source[:, ::-1], 1e-4)
+    assert comparison.differing == (0, 2, 3, 5, 6, 8, 9, 11)
+    with pytest.raises(ParityError, match=r"model\.onnx .* p0 .* p6 .* and 3 more"):
+        require_parity(comparison, "model.onnx", [f"p{index}" for index in range(12)])
+    require_parity(compare(source, source, 1e-4), "model.onnx", [])

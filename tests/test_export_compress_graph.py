@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.compress.graph import ENTRY, folded, quantizable
+from export.compress.graph import ENTRY, fold_trainable, make_quantizable
 from tl_keras.utils.quiet import start_tensorflow
 
 start_tensorflow()
@@ -56,7 +56,7 @@ def test_a_normalisation_behind_a_kernel_is_folded_and_nothing_changes(build):
     import keras
 
     model = of_layers(*build(keras.layers))
-    made = folded(model)
+    made = fold_trainable(model)
     assert normalisations(model) and not normalisations(made)
     np.testing.assert_allclose(answers(made, batch()), answers(model, batch()), atol=2e-6)
 
@@ -66,7 +66,7 @@ def test_a_normalisation_that_cannot_be_folded_stays(build):
     import keras
 
     model = of_layers(*build(keras.layers))
-    made = folded(model)
+    made = fold_trainable(model)
     assert len(normalisations(made)) == 1
     assert not normalisations(made)[0].trainable, "its statistics must stay"
     np.testing.assert_allclose(answers(made, batch()), answers(model, batch()), atol=2e-6)
@@ -78,7 +78,7 @@ def test_a_kernel_whose_output_is_read_twice_keeps_its_normalisation():
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3)(inputs)
     model = keras.Model(inputs, keras.layers.Add()([x, keras.layers.BatchNormalization()(x)]))
-    made = folded(lively(model))
+    made = fold_trainable(lively(model))
     assert len(normalisations(made)) == 1
     np.testing.assert_allclose(answers(made, batch()), answers(model, batch()), rtol=1e-5)
 
@@ -90,7 +90,7 @@ def test_what_integers_cannot_compute_becomes_convolutions_of_the_same_function(
     model = of_layers(k.BatchNormalization(), k.SeparableConv2D(4, 3, activation="relu"),
                       k.Conv2D(5, 2, activation="sigmoid"), k.GlobalAveragePooling2D(),
                       k.Dense(3, "softmax"))  # fmt: skip
-    made = quantizable(folded(model))
+    made = make_quantizable(fold_trainable(model))
     kinds = {type(layer).__name__ for layer in made.layers}
     assert not kinds & {"Rescaling", "BatchNormalization", "SeparableConv2D"}
     assert made.layers[1].name == ENTRY

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from export.cli.app import app
 from export.compress.fine_tune import FineTune
-from export.compress.methods import METHODS, _spared, compress, quantization_aware_training
+from export.compress.methods import METHODS, _choose_spared, compress, train_with_rounding
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -70,7 +70,7 @@ def accuracy(given, samples):
 def int8(model, data):
     before = [weight.numpy().copy() for weight in model.weights]
     told = []
-    contents = quantization_aware_training(
+    contents = train_with_rounding(
         model, data, epochs=2, rate=1e-3, batch_size=16,
         progress=lambda *words: told.append(words),
     )  # fmt: skip
@@ -133,11 +133,11 @@ def test_the_smallest_kernels_keep_their_weights_and_the_others_make_up_for_it()
     model = keras.Model(image, keras.layers.Flatten()(x))
     sizes = {"tiny": 8, "middle": 2 * 9 * 32, "large": 32 * 9 * 64}
     total = sum(sizes.values())
-    spared, share = _spared(model, 0.5)
+    spared, share = _choose_spared(model, 0.5)
     assert spared == {"tiny", "middle"}
     assert share * sizes["large"] == pytest.approx(0.5 * total)
-    assert _spared(model, 0.89)[0] == {"tiny"}, "the large one would have to be sparser than 0.9"
-    assert _spared(model, 0.95) == (set(), pytest.approx(0.95))
+    assert _choose_spared(model, 0.89)[0] == {"tiny"}, "else the large one is sparser than 0.9"
+    assert _choose_spared(model, 0.95) == (set(), pytest.approx(0.95))
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_equals_stay_equal_through_qat(model, data):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_file(int8, model, data):
-    again = quantization_aware_training(model, data, rate=1e-3, batch_size=16)
+    again = train_with_rounding(model, data, rate=1e-3, batch_size=16)
     np.testing.assert_array_equal(answers(again, data.val.items), answers(int8, data.val.items))
 
 
@@ -213,7 +213,7 @@ def test_a_fine_tune_checks_its_numbers(wrong):
         FineTune(**wrong)
 
 
-def test_a_layer_without_a_twin_is_named(data):
+def test_a_layer_without_a_counterpart_is_named(data):
     import keras
 
     inputs = keras.Input((16, 16, 3))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from export_models import settle, small_model
 
-from export.compress.keras2.convert import from_legacy, to_legacy
+from export.compress.keras2.convert import from_keras2, to_keras2
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -21,8 +21,8 @@ def answers(model, *inputs):
 
 def assert_twins(model, *inputs):
     """There and back again, equal both times; returns both."""
-    twin = to_legacy(model)
-    again = from_legacy(twin)
+    twin = to_keras2(model)
+    again = from_keras2(twin)
     expected = answers(model, *inputs)
     scale = max(1.0, float(np.abs(expected).max()))
     assert float(expected.std()) > 1e-3, "an output without variety proves nothing"
@@ -52,7 +52,7 @@ def of_layers(*layers, shape=(6, 6, 3)):
     return unfamiliar(keras.Sequential([keras.Input(shape), *layers]))
 
 
-def test_a_small_model_has_an_equal_twin_of_the_same_layers():
+def test_a_small_model_has_an_equal_counterpart_of_the_same_layers():
     model, pictures = small_model(), np.random.default_rng(0).uniform(0, 255, (3, 16, 16, 3))
     settle(model, pictures)
     twin, again = assert_twins(model, pictures.astype("float32"))
@@ -66,7 +66,7 @@ def test_a_small_model_has_an_equal_twin_of_the_same_layers():
 def test_the_source_is_left_as_it_was():
     model = small_model()
     before = [weight.numpy().copy() for weight in model.weights]
-    twin = to_legacy(model)
+    twin = to_keras2(model)
     twin.set_weights([weight + 1 for weight in twin.get_weights()])
     for old, new in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
@@ -102,7 +102,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("build", LAYERS.values(), ids=LAYERS)
-def test_each_kind_of_layer_has_an_equal_twin(build):
+def test_each_kind_of_layer_has_an_equal_counterpart(build):
     import keras
 
     assert_twins(of_layers(*build(keras.layers)), random(2, 6, 6, 3))
@@ -137,7 +137,7 @@ def test_several_outputs_stay_in_order():
 
     inputs = keras.Input((4,))
     model = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(3)(inputs)])
-    twin = to_legacy(model)
+    twin = to_keras2(model)
     batch = random(2, 4)
     for old, new in zip(model(batch), twin(batch), strict=True):
         np.testing.assert_allclose(new.numpy(), np.asarray(old), atol=1e-6)
@@ -153,7 +153,7 @@ def test_a_nested_model_is_inlined():
     assert "inside" in [layer.name for layer in twin.layers]
 
 
-def test_attention_has_an_equal_twin():
+def test_attention_has_an_equal_counterpart():
     import keras
 
     inputs = keras.Input((5, 8))
@@ -179,7 +179,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("build", OPERATIONS.values(), ids=OPERATIONS)
-def test_each_operation_that_is_no_layer_has_an_equal_twin(build):
+def test_each_operation_that_is_no_layer_has_an_equal_counterpart(build):
     import keras
 
     inputs = keras.Input((6, 6, 3))
@@ -217,19 +217,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("build", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_has_no_twin_is_named(build, message):
+def test_what_has_no_counterpart_is_named(build, message):
     import keras
 
     with pytest.raises(ExportError, match=message):
-        to_legacy(keras.Sequential([keras.Input((6, 6, 3)), build(keras.layers)]))
+        to_keras2(keras.Sequential([keras.Input((6, 6, 3)), build(keras.layers)]))
 
 
-def test_an_operation_without_twin_is_named():
+def test_an_operation_without_counterpart_is_named():
     import keras
 
     inputs = keras.Input((6,))
     with pytest.raises(ExportError, match="Cumsum"):
-        to_legacy(keras.Model(inputs, keras.ops.cumsum(inputs, axis=1)))
+        to_keras2(keras.Model(inputs, keras.ops.cumsum(inputs, axis=1)))
 
 
 def test_a_model_without_a_graph_is_refused():
@@ -240,15 +240,15 @@ def test_a_model_without_a_graph_is_refused():
             return x
 
     with pytest.raises(ExportError, match="Subclassed.*functional"):
-        to_legacy(Subclassed())
+        to_keras2(Subclassed())
 
 
 CLEAN = """
 import json, os, subprocess, sys
 import export.compress.keras2.convert, export.compress.keras2.load, export.compress.methods
 early = [name for name in ("tf_keras", "tensorflow_model_optimization") if name in sys.modules]
-from export.compress.keras2.load import tfmot
-tfmot()
+from export.compress.keras2.load import load_tfmot
+load_tfmot()
 import tensorflow, keras
 child = subprocess.run([sys.executable, "-c", "import os; print('TF_USE_LEGACY_KERAS' in os.environ)"],
                        capture_output=True, text=True).stdout.strip()
@@ -266,8 +266,8 @@ def test_importing_tfmot_leaves_the_environment_and_keras_as_they_were():
 
 
 def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch):
-    from export.compress.keras2.load import tfmot
+    from export.compress.keras2.load import load_tfmot
 
     monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
     with pytest.raises(ExportError, match="pip install tensorflow-model-optimization"):
-        tfmot()
+        load_tfmot()

@@ -11,7 +11,8 @@ from export_models import pictures, settle, small_model
 
 from export import pipeline as stage
 from export.bundle.check import check
-from export.pipeline import Orders
+from export.pipeline import ExportConfig
+from export.quantize import search as searching
 from export.quantize.search import Limits
 from export.runtime.inspect import inspect_model
 from export.runtime.runtimes import load
@@ -19,8 +20,8 @@ from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, GateError, ParityError, StorageError
 
-BOTH = Orders(("tflite", "onnx"), fresh=False)
-LITE = Orders(("tflite",), fresh=False)
+BOTH = ExportConfig(("tflite", "onnx"), fresh=False)
+LITE = ExportConfig(("tflite",), fresh=False)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def source():
 @pytest.fixture(scope="module")
 def shipped(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy" / "export"
-    orders = Orders(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2), False,
+    orders = ExportConfig(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2), False,
                     "apache-2.0")  # fmt: skip
     return out, stage.export(source, orders, out)
 
@@ -80,7 +81,8 @@ def test_the_license_is_in_the_card_where_a_hub_looks_for_it(shipped):
 
 def test_a_license_that_no_hub_knows_how_to_read_is_refused_before_any_work(source, tmp_path):
     with pytest.raises(ExportError, match="'Apache License 2.0'; expected .* such as apache-2.0"):
-        stage.export(source, Orders(("onnx",), license="Apache License 2.0"), tmp_path / "out")
+        config = ExportConfig(("onnx",), license="Apache License 2.0")
+        stage.export(source, config, tmp_path / "out")
 
 
 def test_the_manifest_describes_the_very_files_that_were_compared(shipped, source):
@@ -123,11 +125,12 @@ def test_an_artifact_with_other_answers_fails_loudly_and_nothing_is_left(
 def test_a_quantized_file_that_loses_too_much_leaves_no_bundle(source, monkeypatch, tmp_path):
     wrong = dataclasses.replace(source, labels=(source.labels + 1) % 3)
     limits = Limits(max_drop=0.0, train=False)
-    monkeypatch.setattr(stage, "RUNGS", stage.RUNGS[:1])
+    first = searching.STRATEGIES[:1]
+    monkeypatch.setattr(searching, "STRATEGIES", first)
     monkeypatch.setattr("export.agreement.same_labels", lambda truth, given, task: given[:, 0] > 2)
     unlabelled = dataclasses.replace(wrong, labels=None)
     with pytest.raises(GateError, match=r"model-int8\.tflite loses more than 0\.00 points"):
-        stage.export(unlabelled, Orders(("tflite",), ("int8",), limits), tmp_path / "out")
+        stage.export(unlabelled, ExportConfig(("tflite",), ("int8",), limits), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,7 +148,7 @@ def test_what_was_there_before_survives_a_failure(source, shipped, monkeypatch, 
 def test_a_file_that_no_runtime_reads_is_not_shipped(source, monkeypatch, tmp_path):
     break_format(monkeypatch, "onnx", lambda source, model: b"cut short")
     with pytest.raises(ExportError, match="cannot be loaded by ONNX Runtime"):
-        stage.export(source, Orders(("onnx",)), tmp_path / "out")
+        stage.export(source, ExportConfig(("onnx",)), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,10 +180,10 @@ def test_what_is_no_bundle_is_never_replaced(source, tmp_path):
 @pytest.mark.parametrize(
     ("orders", "message"),
     [
-        (Orders(("onxx",)), "onxx.*tflite, onnx"),
-        (Orders(()), "No format"),
-        (Orders(("onnx",), ("int9",)), "Unknown recipe 'int9' for onnx.*Did you mean int8"),
-        (Orders(("onnx",), ("dynamic_int8",)), "There is one for tflite"),
+        (ExportConfig(("onxx",)), "onxx.*tflite, onnx"),
+        (ExportConfig(()), "No format"),
+        (ExportConfig(("onnx",), ("int9",)), "Unknown recipe 'int9' for onnx.*Did you mean int8"),
+        (ExportConfig(("onnx",), ("dynamic_int8",)), "There is one for tflite"),
     ],
 )
 def test_what_is_unknown_or_missing_is_refused_with_the_nearest_names(

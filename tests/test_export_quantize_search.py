@@ -7,18 +7,30 @@ import pytest
 from export_models import settle
 
 from export.convert import tflite
+from export.convert.graph import fold_batch_normalization
 from export.quantize import equalize
-from export.quantize import strategies as rungs
-from export.quantize.recipes import named
-from export.quantize.search import Limits, Settings, Task, Workshop, climb
+from export.quantize.recipes import find_recipe
+from export.quantize.search import (
+    STRATEGIES,
+    Limits,
+    QuantizationSearch,
+    QuantizationTask,
+    Quantizer,
+    Settings,
+    rank_by_error,
+)
 from export.source import Source
 from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
-from tl_keras.errors import ExportError, GateError
+from tl_keras.errors import ExportError, GateError, TrainingError
 
 
 def quiet(word, done, total):
     pass
+
+
+def search(task, limits, strategies=None):
+    return QuantizationSearch(task, limits, quiet, strategies).run()
 
 
 def pictures(count):
@@ -56,7 +68,7 @@ def spoiled(model, spread):
         return model
     factors = np.ones(16, "float32")
     factors[[3, 11]] = spread
-    model = equalize.folded(model)
+    model = fold_batch_normalization(model)
     kernel, bias = model.get_layer("middle").get_weights()
     model.get_layer("middle").set_weights([kernel * factors[:, None], bias * factors])
     kernel, bias = model.get_layer("last").get_weights()
@@ -71,14 +83,14 @@ def answers(model, batch):
 @pytest.mark.parametrize("bound", [None, 6.0])
 def test_folding_keeps_the_answers_and_leaves_no_normalisation(bound):
     model = plain_relu(bound)
-    copy = equalize.folded(model)
+    copy = fold_batch_normalization(model)
     np.testing.assert_allclose(answers(copy, pictures(9)), answers(model, pictures(9)), atol=2e-4)
     assert not any(type(layer).__name__ == "BatchNormalization" for layer in copy.layers)
 
 
 def test_equalization_keeps_the_answers_and_evens_out_the_channels():
     model = plain_relu(spread=1000.0)
-    made = equalize.equalized(model, pictures(16))
+    made = equalize.equalize(model, pictures(16))
     assert (made.pairs, made.unbounded) == (3, 0)
     np.testing.assert_allclose(
         answers(made.model, pictures(9)), answers(model, pictures(9)), atol=1e-3
@@ -90,23 +102,23 @@ def test_equalization_keeps_the_answers_and_evens_out_the_channels():
 
 
 def test_relu6_goes_only_where_the_labels_stay():
-    kept = equalize.equalized(plain_relu(0.05), pictures(32))
+    kept = equalize.equalize(plain_relu(0.05), pictures(32))
     assert (kept.pairs, kept.unbounded) == (1, 0)
     assert kept.model.get_layer("first_relu").max_value == pytest.approx(0.05)
-    freed = equalize.equalized(plain_relu(60.0), pictures(32))
+    freed = equalize.equalize(plain_relu(60.0), pictures(32))
     assert (freed.pairs, freed.unbounded) == (3, 2)
     assert freed.model.get_layer("first_relu").max_value is None
 
 
 def test_a_corrected_bias_takes_the_mean_error_of_rounded_weights_away():
-    model = equalize.folded(plain_relu())
+    model = fold_batch_normalization(plain_relu())
     layer, batch = model.get_layer("last"), pictures(64)
     import keras
 
     inputs = keras.Model(model.inputs, layer.input).predict(batch.astype("float32"), verbose=0)
     kernel, bias = layer.get_weights()
-    rounded = equalize._rounded(kernel, layer)
-    equalize.bias_corrected(model, batch)
+    rounded = equalize._round_kernel(kernel, layer)
+    equalize.correct_biases(model, batch)
     corrected = layer.get_weights()[1]
     wanted = (inputs @ kernel[0, 0] + bias).mean(axis=(0, 1, 2))
     before = (inputs @ rounded[0, 0] + bias).mean(axis=(0, 1, 2)) - wanted
@@ -127,15 +139,16 @@ def spread_source():
 def job(source, tmp_path, recipe="int8"):
     truth = answers(source.model, source.pictures)
     contents = tflite.convert(source.model)
-    return Task(
-        source, truth, named(recipe, "tflite"), contents, tmp_path / "x.tflite", tflite.convert
+    return QuantizationTask(
+        source, truth, find_recipe(recipe, "tflite"), contents, tmp_path / "x.tflite",
+        tflite.convert,
     )
 
 
-def test_the_ladder_repairs_an_ill_scaled_network_without_labels(spread_source, tmp_path):
-    made = climb(job(spread_source, tmp_path), Limits(0.02, train=False), quiet, rungs.RUNGS)
+def test_the_search_repairs_an_ill_scaled_network_without_labels(spread_source, tmp_path):
+    made = search(job(spread_source, tmp_path), Limits(0.02, train=False))
     assert made.attempts[0].drop > 0.2
-    assert made.attempts[-1].rung == "equalization and bias correction"
+    assert made.attempts[-1].strategy == "equalization and bias correction"
     assert made.attempts[-1].passed
     assert made.verdict.accuracy is None
     assert made.verdict.agreement >= 0.98
@@ -144,18 +157,18 @@ def test_the_ladder_repairs_an_ill_scaled_network_without_labels(spread_source, 
 
 def test_the_most_sensitive_layers_are_found_and_left_in_float(spread_source, tmp_path):
     task = job(spread_source, tmp_path)
-    workshop = Workshop(task, Limits(), quiet)
-    worst = rungs.by_error(workshop, Settings(task.contents, 32))
+    quantizer = Quantizer(task, Limits(), quiet)
+    worst = rank_by_error(quantizer, Settings(task.contents, 32))
     assert any(name in worst[0] for name in ("middle", "last"))
     assert len(worst) == 4
     keep = Settings(task.contents, 32, keep=(worst[0],))
-    assert len(workshop.make(keep)) > len(workshop.make(dataclasses.replace(keep, keep=())))
+    assert len(quantizer.make(keep)) > len(quantizer.make(dataclasses.replace(keep, keep=())))
 
 
-def test_if_no_rung_passes_each_is_named_with_its_drop(spread_source, tmp_path):
+def test_if_no_strategy_passes_each_is_named_with_its_drop(spread_source, tmp_path):
     task = job(spread_source, tmp_path)
     with pytest.raises(GateError, match=r"first try .*: \d+\.\d\d; range clipping .*--max-drop"):
-        climb(task, Limits(0.0, 16, 16), quiet, [rungs.RUNGS[0], rungs.RUNGS[2]])
+        search(task, Limits(0.0, 16, 16), [STRATEGIES[0], STRATEGIES[2]])
 
 
 def test_the_first_try_corrects_the_biases_and_comes_closer_to_the_source(tmp_path):
@@ -164,9 +177,9 @@ def test_the_first_try_corrects_the_biases_and_comes_closer_to_the_source(tmp_pa
     keys = tuple(str(index) for index in range(150))
     data = Splits(train, train, None)
     source = Source(model, ("a", "b", "c", "d"), pictures(150), keys, data=data)
-    plain = [("plain", lambda workshop, best: iter([(best, "")]))]
+    plain = [("plain", lambda quantizer, best: iter([(best, "")]))]
     found = [
-        climb(job(source, tmp_path), Limits(1.0), quiet, ladder) for ladder in (plain, rungs.RUNGS)
+        search(job(source, tmp_path), Limits(1.0), strategies) for strategies in (plain, None)
     ]
     assert found[1].attempts[0].note == "64 calibration pictures, 4 biases"
     assert found[1].verdict.mean_difference < 0.7 * found[0].verdict.mean_difference
@@ -185,10 +198,10 @@ def rough():
 
 def test_a_recipe_without_calibration_needs_no_training_pictures(spread_source, tmp_path):
     bare = dataclasses.replace(spread_source, data=None)
-    made = climb(job(bare, tmp_path, "fp16"), Limits(0.05), quiet, rungs.RUNGS)
+    made = search(job(bare, tmp_path, "fp16"), Limits(0.05))
     assert made.settings.pictures == 0
     with pytest.raises(ExportError, match="needs training pictures"):
-        climb(job(bare, tmp_path), Limits(0.05), quiet, rungs.RUNGS)
+        search(job(bare, tmp_path), Limits(0.05))
 
 
 @pytest.mark.parametrize("numbers", [{"max_drop": 1.5}, {"calibration": 0}, {"more": 5}])
@@ -198,7 +211,7 @@ def test_limits_that_make_no_sense_are_refused(numbers):
 
 
 @pytest.mark.slow
-def test_the_last_rung_trains_with_the_rounding_and_gives_a_file_for_uint8_pictures(tmp_path):
+def test_the_last_strategy_trains_with_the_rounding_and_gives_a_file_for_uint8_pictures(tmp_path):
     from export.runtime.runtimes import load
 
     model, shown = plain_relu(), pictures(64)
@@ -207,13 +220,53 @@ def test_the_last_rung_trains_with_the_rounding_and_gives_a_file_for_uint8_pictu
     keys = tuple(str(index) for index in range(150))
     names, data = ("a", "b", "c", "d"), Splits(train, train, None)
     source = Source(model, names, pictures(150), keys, data=data)
-    ladder = [rungs.RUNGS[0], rungs.RUNGS[-1]]
-    made = climb(job(source, tmp_path), Limits(0.1, 1, 1), quiet, ladder[1:])
-    assert [attempt.rung for attempt in made.attempts] == ["quantization-aware training"]
+    strategies = [STRATEGIES[0], STRATEGIES[-1]]
+    made = search(job(source, tmp_path), Limits(0.1, 1, 1), strategies[1:])
+    assert [attempt.strategy for attempt in made.attempts] == ["quantization-aware training"]
     runtime = load(tmp_path / "x.tflite")
     assert runtime._interpreter.get_input_details()[0]["dtype"] is np.uint8
     assert made.verdict.agreement >= 0.9
     forbidden = Limits(0.0, 1, 1, train=False)
     with pytest.raises(GateError) as refused:
-        climb(job(source, tmp_path), forbidden, quiet, ladder)
+        search(job(source, tmp_path), forbidden, strategies)
     assert "quantization-aware" not in str(refused.value)
+
+
+def failing(error):
+    def strategy(quantizer, best):
+        raise error
+        yield best, ""
+
+    return strategy
+
+
+def plain(quantizer, best):
+    yield best, ""
+
+
+NO_COUNTERPART = failing(ExportError("Layer 'odd' has no counterpart in tf_keras."))
+NO_NUMBER = failing(TrainingError("The loss became nan while compressing."))
+
+
+def test_strategies_that_fail_are_named_where_none_passes(spread_source, tmp_path):
+    strategies = [("plain", plain), ("keras2", NO_COUNTERPART), ("training", NO_NUMBER)]
+    with pytest.raises(GateError) as refused:
+        search(job(spread_source, tmp_path), Limits(0.0, 16, 16), strategies)
+    said = str(refused.value)
+    assert "keras2: not possible, Layer 'odd' has no counterpart" in said
+    assert "training: not possible, The loss became nan" in said
+
+
+def test_a_later_strategy_may_pass_after_one_that_failed(spread_source, tmp_path):
+    names = ("sensitive layers in float", "equalization and bias correction")
+    able = [pair for pair in STRATEGIES if pair[0] in names]
+    strategies = [("plain", plain), ("keras2", NO_COUNTERPART), *able]
+    made = search(job(spread_source, tmp_path), Limits(0.05, 32, 32), strategies)
+    assert [one.strategy for one in made.attempts][0] == "plain"
+    assert made.attempts[-1].passed and made.attempts[-1].strategy in names
+
+
+def test_a_first_strategy_that_fails_is_the_models_own_error(spread_source, tmp_path):
+    with pytest.raises(ExportError, match="no counterpart") as refused:
+        search(job(spread_source, tmp_path), Limits(0.0, 16, 16), [("keras2", NO_COUNTERPART)])
+    assert not isinstance(refused.value, GateError)

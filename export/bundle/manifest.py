@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from export.convert.signature import INPUT, OUTPUT
+from export.source import INPUT, OUTPUT
 from export.variant import Variant
 from tl_keras.errors import BundleError, ExportError
 

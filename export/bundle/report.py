@@ -45,7 +45,7 @@ def report(manifest: Mapping[str, Any], variants: Sequence[Variant], plot: Path)
         page.section("Accuracy, latency and size", page.png(plot, _described(variants), _CAPTION)),
         page.section("Latency", _latencies(variants)),
         page.section("Against the Keras model", _verdicts(variants), _per_class(variants)),
-        page.section("The ladder", _attempts(variants)),
+        page.section("The search", _attempts(variants)),
         page.section("How it was made", _facts(manifest)),
         "</main>",
     )
@@ -172,11 +172,11 @@ def _per_class(variants: Sequence[Variant]) -> str:
 
 
 def _attempts(variants: Sequence[Variant]) -> str:
-    head = ["variant", "rung", "drop, points", "same label", "seconds", "", "note"]
+    head = ["variant", "strategy", "drop, points", "same label", "seconds", "", "note"]
     rows = [
         [
             page.escape(variant.name),
-            page.escape(attempt.rung),
+            page.escape(attempt.strategy),
             f"{100 * attempt.drop:+.2f}",
             page.share(attempt.agreement),
             f"{attempt.seconds:.0f}",

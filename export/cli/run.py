@@ -70,13 +70,13 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
     """Run the command; `HELP` says what it does."""
     target = out or run / "export"
     with _refusal_told(), told(debug, lambda: "Nothing was written."), stoppable() as stopping:
-        from export.pipeline import Orders, check_destination, check_orders, export
+        from export.pipeline import ExportConfig, check_config, check_destination, export
         from export.quantize.search import Limits
         from export.source import from_run
 
         limits = Limits(max_drop=max_drop, train=train)
-        orders = Orders(_words(to), _words(quantize), limits, license=license)
-        _, notes = check_orders(orders)
+        orders = ExportConfig(_words(to), _words(quantize), limits, license=license)
+        _, notes = check_config(orders)
         check_destination(target, force)
         start_tensorflow()
         with _bar() as bar:
@@ -148,12 +148,12 @@ def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
 
 
 def _remarks(variant: Variant) -> list[str]:
-    climbed = [_rung(one) for one in variant.attempts]
-    ladder = ["; ".join(climbed)] if len(climbed) > 1 else []
-    return [*ladder, *variant.notes]
+    climbed = [_describe_attempt(one) for one in variant.attempts]
+    strategies = ["; ".join(climbed)] if len(climbed) > 1 else []
+    return [*strategies, *variant.notes]
 
 
-def _rung(attempt: Attempt) -> str:
+def _describe_attempt(attempt: Attempt) -> str:
     word = "passed" if attempt.passed else "lost"
     note = f" ({attempt.note})" if attempt.note else ""
-    return f"{attempt.rung}{note} {word} {100 * attempt.drop:+.2f} in {attempt.seconds:.0f} s"
+    return f"{attempt.strategy}{note} {word} {100 * attempt.drop:+.2f} in {attempt.seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""A short fine-tune of a twin on the run's own pictures."""
+"""Fine-tune a tf_keras model shortly on the run's own images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.compress.keras2.load import legacy_keras
-from export.convert.signature import signature
+from export.compress.keras2.load import load_tf_keras
+from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, TrainingError
 from tl_keras.modalities.image.reader import Epochs, PictureReader, batches
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-__all__ = ["FineTune", "fine_tune", "steps_of"]
+__all__ = ["FineTune", "count_steps", "fine_tune"]
 
 _LOSSES = {"classes": "CategoricalCrossentropy", "tags": "BinaryCrossentropy",
            "values": "MeanSquaredError"}  # fmt: skip
@@ -58,27 +58,27 @@ class FineTune:
             )
 
 
-def steps_of(data: Splits, how: FineTune) -> int:
+def count_steps(data: Splits, how: FineTune) -> int:
     """Steps of the whole fine-tune."""
     return Epochs(len(data.train), how.batch_size).steps * how.epochs
 
 
 def fine_tune(
-    twin: Any,
+    student: Any,
     teacher: keras.Model,
     data: Splits,
     how: FineTune,
     word: str,
     callbacks: Sequence[Any] = (),
 ) -> None:
-    """Train a twin in place.
+    """Train a student in place.
 
     What it should answer is halfway between the label and what the uncompressed model answers
     for the same view: knowledge distillation (Hinton et al. 2015, arXiv 1503.02531) from the
     model to its own compressed self, at temperature 1.
 
     Args:
-        twin: a tf_keras model that takes float32 (n, size, size, 3), RGB 0..255.
+        student: a tf_keras model that takes float32 (n, size, size, 3), RGB 0..255.
         teacher: the model before compression; it is not changed.
         data: the training split is used.
         how: epochs, rate and the like.
@@ -89,17 +89,17 @@ def fine_tune(
         ExportError: if there are no training pictures, or the outputs do not fit them.
         TrainingError: if the loss is not a number.
     """
-    library = legacy_keras()
+    library = load_tf_keras()
     _check(teacher, data)
     library.utils.set_random_seed(how.seed)
-    total = steps_of(data, how)
+    total = count_steps(data, how)
     schedule = library.optimizers.schedules.PolynomialDecay(how.rate, total, 0.0)
     loss = getattr(library.losses, _LOSSES[data.train.task])()
-    twin.compile(library.optimizers.Adam(schedule), loss)
-    watcher = _watcher(how, word, total)
+    student.compile(library.optimizers.Adam(schedule), loss)
+    watcher = _make_watcher(how, word, total)
     steps = total // how.epochs
-    twin.fit(
-        _batches(teacher, data, how),
+    student.fit(
+        _make_batches(teacher, data, how),
         epochs=how.epochs,
         steps_per_epoch=steps,
         callbacks=[*callbacks, watcher],
@@ -115,7 +115,7 @@ def _check(teacher: keras.Model, data: Splits) -> None:
         raise ExportError(f"The model has {outputs} outputs and the data {names} classes.")
 
 
-def _batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:
+def _make_batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:
     import tensorflow as tf
 
     from tl_keras.training.stage_data import targets
@@ -136,8 +136,8 @@ def _batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Datas
     return batches(fetch, spec, epochs).map(with_answers).prefetch(2)
 
 
-def _watcher(how: FineTune, word: str, total: int) -> Any:
-    class Watcher(legacy_keras().callbacks.Callback):  # type: ignore[misc]
+def _make_watcher(how: FineTune, word: str, total: int) -> Any:
+    class Watcher(load_tf_keras().callbacks.Callback):  # type: ignore[misc]
         """Tells how far it is, and stops at a loss that is no number."""
 
         done = 0

@@ -1,64 +1,58 @@
-"""A model's graph made ready for compression: fewer kinds of layers, the same function.
-
-Batch normalisation in inference is a scale and an offset a channel: it is folded into the
-convolution before it (Jacob et al. 2018, arXiv 1712.05877, section 3.2), so that what is
-pruned, clustered or rounded is what the device computes with.
-"""
+"""Make a model's graph ready for compression: fewer kinds of layers, the same function."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.errors import ExportError
-from tl_keras.models.graph import Step, steps
+from export.convert.graph import (
+    WEIGHTED,
+    copy_flat,
+    fold_batch_normalization,
+    read_scale_and_offset,
+    rewrite,
+)
+from tl_keras.features.extract import free_names
 from tl_keras.models.rewrite import Rewriter
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENTRY", "flat", "folded", "quantizable"]
+__all__ = ["ENTRY", "flatten_trainable", "fold_trainable", "make_quantizable"]
 
 ENTRY = "input_rounding"
-"""Name of the layer behind the input, in what `quantizable` returns."""
-
-_WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense", "SeparableConv2D")
+"""Name of the layer behind the input, in what `make_quantizable` returns."""
 
 
-def flat(model: keras.Model) -> keras.Model:
-    """A flat copy whose batch normalisations are as they were, and stay so in training.
+def flatten_trainable(model: keras.Model) -> keras.Model:
+    """Copy a model flat; all is trainable but its batch normalisations, which stay as they are.
 
     Raises:
         ExportError: if the graph cannot be rewritten.
     """
-    return _rewritten(model, Rewriter())
+    return _set_trainable(copy_flat(model))
 
 
-def folded(model: keras.Model) -> keras.Model:
-    """A flat copy without the batch normalisations that a convolution or dense layer can take.
-
-    Args:
-        model: a functional model of stock layers with one input.
-
-    Returns:
-        A model that gives the same in inference; all is trainable but what normalises.
+def fold_trainable(model: keras.Model) -> keras.Model:
+    """Copy a model flat and folded; all is trainable but what still normalises.
 
     Raises:
         ExportError: if the graph cannot be rewritten.
     """
-    return _rewritten(flat(model), None)
+    return _set_trainable(fold_batch_normalization(model))
 
 
-def quantizable(model: keras.Model) -> keras.Model:
-    """A flat copy of layers that integers can compute.
+def make_quantizable(model: keras.Model) -> keras.Model:
+    """Copy a model in layers that integers can compute.
 
     Scalings and lone batch normalisations of feature maps become 1 x 1 depthwise convolutions,
     separable convolutions become two, and activations other than ReLU layers of their own. The
     copies of scalings are not trainable.
 
     Args:
-        model: what `folded` gave.
+        model: what `fold_trainable` gave.
 
     Returns:
         A model that gives the same; the layer `ENTRY` stands behind its input.
@@ -66,102 +60,25 @@ def quantizable(model: keras.Model) -> keras.Model:
     Raises:
         ExportError: if the graph cannot be rewritten.
     """
-    return _rewritten(model, _Quantizable())
+    rewriter = _Quantizable(model)
+    return _set_trainable(rewrite(model, rewriter, ENTRY), rewriter.fixed)
 
 
-def _rewritten(model: keras.Model, rewriter: Rewriter | None) -> keras.Model:
-    import keras
-
-    rewriter = rewriter or _Folding(_foldable(model))
-    source = model.inputs[0]
-    entry = keras.Input(tuple(source.shape)[1:], name=source._keras_history.operation.name)
-    start = entry
-    if isinstance(rewriter, _Quantizable):
-        start = keras.layers.Activation("linear", name=ENTRY)(entry)
-    try:
-        outputs = rewriter.run(model, [start])
-        rewriter.copy_weights()
-    # Keras refuses with a ValueError what it cannot rebuild.
-    except ValueError as error:
-        raise ExportError(f"The model cannot be compressed: {error}") from error
-    made = keras.Model(entry, outputs[0], name=model.name)
-    fixed = rewriter.fixed if isinstance(rewriter, _Quantizable) else []
-    for layer in made.layers:
-        # Statistics of few pictures would spoil those of many.
+def _set_trainable(model: keras.Model, fixed: Collection[Any] = ()) -> keras.Model:
+    for layer in model.layers:
+        # Statistics of few samples would spoil those of many.
         normalises = type(layer).__name__ == "BatchNormalization"
         layer.trainable = not normalises and layer not in fixed
-    return made
-
-
-def _foldable(model: keras.Model) -> dict[int, Any]:
-    """By the id of a layer, the batch normalisation that alone reads its only output."""
-    walk = steps(model)
-    readers: dict[int, list[Step]] = {}
-    calls: dict[int, int] = {}
-    for step in walk:
-        calls[id(step.operation)] = calls.get(id(step.operation), 0) + 1
-        for tensor in step.inputs:
-            readers.setdefault(id(tensor), []).append(step)
-    kept = {id(tensor) for tensor in model.outputs}
-    found = {}
-    for step in walk:
-        after = readers.get(id(step.outputs[0]), [])
-        alone = len(after) == 1 and id(step.outputs[0]) not in kept
-        if not alone or calls[id(step.operation)] > 1 or calls[id(after[0].operation)] > 1:
-            continue
-        if _fits(step.operation, after[0].operation):
-            found[id(step.operation)] = after[0].operation
-    return found
-
-
-def _fits(layer: Any, norm: Any) -> bool:
-    if type(norm).__name__ != "BatchNormalization" or type(layer).__name__ not in _WEIGHTED:
-        return False
-    last = norm.axis in (-1, len(norm.input.shape) - 1)
-    return last and layer.get_config()["activation"] == "linear"
-
-
-def _scale_and_offset(norm: Any) -> tuple[np.ndarray, np.ndarray]:
-    """What a batch normalisation multiplies by and adds, float64 (channels,)."""
-    weights = {weight.name: np.asarray(weight, np.float64) for weight in norm.weights}
-    scale = weights.get("gamma", 1.0) / np.sqrt(weights["moving_variance"] + norm.epsilon)
-    return scale, weights.get("beta", 0.0) - weights["moving_mean"] * scale
-
-
-class _Folding(Rewriter):
-    """Leaves batch normalisations out and puts them into the weights before them."""
-
-    def __init__(self, norms: dict[int, Any]) -> None:
-        super().__init__(skip=[id(norm) for norm in norms.values()])
-        self.norms = norms
-
-    def layer(self, operation: Any, prefix: str = "") -> Any:
-        norm = self.norms.get(id(operation))
-        if norm is None:
-            return super().layer(operation, prefix)
-        kind, scale_and_offset = type(operation), _scale_and_offset(norm)
-        return self.make(
-            operation,
-            lambda config: kind.from_config({**config, "use_bias": True}),
-            prefix,
-            lambda weights: _folded(operation, weights, *scale_and_offset),
-        )
-
-
-def _folded(layer: Any, weights: list, scale: np.ndarray, offset: np.ndarray) -> list:
-    *kernels, bias = weights if layer.use_bias else [*weights, 0.0]
-    last = kernels[-1]
-    depthwise = type(layer).__name__ == "DepthwiseConv2D"
-    factor = scale.reshape(last.shape[-2:]) if depthwise else scale
-    return [*kernels[:-1], (last * factor).astype("float32"),
-            np.asarray(bias * scale + offset, "float32")]  # fmt: skip
+    return model
 
 
 class _Quantizable(Rewriter):
     """Puts convolutions where integers would not know what to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: keras.Model) -> None:
         super().__init__()
+        self._taken.add(ENTRY)
+        self._free = free_names(model)
         self.fixed: list[Any] = []
         self._chains: dict[int, list[Any]] = {}
 
@@ -174,7 +91,7 @@ class _Quantizable(Rewriter):
             made = self._per_channel(operation, prefix, shape[-1])
             # A normalisation is called with a mask; pictures have none.
             return lambda x, mask=None: made(x)
-        if kind in _WEIGHTED:
+        if kind in WEIGHTED:
             return self._chain(operation, prefix)
         return super().layer(operation, prefix)
 
@@ -184,7 +101,7 @@ class _Quantizable(Rewriter):
         if type(operation).__name__ == "Rescaling":
             scale, offset = np.asarray(operation.scale), np.asarray(operation.offset)
         else:
-            scale, offset = _scale_and_offset(operation)
+            scale, offset = read_scale_and_offset(operation)
         values = [np.broadcast_to(value, channels).astype("float32") for value in (scale, offset)]
         layer = self.make(
             operation,
@@ -220,7 +137,7 @@ class _Quantizable(Rewriter):
         else:
             parts = [self.make(operation, lambda c: kind.from_config({**c, **own}), prefix)]
         if not plain:
-            name = f"{parts[-1].name}_activation"
+            name = self._free(f"{parts[-1].name}_activation")
             parts.append(keras.layers.Activation(activation, name=name))
         return parts
 
@@ -232,7 +149,7 @@ class _Quantizable(Rewriter):
         depthwise = keras.layers.DepthwiseConv2D(
             **{key: config[key] for key in shared},
             use_bias=False,
-            name=f"{self.name(operation, prefix)}_depthwise",
+            name=self._free(f"{operation.name}_depthwise"),
         )
         activation = own.get("activation", config["activation"])
         pointwise = keras.layers.Conv2D(

@@ -1,4 +1,4 @@
-"""Compression on the twin, by tfmot: what makes a model smaller needs a short fine-tune.
+"""Prune, cluster or quantize a model by tfmot, each with a short fine-tune.
 
 Each step goes from a Keras 3 model to a Keras 3 model, the last one to a .tflite file. Batch
 normalisation is folded before anything is clustered or rounded. Pruning comes before that: which
@@ -7,31 +7,29 @@ weights of a layer are small must not depend on how its channels are scaled afte
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.compress.fine_tune import FineTune, fine_tune, steps_of
-from export.compress.graph import flat, folded, quantizable
-from export.compress.keras2.convert import from_legacy, to_legacy
-from export.compress.keras2.load import legacy_keras, tfmot
-from export.compress.quantizers import rounded
+from export.compress.fine_tune import FineTune, count_steps, fine_tune
+from export.compress.graph import flatten_trainable, fold_trainable, make_quantizable
+from export.compress.keras2.convert import from_keras2, to_keras2
+from export.compress.keras2.load import load_tf_keras, load_tfmot
+from export.compress.quantizers import wrap_for_rounding
 from export.convert import tflite
-from export.convert.signature import INPUT, OUTPUT, signature
+from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.training.batchnorm import reestimate
 from tl_keras.utils.progress import Progress, silent
-from tl_keras.utils.quiet import silenced
 from tl_keras.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["METHODS", "Compressed", "compress", "quantization_aware_training"]
+__all__ = ["METHODS", "Compressed", "compress", "train_with_rounding"]
 
 METHODS = {
     "qat": "quantization-aware training: int8 weights and activations",
@@ -104,19 +102,19 @@ def compress(
     how = how or FineTune()
     first, _, then = method.partition("+")
     if first == "cluster":
-        plain = _clustered(folded(model), model, data, how, clusters)
+        plain = _cluster(fold_trainable(model), model, data, how, clusters)
     elif first == "qat":
-        plain = folded(model)
+        plain = fold_trainable(model)
     else:
         share = None if first == "prune_2_4" else sparsity
-        plain = folded(_pruned(flat(model), model, data, how, share))
+        plain = fold_trainable(_prune(flatten_trainable(model), model, data, how, share))
     if first != "qat" and not then:
         return Compressed(plain, tflite.convert(plain))
-    contents, left = _quantized(plain, model, data, how, _PRESERVED.get(first, ""))
+    contents, left = _quantize(plain, model, data, how, _PRESERVED.get(first, ""))
     return Compressed(None, contents, tuple(left))
 
 
-def quantization_aware_training(
+def train_with_rounding(
     model: keras.Model,
     data: Splits,
     *,
@@ -149,17 +147,17 @@ def quantization_aware_training(
     return compress(model, data, "qat", how).tflite
 
 
-def _pruned(
+def _prune(
     plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, sparsity: float | None
 ) -> keras.Model:
     """Zhu and Gupta 2017, arXiv 1710.01878; without a sparsity 2 of 4 (arXiv 2104.08378)."""
-    api, total = tfmot().sparsity.keras, steps_of(data, how)
+    api, total = load_tfmot().sparsity.keras, count_steps(data, how)
     end, spared = max(1, total * 2 // 3), frozenset[str]()
     if sparsity is None:
         schedule = api.ConstantSparsity(0.5, 0, frequency=1)
         options = {"pruning_schedule": schedule, "sparsity_m_by_n": (2, 4)}
     else:
-        spared, share = _spared(plain, sparsity)
+        spared, share = _choose_spared(plain, sparsity)
         schedule = api.PolynomialDecay(0.0, share, 0, end, frequency=max(1, end // 20))
         options = {"pruning_schedule": schedule}
 
@@ -169,14 +167,14 @@ def _pruned(
         wide = layer.get_weights()[0].shape[-2] % 4 == 0
         return api.prune_low_magnitude(layer, **options) if sparsity or wide else layer
 
-    twin = legacy_keras().models.clone_model(to_legacy(plain), clone_function=wrap)
-    fine_tune(twin, teacher, data, how, "pruning", [api.UpdatePruningStep()])
-    slim = from_legacy(api.strip_pruning(twin))
+    student = load_tf_keras().models.clone_model(to_keras2(plain), clone_function=wrap)
+    fine_tune(student, teacher, data, how, "pruning", [api.UpdatePruningStep()])
+    slim = from_keras2(api.strip_pruning(student))
     _settle(slim, data, how)
     return slim
 
 
-def _spared(model: keras.Model, sparsity: float) -> tuple[frozenset[str], float]:
+def _choose_spared(model: keras.Model, sparsity: float) -> tuple[frozenset[str], float]:
     """Names of the smallest kernels, which keep all weights, and the share for the others.
 
     They hold few of the weights and do much of the work: without them the zeros are as many,
@@ -207,11 +205,11 @@ def _settle(model: keras.Model, data: Splits, how: FineTune) -> None:
     reestimate(model, (reader.read(chunk, 0).astype(np.float32) for chunk in chunks))
 
 
-def _clustered(
+def _cluster(
     plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, clusters: int
 ) -> keras.Model:
     """Han et al. 2016, arXiv 1510.00149, section 3."""
-    api = tfmot().clustering.keras
+    api = load_tfmot().clustering.keras
     start = api.CentroidInitialization.KMEANS_PLUS_PLUS
 
     def wrap(layer: Any) -> Any:
@@ -222,37 +220,22 @@ def _clustered(
         return api.cluster_weights(
             layer, number_of_clusters=clusters, cluster_centroids_init=start)  # fmt: skip
 
-    legacy_keras().utils.set_random_seed(how.seed)
-    twin = legacy_keras().models.clone_model(to_legacy(plain), clone_function=wrap)
-    fine_tune(twin, teacher, data, how, "clustering")
-    return from_legacy(api.strip_clustering(twin))
+    load_tf_keras().utils.set_random_seed(how.seed)
+    student = load_tf_keras().models.clone_model(to_keras2(plain), clone_function=wrap)
+    fine_tune(student, teacher, data, how, "clustering")
+    return from_keras2(api.strip_clustering(student))
 
 
-def _quantized(
+def _quantize(
     plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, preserve: str
 ) -> tuple[bytes, list[str]]:
-    twin, left = rounded(to_legacy(quantizable(plain)), preserve)
-    fine_tune(twin, teacher, data, how, "quantization-aware training")
-    return _converted(twin, signature(teacher).shape), left
+    student, left = wrap_for_rounding(to_keras2(make_quantizable(plain)), preserve)
+    fine_tune(student, teacher, data, how, "quantization-aware training")
+    return tflite.convert(student, _set_integers), left
 
 
-def _converted(twin: Any, shape: tuple[int, ...]) -> bytes:
-    """The integers that the twin has trained with, as a .tflite file."""
+def _set_integers(converter: Any) -> None:
     import tensorflow as tf
 
-    spec = tf.TensorSpec((1, *shape), tf.float32, name=INPUT)
-    serve = tf.function(lambda image: {OUTPUT: twin(image, training=False)}, input_signature=[spec])
-    holder = tf.Module()
-    holder.kept = twin.variables
-    with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
-        try:
-            with silenced() as said:
-                tf.saved_model.save(holder, folder, signatures={tflite.ENDPOINT: serve})
-                converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-                converter.inference_input_type = tf.uint8
-                return converter.convert()
-        except Exception as error:
-            raise ExportError(
-                f"The quantized model cannot be converted: {error}\n{said.last_lines()}"
-            ) from error
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = tf.uint8

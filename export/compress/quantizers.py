@@ -1,4 +1,4 @@
-"""Rounding to 8 bits while training: what tfmot wraps each layer of a twin with.
+"""Wrap the layers of a tf_keras model by tfmot so that it trains with the rounding of int8.
 
 Weights: symmetric, a scale for each output channel (for a dense layer one for all).
 Activations: the range is that of the first batch, then a moving average (Jacob et al. 2018,
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from export.compress.graph import ENTRY
-from export.compress.keras2.load import legacy_keras, tfmot
+from export.compress.keras2.load import load_tf_keras, load_tfmot
 
-__all__ = ["rounded"]
+__all__ = ["wrap_for_rounding"]
 
 _MOST_CLUSTERS = 256
 _WEIGHTED = {"Conv2D": "kernel", "DepthwiseConv2D": "depthwise_kernel", "Dense": "kernel"}
@@ -33,11 +33,11 @@ _THROUGH = {"InputLayer", "ZeroPadding2D", "Cropping2D", "Dropout", "SpatialDrop
 _FIXED = {"sigmoid": (0.0, 255 / 256), "tanh": (-1.0, 127 / 128)}
 
 
-def rounded(twin: Any, preserve: str = "") -> tuple[Any, list[str]]:
-    """Wrap a twin's layers so that it trains with the rounding of int8.
+def wrap_for_rounding(model: Any, preserve: str = "") -> tuple[Any, list[str]]:
+    """Wrap a model's layers so that it trains with the rounding of int8.
 
     Args:
-        twin: the tf_keras twin of what `quantizable` gave; its layers move into the result.
+        model: what `make_quantizable` gave, in tf_keras; its layers move into the result.
         preserve: "" or "zeros" (weights that are zero stay so) or "clusters" (weights that are
             equal stay so).
 
@@ -45,30 +45,30 @@ def rounded(twin: Any, preserve: str = "") -> tuple[Any, list[str]]:
         The model, and the names of the layers that stay in float. The activation that gives the
         answer is left to the converter.
     """
-    library, kinds = legacy_keras(), _kinds()
-    readers = _readers(twin)
-    outputs = {tensor.node.layer.name for tensor in twin.outputs}
+    library, kinds = load_tf_keras(), _make_kinds()
+    readers = _readers(model)
+    outputs = {tensor.node.layer.name for tensor in model.outputs}
     left: list[str] = []
 
     def wrap(layer: Any) -> Any:
         after = readers.get(layer.name, [])
-        config = _config(layer, after, layer.name in outputs, preserve)
+        config = _choose_config(layer, after, layer.name in outputs, preserve)
         answer = layer.name in outputs and type(layer).__name__ in ("Activation", "Softmax")
         if config is None and type(layer).__name__ not in _THROUGH and not answer:
             left.append(layer.name)
         return layer if config is None else kinds["Wrapper"](layer, config)
 
-    return library.models.clone_model(twin, clone_function=wrap), left
+    return library.models.clone_model(model, clone_function=wrap), left
 
 
-def _readers(twin: Any) -> dict[str, list[Any]]:
+def _readers(model: Any) -> dict[str, list[Any]]:
     return {
-        layer.name: [node.outbound_layer for node in layer.outbound_nodes] for layer in twin.layers
+        layer.name: [node.outbound_layer for node in layer.outbound_nodes] for layer in model.layers
     }
 
 
-def _config(layer: Any, after: list[Any], is_output: bool, preserve: str) -> Any:
-    kind, kinds = type(layer).__name__, _kinds()
+def _choose_config(layer: Any, after: list[Any], is_output: bool, preserve: str) -> Any:
+    kind, kinds = type(layer).__name__, _make_kinds()
     merged = len(after) == 1 and _is_relu(after[0]) and (kind in _WEIGHTED or kind == "Add")
     if layer.name == ENTRY:
         return kinds["Config"](None, (0.0, 255.0))
@@ -93,13 +93,13 @@ def _is_relu(layer: Any) -> bool:
 
 
 @functools.cache
-def _kinds() -> dict[str, Any]:
+def _make_kinds() -> dict[str, Any]:
     """Classes derived from tfmot's: made when they are needed, since it is imported then."""
     import tensorflow as tf
 
     core = "tensorflow_model_optimization.python.core.quantization.keras"
-    keras_api = tfmot().quantization.keras
-    library, wrapper = legacy_keras(), importlib.import_module(f"{core}.quantize_wrapper")
+    keras_api = load_tfmot().quantization.keras
+    library, wrapper = load_tf_keras(), importlib.import_module(f"{core}.quantize_wrapper")
     quantizer_base = keras_api.quantizers.Quantizer
 
     class Weights(quantizer_base):  # type: ignore[misc, valid-type]
@@ -112,7 +112,7 @@ def _kinds() -> dict[str, Any]:
             return {}
 
         def __call__(self, inputs: Any, training: Any, weights: Any, **kwargs: Any) -> Any:
-            return _rounded_kernel(self.kept(inputs), self.kind)
+            return _round_kernel(self.kept(inputs), self.kind)
 
         def get_config(self) -> dict[str, Any]:
             return {"kind": self.kind}
@@ -153,7 +153,7 @@ def _kinds() -> dict[str, Any]:
             if self.preserve == "clusters" and kind == "Conv2D":
                 # One scale for all: equal weights stay equal as integers.
                 kind = "Dense"
-            return [(weight, Weights(_keeper(weight.numpy(), self.preserve), kind))]
+            return [(weight, Weights(_make_keeper(weight.numpy(), self.preserve), kind))]
 
         def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
             return []
@@ -176,7 +176,7 @@ def _kinds() -> dict[str, Any]:
     return {"Config": Config, "Wrapper": wrapper.QuantizeWrapperV2}
 
 
-def _rounded_kernel(kernel: Any, kind: str) -> Any:
+def _round_kernel(kernel: Any, kind: str) -> Any:
     """A kernel as int8 would hold it; the scales follow the weights of this moment."""
     import tensorflow as tf
 
@@ -193,7 +193,7 @@ def _rounded_kernel(kernel: Any, kind: str) -> Any:
     return tf.reshape(flat, shape)
 
 
-def _keeper(values: np.ndarray, preserve: str) -> Callable[[Any], Any]:
+def _make_keeper(values: np.ndarray, preserve: str) -> Callable[[Any], Any]:
     """What keeps the pattern of a kernel's first values: its zeros, its equals, or nothing."""
     import tensorflow as tf
 

@@ -8,10 +8,10 @@ import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.agreement import answers, verdict
+from export.agreement import measure_agreement, predict_all
 from export.bundle.metadata import label_lines
 from export.compress.fine_tune import FineTune
-from export.compress.keras2.load import tfmot
+from export.compress.keras2.load import load_tfmot
 from export.compress.methods import CLUSTERS, SPARSITY, Compressed, check_method, compress
 from export.convert import tflite
 from export.runtime.runtimes import KerasRuntime, load
@@ -102,7 +102,7 @@ def compress_run(
     if os.path.lexists(target):
         raise ExportError(f"{target} exists already and was not changed; choose another --out.")
     source = from_run(run, data=data)
-    tfmot()
+    load_tfmot()
     if source.data is None:
         raise ExportError("The run has no training pictures to fine-tune on.")
     # Before the training: a place that cannot be written would lose it.
@@ -123,14 +123,14 @@ def _written(
     if given.model is not None:
         given.model.save(folder / KERAS)
     whole = len(tflite.convert(source.model))
-    truth = answers(KerasRuntime(source.model), source.pictures, progress, "Keras")
+    truth = predict_all(KerasRuntime(source.model), source.pictures, progress, "Keras")
     made = []
     for name in (TFLITE, KERAS):
         if (folder / name).exists():
-            found = answers(load(folder / name), source.pictures, progress, name)
+            found = predict_all(load(folder / name), source.pictures, progress, name)
             contents = (folder / name).read_bytes()
             zipped = len(zlib.compress(contents, 9))
-            proof = verdict(truth, found, source)
+            proof = measure_agreement(truth, found, source)
             made.append(
                 Made(name, len(contents), zipped, zipped / whole, proof, given.left_in_float)
             )

@@ -1,6 +1,9 @@
-"""Pictures that show a quantizer which values to expect: a small, fair sample of training data."""
+"""Choose training samples that stand for all, watch what tensors hold for them, and clip ranges."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,12 +11,20 @@ from tl_keras.data.samples import Samples
 from tl_keras.errors import ExportError
 from tl_keras.modalities.image.reader import PictureReader
 
-__all__ = ["calibration_pictures", "stratified"]
+__all__ = [
+    "CLIPS", "Observed", "Ranges", "choose_stratified", "clip_ranges", "collect",
+    "read_calibration_images",
+]  # fmt: skip
 
+CLIPS = ("min-max", "percentile", "mse")
+Ranges = Mapping[str, tuple[float, float]]
 _STRATA = 10
+_KEPT = 2048
+_PERCENT = 0.01
+_SHRINKS = np.linspace(1.0, 0.3, 22)
 
 
-def stratified(samples: Samples, count: int, seed: int = 0) -> np.ndarray:
+def choose_stratified(samples: Samples, count: int, seed: int = 0) -> np.ndarray:
     """Choose samples so that each class has its share.
 
     The samples of each stratum are shuffled, and strata take turns in proportion to their size:
@@ -59,7 +70,7 @@ def _strata(samples: Samples) -> np.ndarray:
     return np.where(labels.any(axis=1), rarity.argmin(axis=1), -1)
 
 
-def calibration_pictures(samples: Samples, size: int, count: int, seed: int = 0) -> np.ndarray:
+def read_calibration_images(samples: Samples, size: int, count: int, seed: int = 0) -> np.ndarray:
     """Read a stratified, seeded sample of plain pictures.
 
     Args:
@@ -75,5 +86,106 @@ def calibration_pictures(samples: Samples, size: int, count: int, seed: int = 0)
         ExportError: if there is no picture.
         DataError: if a picture cannot be read.
     """
-    chosen = samples.take(stratified(samples, count, seed))
+    chosen = samples.take(choose_stratified(samples, count, seed))
     return PictureReader(chosen, size).read(range(len(chosen)), 0)
+
+
+@dataclass(eq=False)
+class Observed:
+    """What was seen of one tensor.
+
+    Attributes:
+        low: the least value.
+        high: the largest.
+        values: a part of all values, drawn evenly, one array for each picture or batch.
+    """
+
+    low: float
+    high: float
+    values: list[np.ndarray]
+
+
+def collect(outputs: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Observed]:
+    """Collect what tensors hold, picture after picture.
+
+    Args:
+        outputs: for each picture or batch, the values of every tensor by its name.
+
+    Raises:
+        ExportError: if a tensor holds NaN or infinity.
+    """
+    observed: dict[str, Observed] = {}
+    for tensors in outputs:
+        for name, tensor in tensors.items():
+            low, high = float(tensor.min()), float(tensor.max())
+            if not np.isfinite((low, high)).all():
+                raise ExportError(
+                    f"The model computes {low} to {high} in {name}; expected finite numbers: it "
+                    "cannot be quantized."
+                )
+            kept = _some(tensor.reshape(-1))
+            one = observed.setdefault(name, Observed(low, high, []))
+            one.low, one.high = min(one.low, low), max(one.high, high)
+            one.values.append(kept)
+    return observed
+
+
+def _some(values: np.ndarray) -> np.ndarray:
+    """A part of a tensor; drawn, because an even stride would meet the same few channels."""
+    if len(values) <= _KEPT:
+        return values.copy()
+    return values[np.random.default_rng(0).integers(len(values), size=_KEPT)]
+
+
+def clip_ranges(
+    observed: Mapping[str, Observed], clip: str = "min-max", bits: int = 8
+) -> dict[str, tuple[float, float]]:
+    """Choose a range for each tensor.
+
+    Args:
+        observed: by a tensor's name, what it held.
+        clip: "min-max" keeps every value; "percentile" leaves out 0.01 % at each end; "mse"
+            takes the shrunken range whose rounding has the least mean squared error
+            (Banner et al. 2019, arXiv 1810.05723, by search instead of a formula).
+        bits: of the whole numbers that the values are rounded to.
+
+    Returns:
+        (low, high) for each tensor, with 0 between them: quantizers need an exact zero.
+
+    Raises:
+        ExportError: if the way is unknown.
+    """
+    if clip not in CLIPS:
+        raise ExportError(f"Unknown clipping {clip!r}; expected one of: {', '.join(CLIPS)}.")
+    if clip == "mse":
+        return {name: _least_error(one, bits) for name, one in observed.items()}
+    choose = _whole if clip == "min-max" else _percentile
+    return {name: _with_zero(*choose(one)) for name, one in observed.items()}
+
+
+def _whole(observed: Observed) -> tuple[float, float]:
+    return observed.low, observed.high
+
+
+def _percentile(observed: Observed) -> tuple[float, float]:
+    low, high = np.percentile(np.concatenate(observed.values), [_PERCENT, 100 - _PERCENT])
+    return float(low), float(high)
+
+
+def _least_error(observed: Observed, bits: int) -> tuple[float, float]:
+    values, (low, high) = np.concatenate(observed.values), _with_zero(observed.low, observed.high)
+    ends = [(low * float(shrink), high * float(shrink)) for shrink in _SHRINKS]
+    return min(ends, key=lambda pair: _rounding_error(values, pair, bits))
+
+
+def _rounding_error(values: np.ndarray, ends: tuple[float, float], bits: int) -> float:
+    low, high = ends
+    # 16 bits are symmetric around zero, 8 bits have a zero point.
+    span = 2 * max(-low, high) if bits == 16 else high - low
+    scale = span / (2**bits - 1) or 1.0
+    rounded = np.rint(np.clip(values, low, high) / scale) * scale
+    return float(np.square(rounded - values).mean())
+
+
+def _with_zero(low: float, high: float) -> tuple[float, float]:
+    return min(low, 0.0), max(high, 0.0)

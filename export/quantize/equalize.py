@@ -1,4 +1,4 @@
-"""The same function in numbers that round better: folding, cross-layer equalization, biases.
+"""Write a model's function in numbers that round better: equalized channels, corrected biases.
 
 After Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
 arXiv 1906.04721. All of it works on the Keras graph, so that every format gains.
@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.agreement import same_labels
+from export.convert.graph import find_foldable, fold_batch_normalization
+from tl_keras.features.extract import free_names
 from tl_keras.models.graph import Step, steps
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Equalized", "bias_corrected", "equalized", "folded"]
+__all__ = ["Equalized", "correct_biases", "equalize"]
 
 _SWEEPS = 20
 _CLOSE = 1e-3
@@ -53,93 +56,37 @@ class _Pair:
     bounded: tuple[str, ...]
 
 
-def equalized(model: keras.Model, pictures: np.ndarray) -> Equalized:
+def equalize(model: keras.Model, pictures: np.ndarray, task: str = "classes") -> Equalized:
     """Give each channel between two layers the same range in both (section 4.1).
 
     A channel's factor passes through what is linear for positive factors, so that dividing the
     first layer's channel and multiplying the second's changes nothing. ReLU6 is not linear; the
-    paper takes ReLU in its place, and so does this where at least 99 % of the pictures keep
-    their label. Else, pairs across a ReLU6 stay as they are, and the function is unchanged.
+    paper takes ReLU in its place, and so does this where at least 99 % of the answers mean the
+    same as before. Else, pairs across a ReLU6 stay as they are, and the function is unchanged.
 
     Args:
         model: flat, of stock layers; it is not changed.
         pictures: (n, size, size, 3), RGB 0..255, to see whether ReLU6 may go.
+        task: says which answers mean the same, see `export.agreement.same_labels`.
     """
-    pairs = _pairs(model)
+    pairs = _find_pairs(model)
     bounded = {name for pair in pairs for name in pair.bounded}
-    plain = folded(model, frozenset(bounded))
-    if bounded and _same_labels(model, plain, pictures) < _SAME:
+    plain = fold_batch_normalization(model, bounded)
+    if bounded and _share_kept(model, plain, pictures, task) < _SAME:
         pairs, bounded = [pair for pair in pairs if not pair.bounded], set()
-        plain = folded(model)
+        plain = fold_batch_normalization(model)
     for _ in range(_SWEEPS):
         # A list: every pair is to be equalized, also after one that moved.
-        if max([_equalize(plain, pair) for pair in pairs], default=0.0) < _CLOSE:
+        if max([_equalize_pair(plain, pair) for pair in pairs], default=0.0) < _CLOSE:
             break
     return Equalized(plain, len(pairs), len(bounded))
 
 
-def _same_labels(one: keras.Model, other: keras.Model, pictures: np.ndarray) -> float:
-    answers = [
+def _share_kept(one: keras.Model, other: keras.Model, pictures: np.ndarray, task: str) -> float:
+    truth, given = (
         model.predict(pictures.astype(np.float32), _BATCH, verbose=0) for model in (one, other)
-    ]
-    return float((answers[0].argmax(axis=1) == answers[1].argmax(axis=1)).mean())
-
-
-def folded(model: keras.Model, unbounded: frozenset[str] = frozenset()) -> keras.Model:
-    """Merge batch normalisation into the layers before it, and give each of those a bias.
-
-    Args:
-        model: flat, of stock layers; it is not changed.
-        unbounded: names of ReLU layers that lose their upper end.
-
-    Returns:
-        A copy with the same layer names: a merged normalisation is a linear activation now.
-    """
-    import keras
-
-    merged = _merged(model)
-
-    def copied(layer: Any) -> Any:
-        if layer.name in merged.values():
-            return keras.layers.Activation("linear", name=layer.name)
-        config = layer.get_config()
-        if layer.name in unbounded:
-            config["max_value"] = None
-        if _is_weighted(layer):
-            config["use_bias"] = True
-        return type(layer).from_config(config)
-
-    def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        # A normalisation takes a mask; what stands in its place does not.
-        allowed = layer.name not in merged.values()
-        return layer(*args, **{key: one for key, one in kwargs.items() if allowed or key != "mask"})
-
-    copy = keras.models.clone_model(model, clone_function=copied, call_function=called)
-    for layer in model.layers:
-        if layer.weights and layer.name not in merged.values():
-            norm = merged.get(layer.name)
-            _fill(copy.get_layer(layer.name), layer, model.get_layer(norm) if norm else None)
-    return copy
-
-
-def _fill(copy: Any, layer: Any, norm: Any) -> None:
-    if not _is_weighted(layer):
-        copy.set_weights(layer.get_weights())
-        return
-    kernel, bias = layer.get_weights()[0], np.zeros(copy.bias.shape, np.float32)
-    if layer.use_bias:
-        bias = layer.get_weights()[1]
-    if norm is not None:
-        scale, shift = _affine(norm)
-        kernel, bias = _along(kernel, layer, "out", scale), bias * scale + shift
-    copy.set_weights([kernel, bias])
-
-
-def _affine(norm: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Batch normalisation in inference mode as y = scale * x + shift, each (channels,)."""
-    mean, variance = (np.asarray(one) for one in (norm.moving_mean, norm.moving_variance))
-    scale = (np.asarray(norm.gamma) if norm.scale else 1.0) / np.sqrt(variance + norm.epsilon)
-    return scale, (np.asarray(norm.beta) if norm.center else 0.0) - mean * scale
+    )
+    return float(same_labels(truth, given, task).mean())
 
 
 def _kind(operation: Any) -> str:
@@ -174,7 +121,7 @@ def _ranges(layer: Any, end: str) -> np.ndarray:
     return kernel.max(axis=others)
 
 
-def _followers(model: keras.Model) -> dict[str, Step]:
+def _find_followers(model: keras.Model) -> dict[str, Step]:
     """For each layer that is called once and read once: who reads it."""
     walk = [step for step in steps(model) if step.outputs]
     ends = {id(tensor) for tensor in model.outputs}
@@ -192,24 +139,13 @@ def _followers(model: keras.Model) -> dict[str, Step]:
     return found
 
 
-def _merged(model: keras.Model) -> dict[str, str]:
-    """Which normalisation can be merged into which layer before it."""
-    followers, found = _followers(model), {}
-    for layer in model.layers:
-        after = followers.get(layer.name)
-        if not _is_weighted(layer) or after is None or _act(layer) != "linear":
-            continue
-        if _kind(after.operation) == "BatchNormalization" and after.operation.axis in (-1, 3, [3]):
-            found[layer.name] = after.name
-    return found
-
-
 def _act(layer: Any) -> str:
     return getattr(getattr(layer, "activation", None), "__name__", "linear")
 
 
-def _pairs(model: keras.Model) -> list[_Pair]:
-    followers, merged = _followers(model), set(_merged(model).values())
+def _find_pairs(model: keras.Model) -> list[_Pair]:
+    followers = _find_followers(model)
+    merged = {norm.name for norm in find_foldable(model).values()}
     found = []
     for layer in model.layers:
         if not _is_weighted(layer) or _act(layer) not in ("linear", "relu"):
@@ -230,7 +166,7 @@ def _passes(layer: Any) -> bool:
     return _kind(layer) in _PASSING and _act(layer) in ("linear", "relu", "leaky_relu")
 
 
-def _equalize(model: keras.Model, pair: _Pair) -> float:
+def _equalize_pair(model: keras.Model, pair: _Pair) -> float:
     """Equalize one pair (equation 9); how far its factors were from 1."""
     first, second = model.get_layer(pair.first), model.get_layer(pair.second)
     before, after = _ranges(first, "out"), _ranges(second, "in")
@@ -244,37 +180,38 @@ def _equalize(model: keras.Model, pair: _Pair) -> float:
     return float(np.abs(np.log(factors)).max(initial=0.0))
 
 
-def bias_corrected(model: keras.Model, pictures: np.ndarray) -> int:
+def correct_biases(model: keras.Model, pictures: np.ndarray) -> int:
     """Take the mean error that rounded weights make from each bias (section 4.2), in place.
 
     The error of a layer's output is the rounding error of its kernel times its input, whose mean
     is measured for each channel.
 
     Args:
-        model: folded, see `folded`.
+        model: folded, see `export.convert.graph.fold_batch_normalization`.
         pictures: (n, size, size, 3), RGB 0..255.
 
     Returns:
         How many layers were corrected.
     """
     layers = [layer for layer in model.layers if _is_weighted(layer)]
-    means = _input_means(model, layers, pictures)
+    means = _measure_input_means(model, layers, pictures)
     for layer in layers:
         kernel, bias = layer.get_weights()
-        error = _rounded(kernel, layer) - kernel
+        error = _round_kernel(kernel, layer) - kernel
         weighted = _along(error, layer, "in", means[layer.name])
         others = tuple(axis for axis in range(kernel.ndim) if axis != _axis(layer, "out"))
         layer.set_weights([kernel, bias - weighted.sum(axis=others)])
     return len(layers)
 
 
-def _input_means(
+def _measure_input_means(
     model: keras.Model, layers: Sequence[Any], pictures: np.ndarray
 ) -> Mapping[str, np.ndarray]:
     import keras
 
+    free = free_names(model)
     pooled = [
-        keras.layers.GlobalAveragePooling2D()(layer.input)
+        keras.layers.GlobalAveragePooling2D(name=free(f"{layer.name}_mean"))(layer.input)
         if len(layer.input.shape) == 4
         else layer.input
         for layer in layers
@@ -285,7 +222,7 @@ def _input_means(
     return {layer.name: one.mean(axis=0) for layer, one in zip(layers, values, strict=True)}
 
 
-def _rounded(kernel: np.ndarray, layer: Any) -> np.ndarray:
+def _round_kernel(kernel: np.ndarray, layer: Any) -> np.ndarray:
     """Round to int8 as the tools do: symmetric, a scale for each channel."""
     scale = np.maximum(_ranges(layer, "out") / 127, 1e-12)
     whole = np.rint(_along(kernel, layer, "out", 1 / scale))

@@ -1,4 +1,4 @@
-"""An .onnx file in float32 as one with smaller numbers, by ONNX Runtime's own tools.
+"""Quantize an .onnx file by ONNX Runtime's own tools.
 
 Integers are written as QDQ: a pair of QuantizeLinear and DequantizeLinear around what is rounded,
 which the runtime fuses. Activations are uint8 and weights int8 with a scale for each channel, the
@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.convert.signature import INPUT
-from export.quantize.ranges import Ranges, Seen, observe
+from export.quantize.calibration import Observed, Ranges, collect
 from export.quantize.recipes import Recipe
+from export.source import INPUT
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import silenced
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["layers", "quantize", "seen"]
+__all__ = ["list_layers", "observe", "quantize"]
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BATCH = 8
@@ -35,7 +35,7 @@ _ROUNDED = (
 )  # fmt: skip
 
 
-def prepared(contents: bytes) -> onnx.ModelProto:
+def prepare(contents: bytes) -> onnx.ModelProto:
     """Fold constants and batch normalisation, infer shapes: what a quantizer should see.
 
     Raises:
@@ -55,7 +55,7 @@ def prepared(contents: bytes) -> onnx.ModelProto:
         return onnx.load(after)
 
 
-def seen(contents: bytes, pictures: np.ndarray) -> dict[str, Seen]:
+def observe(contents: bytes, pictures: np.ndarray) -> dict[str, Observed]:
     """Run a float file and watch every tensor that depends on the picture.
 
     Args:
@@ -65,7 +65,7 @@ def seen(contents: bytes, pictures: np.ndarray) -> dict[str, Seen]:
     Raises:
         ExportError: if a tensor holds NaN or infinity.
     """
-    return observe(_runs(prepared(contents), pictures))
+    return collect(_runs(prepare(contents), pictures))
 
 
 def _runs(model: onnx.ModelProto, pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
@@ -101,9 +101,9 @@ def _watched(model: onnx.ModelProto) -> list[str]:
     return floats
 
 
-def layers(contents: bytes) -> list[str]:
+def list_layers(contents: bytes) -> list[str]:
     """Names of the nodes with weights, from input to output."""
-    return [node.name for node in prepared(contents).graph.node if node.op_type in _WEIGHTED]
+    return [node.name for node in prepare(contents).graph.node if node.op_type in _WEIGHTED]
 
 
 def quantize(
@@ -134,7 +134,7 @@ def quantize(
     try:
         with silenced() as said:
             if recipe.calibrated:
-                made = _rounded(prepared(contents), ranges or {}, keep, only)
+                made = _rounded(prepare(contents), ranges or {}, keep, only)
             else:
                 made = _halved(onnx.load_from_string(contents), keep)
             ONNXModel(made).topological_sort()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tl_keras.errors import ExportError
 from tl_keras.utils.suggest import did_you_mean
 
-__all__ = ["FLOAT", "RECIPES", "Recipe", "chosen", "named"]
+__all__ = ["FLOAT", "RECIPES", "Recipe", "choose_recipes", "find_recipe"]
 
 FLOAT = "fp32"
 _AI_EDGE, _ONNXRUNTIME = "ai-edge-quantizer", "onnxruntime"
@@ -44,6 +44,11 @@ class Recipe:
         return self.activations in ("int8", "int16", "uint8")
 
     @property
+    def bits(self) -> int:
+        """Bits of the whole numbers that activations are rounded to."""
+        return 16 if self.activations == "int16" else 8
+
+    @property
     def file(self) -> str:
         """Name of the file."""
         return f"model-{self.name}.{self.format}"
@@ -60,13 +65,13 @@ RECIPES = (
 )
 
 
-def named(name: str, format_: str) -> Recipe | None:
+def find_recipe(name: str, format_: str) -> Recipe | None:
     """Find a recipe; None where the format has none of this name."""
     found = (one for one in RECIPES if (one.name, one.format) == (name, format_))
     return next(found, None)
 
 
-def chosen(names: Sequence[str], formats: Sequence[str]) -> tuple[list[Recipe], list[str]]:
+def choose_recipes(names: Sequence[str], formats: Sequence[str]) -> tuple[list[Recipe], list[str]]:
     """Find the recipes of several formats.
 
     Args:
@@ -84,7 +89,7 @@ def chosen(names: Sequence[str], formats: Sequence[str]) -> tuple[list[Recipe], 
     for name in wanted:
         if name not in known:
             raise ExportError(_unknown(name, known, formats))
-    pairs = [(format_, name, named(name, format_)) for format_ in formats for name in wanted]
+    pairs = [(format_, name, find_recipe(name, format_)) for format_ in formats for name in wanted]
     notes = [f"{format_} has no recipe {name}: skipped." for format_, name, one in pairs if not one]
     return [one for _, _, one in pairs if one], notes
 

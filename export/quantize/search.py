@@ -1,27 +1,41 @@
-"""The ladder: what is tried, one thing after the other, when a quantized file lost too much."""
+"""Search for a quantized file that keeps the answers: strategies, tried one after the other.
+
+A strategy takes the quantizer and the best settings so far, and yields settings to try with a note
+of what it did in particular; one that has nothing to offer yields none.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
-from export.agreement import gate
-from export.convert.signature import signature
-from export.quantize.calibration import calibration_pictures
-from export.quantize.ranges import CLIPS, Seen, clip_ranges
+from export.agreement import measure_agreement, predict_all
+from export.convert.graph import fold_batch_normalization
+from export.quantize import onnx, tflite
+from export.quantize.calibration import CLIPS, Observed, clip_ranges, read_calibration_images
+from export.quantize.equalize import correct_biases, equalize
 from export.quantize.recipes import Recipe
-from export.quantize.tools import TOOLS
-from export.source import Source
+from export.runtime.runtimes import load
+from export.source import Source, signature
 from export.variant import Attempt, Verdict
 from tl_keras.errors import ExportError, GateError, TrainingError
 from tl_keras.utils.progress import Progress
 
-__all__ = ["Climb", "Limits", "Rung", "Settings", "Task", "Workshop", "climb"]
+__all__ = [
+    "STRATEGIES", "TOOLS", "Limits", "QuantizationSearch", "QuantizationTask", "Quantizer",
+    "SearchResult", "Settings", "Strategy", "rank_by_error",
+]  # fmt: skip
 
+TOOLS: Mapping[str, ModuleType] = {"tflite": tflite, "onnx": onnx}
+"""By format, the module whose `observe`, `list_layers` and `quantize` work on its files."""
+
+_SHARES = (0.05, 0.1, 0.25)
+_RANKED_BY = 16
 
 
 @dataclass(frozen=True)
@@ -31,9 +45,9 @@ class Limits:
     Attributes:
         max_drop: largest `Verdict.drop` that passes, 0..1.
         calibration: training pictures that ranges are taken from.
-        more: how many the rung "more calibration" takes.
+        more: how many the strategy "more calibration" takes.
         seed: chooses them.
-        train: whether the last rung, quantization-aware training, may be tried.
+        train: whether the last strategy, quantization-aware training, may be tried.
 
     Raises:
         ExportError: if a number makes no sense.
@@ -57,7 +71,7 @@ class Limits:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class QuantizationTask:
     """A file that shall become smaller.
 
     Attributes:
@@ -106,12 +120,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Climb:
+class SearchResult:
     """What passed.
 
     Attributes:
         verdict: of the file that lies at the task's path.
-        attempts: the rungs tried; the last one passed.
+        attempts: the strategies tried; the last one passed.
         settings: of the file.
     """
 
@@ -120,10 +134,10 @@ class Climb:
     settings: Settings
 
 
-Rung = Callable[["Workshop", Settings], Iterator[tuple[Settings, str]]]
+Strategy = Callable[["Quantizer", Settings], Iterator[tuple[Settings, str]]]
 
 
-class Workshop:
+class Quantizer:
     """Makes files of a task by settings, and remembers what takes long.
 
     Args:
@@ -132,9 +146,9 @@ class Workshop:
         progress: told (what is being done, how much is done, of how much).
     """
 
-    def __init__(self, task: Task, limits: Limits, progress: Progress) -> None:
+    def __init__(self, task: QuantizationTask, limits: Limits, progress: Progress) -> None:
         self.task, self.limits, self.progress = task, limits, progress
-        self._seen: dict[tuple[int, int], dict[str, Seen]] = {}
+        self._observed: dict[tuple[int, int], dict[str, Observed]] = {}
 
     def available(self, count: int) -> int:
         """Return how many pictures there are to calibrate with, at most `count`."""
@@ -154,7 +168,7 @@ class Workshop:
                 "source has none; give it the run's splits, or take fp16."
             )
         size = signature(source.model).size
-        return calibration_pictures(data.train, size, count, self.limits.seed)
+        return read_calibration_images(data.train, size, count, self.limits.seed)
 
     def make(self, settings: Settings) -> bytes:
         """Return the contents of the file by these settings."""
@@ -163,81 +177,198 @@ class Workshop:
         tool, recipe = TOOLS[self.task.recipe.format], self.task.recipe
         ranges = None
         if recipe.calibrated:
-            ranges = clip_ranges(self.seen(settings), settings.clip)
+            ranges = clip_ranges(self.observe(settings), settings.clip, recipe.bits)
         self.progress(f"quantizing to {recipe.file}", 0, 1)
         return self.task.finish(tool.quantize(settings.contents, recipe, ranges, settings.keep))
 
-    def seen(self, settings: Settings) -> dict[str, Seen]:
+    def observe(self, settings: Settings) -> dict[str, Observed]:
         """Return what tensors held for the settings' pictures."""
         key = (hash(settings.contents), settings.pictures)
-        if key not in self._seen:
+        if key not in self._observed:
             self.progress(f"calibrating {self.task.recipe.file}", 0, 1)
             tool = TOOLS[self.task.recipe.format]
-            self._seen[key] = tool.seen(settings.contents, self.pictures(settings.pictures))
-        return self._seen[key]
+            self._observed[key] = tool.observe(settings.contents, self.pictures(settings.pictures))
+        return self._observed[key]
 
 
-def climb(
-    task: Task, limits: Limits, progress: Progress, rungs: Sequence[tuple[str, Rung]]
-) -> Climb:
-    """Quantize, and where that loses too much try one rung after the other.
+class QuantizationSearch:
+    """Quantizes, and where that loses too much tries one strategy after the other.
 
-    Each rung starts from the best settings so far; one that a model does not allow, such as
+    Each strategy starts from the best settings so far; one that a model does not allow, such as
     training a layer that has no counterpart in tf_keras, is passed over. Nothing but
-    `Verdict.drop` decides, which is the share of pictures that disagree with Keras where nobody
+    `Verdict.drop` decides, which is the share of samples that disagree with Keras where nobody
     knows their labels.
 
     Args:
         task: the file that shall become smaller.
         limits: what it may lose.
         progress: told (what is being done, how much is done, of how much).
-        rungs: name and way of each, in order.
-
-    Raises:
-        GateError: if no rung passes; each is named with its drop, or why it was passed over.
-        ExportError: if the model cannot be quantized.
+        strategies: name and function of each, in order; `STRATEGIES` by default.
     """
-    workshop = Workshop(task, limits, progress)
-    attempts: list[Attempt] = []
-    failed: dict[str, str] = {}
-    count = workshop.available(limits.calibration) if task.recipe.calibrated else 0
-    best, least = Settings(task.contents, count), np.inf
-    for name, rung in rungs:
-        start = time.perf_counter()
-        for settings, note in _tries(rung(workshop, best), name, failed, first=not attempts):
-            task.path.write_bytes(workshop.make(settings))
-            verdict = gate(task.path, task.source, task.truth, progress)
-            passed = verdict.drop <= limits.max_drop + 1e-12
-            seconds, start = time.perf_counter() - start, time.perf_counter()
-            attempts.append(Attempt(name, passed, verdict.drop, verdict.agreement, seconds, note))
-            if passed:
-                return Climb(verdict, tuple(attempts), settings)
-            if verdict.drop < least:
-                best, least = settings, verdict.drop
-    raise GateError(_lost(task, limits, attempts, failed))
+
+    def __init__(
+        self,
+        task: QuantizationTask,
+        limits: Limits,
+        progress: Progress,
+        strategies: Sequence[tuple[str, Strategy]] | None = None,
+    ) -> None:
+        self.task, self.limits, self.progress = task, limits, progress
+        self.strategies = STRATEGIES if strategies is None else strategies
+        self._attempts: list[Attempt] = []
+        self._failed: dict[str, str] = {}
+
+    def run(self) -> SearchResult:
+        """Search; what passed lies at the task's path.
+
+        Raises:
+            GateError: if no strategy passes; each is named with its drop, or why it was passed
+                over.
+            ExportError: if the model cannot be quantized.
+        """
+        quantizer = Quantizer(self.task, self.limits, self.progress)
+        calibrated = self.task.recipe.calibrated
+        count = quantizer.available(self.limits.calibration) if calibrated else 0
+        best, least = Settings(self.task.contents, count), np.inf
+        for name, strategy in self.strategies:
+            start = time.perf_counter()
+            for settings, note in self._offers(strategy(quantizer, best), name):
+                verdict = self._measure(quantizer.make(settings))
+                passed = verdict.drop <= self.limits.max_drop + 1e-12
+                seconds, start = time.perf_counter() - start, time.perf_counter()
+                self._attempts.append(
+                    Attempt(name, passed, verdict.drop, verdict.agreement, seconds, note)
+                )
+                if passed:
+                    return SearchResult(verdict, tuple(self._attempts), settings)
+                if verdict.drop < least:
+                    best, least = settings, verdict.drop
+        raise GateError(self._describe_loss())
+
+    def _measure(self, contents: bytes) -> Verdict:
+        path, source = self.task.path, self.task.source
+        path.write_bytes(contents)
+        given = predict_all(load(path), source.pictures, self.progress, path.name)
+        return measure_agreement(self.task.truth, given, source)
+
+    def _offers(
+        self, offers: Iterator[tuple[Settings, str]], name: str
+    ) -> Iterator[tuple[Settings, str]]:
+        try:
+            yield from offers
+        except (ExportError, TrainingError) as error:
+            if not self._attempts:
+                raise
+            self._failed[name] = str(error)
+
+    def _describe_loss(self) -> str:
+        tried = "; ".join(
+            f"{one.strategy}{f' ({one.note})' if one.note else ''}: {100 * one.drop:.2f}"
+            for one in self._attempts
+        )
+        tried += "".join(
+            f"; {name}: not possible, {reason}" for name, reason in self._failed.items()
+        )
+        return (
+            f"{self.task.recipe.file} loses more than {100 * self.limits.max_drop:.2f} points on "
+            f"{len(self.task.source.pictures)} validation pictures, whatever is tried ({tried}). "
+            "Nothing was written; allow more with --max-drop, or take fp16."
+        )
 
 
-def _tries(
-    tries: Iterator[tuple[Settings, str]], name: str, failed: dict[str, str], first: bool
-) -> Iterator[tuple[Settings, str]]:
-    try:
-        yield from tries
-    except (ExportError, TrainingError) as error:
-        if first:
-            raise
-        failed[name] = str(error)
+def try_plainly(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
+    """Quantize with the first calibration pictures, the biases corrected for rounded weights."""
+    notes = [f"{best.pictures} calibration pictures"] if best.pictures else []
+    task, count = quantizer.task, quantizer.available(quantizer.limits.calibration)
+    if task.recipe.weights == "int8" and count:
+        quantizer.progress("correcting biases", 0, 1)
+        model = fold_batch_normalization(task.source.model)
+        notes.append(f"{correct_biases(model, quantizer.pictures(count))} biases")
+        best = replace(best, contents=task.convert(model))
+    yield best, ", ".join(notes)
 
 
-def _lost(
-    task: Task, limits: Limits, attempts: Sequence[Attempt], failed: Mapping[str, str]
-) -> str:
-    tried = "; ".join(
-        f"{one.rung}{f' ({one.note})' if one.note else ''}: {100 * one.drop:.2f}"
-        for one in attempts
+def calibrate_more(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
+    """Take ranges from more pictures, if there are more."""
+    count = quantizer.available(quantizer.limits.more)
+    if quantizer.task.recipe.calibrated and count > best.pictures:
+        yield replace(best, pictures=count), f"{count} calibration pictures"
+
+
+def clip_more(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
+    """Leave rare, large values out of the ranges."""
+    for clip in CLIPS[1:] if quantizer.task.recipe.calibrated else ():
+        yield replace(best, clip=clip), clip
+
+
+def equalize_channels(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
+    """Spread ranges evenly over the channels, and correct the biases for rounded weights."""
+    task = quantizer.task
+    if task.recipe.weights != "int8" or not quantizer.available(1):
+        return
+    quantizer.progress("equalizing", 0, 1)
+    pictures = quantizer.pictures(quantizer.limits.calibration)
+    made = equalize(task.source.model, pictures, task.source.task)
+    layers = correct_biases(made.model, pictures)
+    note = f"{made.pairs} pairs of layers, {layers} biases"
+    note += f", {made.unbounded} ReLU6 became ReLU" if made.unbounded else ""
+    yield replace(best, contents=task.convert(made.model), clip=CLIPS[0], keep=()), note
+
+
+def keep_float_layers(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
+    """Leave more and more of the layers in float whose rounding alone harms most."""
+    if quantizer.task.recipe.weights != "int8" or not quantizer.available(1):
+        return
+    worst = rank_by_error(quantizer, best)
+    counts = dict.fromkeys(max(1, round(share * len(worst))) for share in _SHARES)
+    for count in counts:
+        keep = tuple(worst[:count])
+        yield replace(best, keep=keep), ", ".join(map(_short, keep))
+
+
+def rank_by_error(quantizer: Quantizer, settings: Settings) -> list[str]:
+    """Order layers by the error of the outputs when one of them alone is rounded, worst first."""
+    task, tool = quantizer.task, TOOLS[quantizer.task.recipe.format]
+    pictures, path = quantizer.pictures(_RANKED_BY), task.path.with_name(f"one-{task.path.name}")
+    ranges = None
+    if settings.pictures:
+        ranges = clip_ranges(quantizer.observe(settings), settings.clip, task.recipe.bits)
+    path.write_bytes(settings.contents)
+    truth = load(path).predict(pictures)
+    names, errors = tool.list_layers(settings.contents), {}
+    for place, name in enumerate(names):
+        quantizer.progress("rounding one layer at a time", place, len(names))
+        path.write_bytes(tool.quantize(settings.contents, task.recipe, ranges, only=name))
+        errors[name] = float(np.abs(load(path).predict(pictures) - truth).mean())
+    path.unlink()
+    return sorted(names, key=lambda name: -errors[name])
+
+
+def _short(name: str) -> str:
+    """A layer's own name, without the model's and what was merged into it."""
+    parts = name.split(";")[0].split("/")
+    return parts[1] if len(parts) > 2 else parts[0]
+
+
+def train_quantized(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
+    """Train a little with rounded weights and activations."""
+    task = quantizer.task
+    ready = task.recipe.name == "int8" and task.recipe.format == "tflite"
+    if not ready or not quantizer.limits.train or task.source.data is None:
+        return
+    from export.compress.methods import train_with_rounding
+
+    made = train_with_rounding(
+        task.source.model, task.source.data, seed=quantizer.limits.seed, progress=quantizer.progress
     )
-    tried += "".join(f"; {name}: not possible, {reason}" for name, reason in failed.items())
-    return (
-        f"{task.recipe.file} loses more than {100 * limits.max_drop:.2f} points on "
-        f"{len(task.source.pictures)} validation pictures, whatever is tried ({tried}). Nothing "
-        "was written; allow more with --max-drop, or take fp16."
-    )
+    yield replace(best, finished=made, pictures=0, keep=()), ""
+
+
+STRATEGIES: tuple[tuple[str, Strategy], ...] = (
+    ("first try", try_plainly),
+    ("more calibration", calibrate_more),
+    ("range clipping", clip_more),
+    ("equalization and bias correction", equalize_channels),
+    ("sensitive layers in float", keep_float_layers),
+    ("quantization-aware training", train_quantized),
+)

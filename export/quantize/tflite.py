@@ -1,4 +1,4 @@
-"""A .tflite file in float32 as one with smaller numbers, by AI Edge Quantizer.
+"""Quantize a .tflite file by AI Edge Quantizer.
 
 It works on the file alone: no second conversion, the ranges may come from anywhere, and single
 layers may stay in float. benchmarks/quantizers.py has its figures beside the converter's.
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.convert.tflite_ends import with_ends
-from export.quantize.ranges import Ranges, Seen, observe
+from export.convert.tflite import set_end_types
+from export.quantize.calibration import Observed, Ranges, collect
 from export.quantize.recipes import Recipe
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import silenced
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer.quantizer import Quantizer
 
-__all__ = ["layers", "quantize", "seen"]
+__all__ = ["list_layers", "observe", "quantize"]
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
-def seen(contents: bytes, pictures: np.ndarray) -> dict[str, Seen]:
+def observe(contents: bytes, pictures: np.ndarray) -> dict[str, Observed]:
     """Run a float file and watch every tensor that depends on the picture.
 
     Args:
@@ -37,7 +37,7 @@ def seen(contents: bytes, pictures: np.ndarray) -> dict[str, Seen]:
     Raises:
         ExportError: if a tensor holds NaN or infinity.
     """
-    return observe(_runs(contents, pictures))
+    return collect(_runs(contents, pictures))
 
 
 def _runs(contents: bytes, pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
@@ -86,7 +86,7 @@ def _changing(contents: bytes) -> list[str]:
     return [_name(graph, index) for index in (*graph.inputs, *made)]
 
 
-def layers(contents: bytes) -> list[str]:
+def list_layers(contents: bytes) -> list[str]:
     """Names of the layers with weights, from input to output: those of their output tensors."""
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -132,7 +132,7 @@ def quantize(
         raise ExportError(
             f"The model cannot be quantized as {recipe.name}: {error}\n{said.last_lines()}"
         ) from error
-    return with_ends(made, recipe.input_dtype, recipe.output_dtype)
+    return set_end_types(made, recipe.input_dtype, recipe.output_dtype)
 
 
 def _quantized(
@@ -180,7 +180,6 @@ def _choose(made: Quantizer, recipe: Recipe, scope: str) -> None:
     elif not recipe.calibrated:
         made.add_dynamic_config(scope, Operation.ALL_SUPPORTED, 8)
     else:
-        bits = 16 if recipe.activations == "int16" else 8
-        made.add_static_config(scope, Operation.ALL_SUPPORTED, bits, 8)
+        made.add_static_config(scope, Operation.ALL_SUPPORTED, recipe.bits, 8)
         for end in (Operation.INPUT, Operation.OUTPUT):
             _keep(made, ".*", end)

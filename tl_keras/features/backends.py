@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINES", "Engine", "Predict", "choose_engine", "cosine", "onnx_function", "prefix_function",
-    "to_onnx",
 ]  # fmt: skip
 
 Predict = Callable[[np.ndarray], list[np.ndarray]]
@@ -108,22 +107,13 @@ def _mixed_bfloat16() -> Iterator[None]:
 
 
 def _onnxruntime(prefix: keras.Model) -> Predict:
-    return onnx_function(to_onnx(prefix))
+    from tl_keras.models.onnx_graph import to_onnx
 
-
-def to_onnx(prefix: keras.Model) -> bytes:
-    """Return a functional model as an ONNX file's bytes: float32 pictures in, its outputs out."""
-    import tensorflow as tf
-    import tf2onnx
-
-    signature = [tf.TensorSpec((None, *prefix.input_shape[1:]), tf.float32, name="picture")]
-    call = tf.function(lambda x: tf.nest.flatten(prefix(x, training=False)))
-    model, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=17)
-    return model.SerializeToString()
+    return onnx_function(to_onnx(prefix).SerializeToString())
 
 
 def onnx_function(content: bytes) -> Predict:
-    """Return a function that runs an ONNX file of :func:`to_onnx` in ONNX Runtime on the CPU."""
+    """Return a function that runs an ONNX file in ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -14,7 +14,7 @@ from tl_keras.analysis.ranking import Appraisal, Costs, Rates, fine_tune_seconds
 from tl_keras.analysis.transferability import h_score, knn_accuracy, leep, logme
 from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError
-from tl_keras.features.backends import Predict, onnx_function, to_onnx
+from tl_keras.features.backends import Predict, onnx_function
 from tl_keras.features.extract import feature_model, parse_places
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.probing.linear import ridge
@@ -141,11 +141,13 @@ def _open(candidate: Candidate, seed: int) -> _Opened:
     base = open_base(job)
     place = parse_places(candidate.at, base)[0]
     features = feature_model(base, place)
-    content = to_onnx(features)
+    from tl_keras.models.onnx_graph import to_onnx
+
+    content = to_onnx(features).SerializeToString()
     predict = onnx_function(content)
     if _is_classifier(base):
         outputs = [features.outputs[0], base.outputs[0]]
-        predict = onnx_function(to_onnx(keras.Model(base.inputs[0], outputs)))
+        predict = onnx_function(to_onnx(keras.Model(base.inputs[0], outputs)).SerializeToString())
     return _Opened(features, predict, len(content), "+".join(place))
 
 

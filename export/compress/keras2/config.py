@@ -1,4 +1,4 @@
-"""A layer's configuration, said in the words of the other Keras."""
+"""Translate a layer's configuration into the words of the other Keras."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tl_keras.errors import ExportError
 
-__all__ = ["counterpart", "refuse", "translated"]
+__all__ = ["find_counterpart", "refuse", "translate_config"]
 
 _COMMON = {"name", "trainable", "dtype", "activity_regularizer"}
 # They describe how a layer was called or saved, not what it computes.
@@ -20,7 +20,7 @@ _DESCRIBING = {"batch_input_shape", "batch_shape", "build_config", "compile_conf
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha", ("LeakyReLU", "alpha"): "negative_slope"}
 
 
-def counterpart(layer: Any, library: Any) -> Any:
+def find_counterpart(layer: Any, library: Any) -> Any:
     """The class of the same name in the other library.
 
     Args:
@@ -39,15 +39,15 @@ def counterpart(layer: Any, library: Any) -> Any:
 
 
 def refuse(layer: Any, why: str) -> ExportError:
-    """Build the error that names a layer without a twin, and what can be done."""
+    """Build the error that names a layer without a counterpart, and what can be done."""
     return ExportError(
-        f"Layer {layer.name!r} ({type(layer).__name__}) has no twin in the other Keras: {why}. "
-        "Replace it by stock layers that both have, or leave compression out and export the "
-        "model as it is."
+        f"Layer {layer.name!r} ({type(layer).__name__}) has no counterpart in the other Keras: "
+        f"{why}. Replace it by stock layers that both have, or leave compression out and export "
+        "the model as it is."
     )
 
 
-def translated(layer: Any, target: type, library: Any) -> dict[str, Any]:
+def translate_config(layer: Any, target: type, library: Any) -> dict[str, Any]:
     """A configuration that the counterpart can be made from.
 
     Keys that only one of the two knows are left out where they hold their default.
@@ -122,8 +122,8 @@ def _object(value: dict[str, Any], layer: Any, library: Any) -> Any:
     own = getattr(_library_of(layer).layers, kind, None)
     if own is not None and "name" in config:
         inner = own.from_config(dict(config))
-        target = counterpart(inner, library)
-        inside = translated(inner, target, library)
+        target = find_counterpart(inner, library)
+        inside = translate_config(inner, target, library)
         # Without its module Keras 3 would look for a user's class.
         return {"class_name": kind, "config": inside, "module": "keras.layers",
                 "registered_name": None}  # fmt: skip

@@ -1,4 +1,4 @@
-"""A model's twin: the same graph with the same weights in the other Keras.
+"""Convert models between Keras 3 and Keras 2: the same graph with the same weights.
 
 tfmot knows tf_keras (Keras 2) only. A functional Keras 3 model is walked call by call, each
 layer made anew by the class of the same name, and its weights copied; and the same way back.
@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.compress.keras2 import activations as twin_activations
-from export.compress.keras2 import ops as twin_ops
-from export.compress.keras2.config import counterpart, refuse, translated
-from export.compress.keras2.load import legacy_keras
-from tl_keras.errors import ExportError, ModelError
-from tl_keras.models.graph import is_functional, steps
-from tl_keras.models.rewrite import Rewriter
+from export.compress.keras2 import ops
+from export.compress.keras2.config import find_counterpart, refuse, translate_config
+from export.compress.keras2.load import load_tf_keras
+from export.convert.graph import copy_flat
+from tl_keras.models.graph import steps
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["from_legacy", "to_legacy"]
+__all__ = ["from_keras2", "to_keras2"]
 
 
-def to_legacy(model: keras.Model) -> Any:
-    """Build the tf_keras twin of a Keras 3 model.
+def to_keras2(model: keras.Model) -> Any:
+    """Convert a Keras 3 model to tf_keras.
 
     Nested models are inlined, and layers of `keras.applications` that are no stock layers are
     replaced by stock ones of equal value, as `tl_keras.models.rewrite` does. Layers keep their
@@ -41,42 +39,20 @@ def to_legacy(model: keras.Model) -> Any:
     Raises:
         ExportError: if the graph cannot be read, or a layer has no counterpart; it is named.
     """
-    tf_keras = legacy_keras()
-    plain = _plain(model)
-    twin = _Twin(tf_keras)
+    tf_keras = load_tf_keras()
+    plain = copy_flat(model)
+    converter = _Converter(tf_keras)
     for tensor in plain.inputs:
         shape, name = tuple(tensor.shape)[1:], tensor._keras_history.operation.name
-        twin.tensors[id(tensor)] = tf_keras.Input(shape, dtype=tensor.dtype, name=name)
+        converter.tensors[id(tensor)] = tf_keras.Input(shape, dtype=tensor.dtype, name=name)
     for step in steps(plain):
         if step.inputs:
-            twin.call(step.operation, step.args, step.kwargs, step.outputs)
-    return twin.model(plain)
+            converter.call(step.operation, step.args, step.kwargs, step.outputs)
+    return converter.model(plain)
 
 
-def _plain(model: keras.Model) -> keras.Model:
-    """The model as one flat graph."""
-    import keras
-
-    if not is_functional(model):
-        raise ExportError(
-            f"Got {type(model).__name__}, whose graph cannot be read; expected a functional or "
-            "a built sequential keras.Model."
-        )
-    entries = [
-        keras.Input(tuple(t.shape)[1:], dtype=t.dtype, name=t._keras_history.operation.name)
-        for t in model.inputs
-    ]
-    rewriter = Rewriter()
-    try:
-        outputs = rewriter.run(model, entries)
-    except ModelError as error:
-        raise ExportError(f"The model has no twin: {error}") from error
-    rewriter.copy_weights()
-    return keras.Model(entries, outputs, name=model.name)
-
-
-def from_legacy(model: Any) -> keras.Model:
-    """Build the Keras 3 twin of a tf_keras model.
+def from_keras2(model: Any) -> keras.Model:
+    """Convert a tf_keras model to Keras 3.
 
     Args:
         model: a flat functional or sequential `tf_keras.Model` of stock layers, as
@@ -91,27 +67,27 @@ def from_legacy(model: Any) -> keras.Model:
     import keras
     import tensorflow as tf
 
-    twin = _Twin(keras)
+    converter = _Converter(keras)
     for tensor in model.inputs:
         name = tensor.node.layer.name
         shape, dtype = tuple(tensor.shape)[1:], tensor.dtype.name
-        twin.tensors[id(tensor)] = keras.Input(shape, dtype=dtype, name=name)
-    for node in _legacy_nodes(model):
+        converter.tensors[id(tensor)] = keras.Input(shape, dtype=dtype, name=name)
+    for node in _keras2_nodes(model):
         args, kwargs = node.call_args, node.call_kwargs
-        twin.call(node.layer, args, kwargs, tf.nest.flatten(node.outputs))
-    return twin.model(model)
+        converter.call(node.layer, args, kwargs, tf.nest.flatten(node.outputs))
+    return converter.model(model)
 
 
-def _legacy_nodes(model: Any) -> Iterator[Any]:
+def _keras2_nodes(model: Any) -> Iterator[Any]:
     for depth in sorted(model._nodes_by_depth, reverse=True):
         yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
 
 
-class _Twin:
+class _Converter:
     """Replays calls in the other Keras.
 
     Attributes:
-        tensors: id of a source tensor -> tensor of the twin.
+        tensors: id of a source tensor -> tensor of the new graph.
     """
 
     def __init__(self, library: Any) -> None:
@@ -125,32 +101,32 @@ class _Twin:
         import tensorflow as tf
 
         if id(operation) not in self._calls:
-            self._calls[id(operation)] = self._made(operation)
-        args, kwargs = self._substituted((tuple(args), dict(kwargs)))
+            self._calls[id(operation)] = self._convert_layer(operation)
+        args, kwargs = self._substitute((tuple(args), dict(kwargs)))
         said = {key: value for key, value in kwargs.items() if value is not None}
         result = self._calls[id(operation)](*args, **said)
         for old, new in zip(outputs, tf.nest.flatten(result), strict=True):
             self.tensors[id(old)] = new
 
-    def _substituted(self, structure: Any) -> Any:
+    def _substitute(self, structure: Any) -> Any:
         if isinstance(structure, dict):
-            return {key: self._substituted(one) for key, one in structure.items()}
+            return {key: self._substitute(one) for key, one in structure.items()}
         if isinstance(structure, list | tuple):
-            return type(structure)(self._substituted(one) for one in structure)
+            return type(structure)(self._substitute(one) for one in structure)
         return self.tensors.get(id(structure), structure)
 
-    def _made(self, operation: Any) -> Callable[..., Any]:
+    def _convert_layer(self, operation: Any) -> Callable[..., Any]:
         """What to call for an operation: a new layer, or a function."""
         kind = type(operation).__name__
         if kind == "TFOpLambda":
-            return twin_ops.backward(operation)
+            return ops.to_keras(operation)
         if not hasattr(operation, "get_weights"):
-            return self._operation(operation)
-        target = counterpart(operation, self.library)
-        config = translated(operation, target, self.library)
-        last = twin_activations.spelled_out(operation, config, self.library)
+            return self._convert_operation(operation)
+        target = find_counterpart(operation, self.library)
+        config = translate_config(operation, target, self.library)
+        last = ops.take_out_activation(operation, config, self.library)
         if kind == "Activation" and last:
-            return twin_activations.after(last, operation.name, self.library)
+            return ops.build_activation(last, operation.name, self.library)
         # The one class that would want to know what it was called with.
         direct = kind == "MultiHeadAttention"
         layer = target(**config) if direct else target.from_config(config)
@@ -158,15 +134,15 @@ class _Twin:
         self._pairs.append((operation, layer))
         if last is None:
             return layer
-        then = twin_activations.after(last, operation.name, self.library)
+        then = ops.build_activation(last, operation.name, self.library)
         return lambda *args, **kwargs: then(layer(*args, **kwargs))
 
-    def _operation(self, operation: Any) -> Callable[..., Any]:
-        name = twin_ops.ACTIVATIONS.get(type(operation).__name__)
+    def _convert_operation(self, operation: Any) -> Callable[..., Any]:
+        name = ops.ACTIVATIONS.get(type(operation).__name__)
         if name is None:
-            return twin_ops.forward(operation)
+            return ops.to_tensorflow(operation)
         if name.startswith("hard_"):
-            return twin_activations.after(name, operation.name, self.library)
+            return ops.build_activation(name, operation.name, self.library)
         if name == "softmax":
             return self.library.layers.Softmax(operation.axis, name=operation.name)
         if name == "gelu" and operation.approximate:
@@ -175,7 +151,7 @@ class _Twin:
         return self.library.layers.Activation(name, name=operation.name)
 
     def model(self, source: Any) -> Any:
-        """The twin of `source`, with its weights."""
+        """Return the converted `source`, with its weights."""
         outputs = [self.tensors[id(tensor)] for tensor in source.outputs]
         inputs = [self.tensors[id(tensor)] for tensor in source.inputs]
         made = self.library.Model(_alone(inputs), _alone(outputs), name=source.name)

@@ -1,4 +1,4 @@
-"""The door to legacy Keras: tf_keras and tfmot, imported without a trace in the environment.
+"""Import tf_keras (Keras 2) and tfmot without a trace in the environment.
 
 tfmot sets `TF_USE_LEGACY_KERAS` when it is imported and looks at `tf.keras`, which TensorFlow
 resolves once, by that very variable. Left alone, both would turn what this process and its
@@ -16,12 +16,12 @@ from typing import Any
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import silenced, start_tensorflow
 
-__all__ = ["legacy_keras", "tfmot"]
+__all__ = ["load_tf_keras", "load_tfmot"]
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 
 
-def legacy_keras() -> Any:
+def load_tf_keras() -> Any:
     """Return the module `tf_keras`.
 
     Raises:
@@ -30,13 +30,13 @@ def legacy_keras() -> Any:
     return _imported("tf_keras", "tf_keras")
 
 
-def tfmot() -> Any:
+def load_tfmot() -> Any:
     """Return the module `tensorflow_model_optimization`.
 
     Raises:
         ExportError: if it, or tf_keras, is not installed.
     """
-    legacy_keras()
+    load_tf_keras()
     return _imported("tensorflow_model_optimization", "tensorflow-model-optimization")
 
 
