@@ -313,7 +313,8 @@ def test_a_pipe_and_a_device_are_named_and_nobody_waits(tmp_path):
 @pytest.mark.parametrize(
     ("start", "words"),
     [(b"\0\0\0\x1cftypheic", r"HEIC.*tl_keras\[heif\]"), (b"\xff\x0a", "JPEG XL.*save it as"),
-     (b"\0\0\0\x18ftypmp42", "no picture but a film"), (b"%PDF-1.7", "a PDF")],
+     (b"\0\0\0\x18ftypmp42", "no picture but a film"), (b"%PDF-1.7", "a PDF"),
+     (b"RIFF\x24\0\0\0WAVEfmt ", "no picture but a film or sound")],
 )  # fmt: skip
 def test_a_format_that_is_not_read_is_named_with_the_cure(tmp_path, monkeypatch, start, words):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

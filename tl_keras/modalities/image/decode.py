@@ -76,7 +76,8 @@ _BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
     "HEIC",
 )
 _MARKS = {
-    **dict.fromkeys((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*"), "image"),
+    **dict.fromkeys((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*"), "image"),
+    **dict.fromkeys((b"OggS", b"ID3", b"fLaC", b"\x1aE\xdf\xa3"), "a film or sound"),
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
@@ -340,4 +341,6 @@ def _kind_of_file(path: str) -> str:
         start = file.read(12)
     if start[4:8] == b"ftyp":
         return _BRANDS.get(start[8:12], "a film or sound")
+    if start[:4] == b"RIFF":
+        return "image" if start[8:12] in (b"WEBP", b"") else "a film or sound"
     return next((kind for mark, kind in _MARKS.items() if start.startswith(mark)), "")
