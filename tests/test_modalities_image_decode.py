@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from tl_keras.errors import DataError
-from tl_keras.modalities.image.decode import PictureError, open_picture, resize
+from tl_keras.modalities.image.decode import PictureError, decide_levels, open_picture, resize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -123,6 +123,48 @@ def test_deep_tiff_is_scaled_not_clipped(tmp_path, dtype, scale):
     grey = np.array([[0, 10, 100, 200, 255]])
     Image.fromarray((grey * scale).astype(dtype)).save(tmp_path / "a.tif")
     assert _pixels(tmp_path / "a.tif")[0, :, 1].tolist() == grey[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("extremes", "levels"),
+    [
+        ([("integer", 0, 200)], (0, 255)),
+        ([("integer", 3, 900), ("integer", 0, 1023)], (0, 1023)),
+        ([("integer", 0, 172), ("integer", 16, 1024)], (0, 4095)),
+        ([("integer", 0, 16383)], (0, 16383)),
+        ([("integer", 0, 40000)], (0, 65535)),
+        ([("integer", -5, 100)], (-5, 100)),
+        ([("integer", 0, 70000)], (0, 70000)),
+        ([("float", 0, 0.5), ("float", 0.1, 1)], (0, 1)),
+        ([("float", 0, 0.5), ("float", 0, 200)], (0, 255)),
+        ([("float", -1, 1)], (-1, 1)),
+    ],
+)
+def test_deep_gray_is_scaled_by_what_the_whole_set_uses(extremes, levels):
+    kind = extremes[0][0]
+    assert decide_levels(extremes) == {kind: levels}
+
+
+def test_integers_and_floats_of_one_set_have_levels_of_their_own():
+    found = decide_levels([("float", 0.0, 1.0), ("integer", 0, 4000)])
+    assert found == {"float": (0.0, 1.0), "integer": (0.0, 4095.0)}
+    assert decide_levels([]) == {}
+
+
+def test_12_bits_in_a_16_bit_png_keep_their_gray_levels(tmp_path):
+    values = np.linspace(0, 4095, 256).round().astype(np.uint16).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    dark = np.asarray(open_picture(tmp_path / "a.png"))
+    seen = np.asarray(open_picture(tmp_path / "a.png", levels={"integer": (0, 4095)}))
+    assert len(np.unique(dark)) == 17
+    assert np.array_equal(seen[..., 1].ravel(), np.arange(256))
+
+
+def test_float_levels_clip_and_nan_is_black(tmp_path):
+    values = np.array([[np.nan, -np.inf, -9, 0, 0.5, 1, 9, np.inf]], np.float32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    seen = np.asarray(open_picture(tmp_path / "a.tif", levels={"float": (-1, 1)}))
+    assert seen[0, :, 0].tolist() == [0, 0, 0, 128, 191, 255, 255, 255]
 
 
 def test_16_bit_rgb_png_keeps_its_colours(tmp_path):

@@ -33,8 +33,8 @@ from tl_keras.errors import DataError
 from tl_keras.utils.files import irregular
 
 __all__ = [
-    "Levels", "PictureError", "decide_levels", "deep_kind", "load_upright", "open_picture",
-    "resize", "to_rgb",
+    "Levels", "PictureError", "decide_levels", "deep_kind", "find_extremes", "load_upright",
+    "open_picture", "resize", "to_rgb",
 ]  # fmt: skip
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
@@ -168,9 +168,8 @@ def load_upright(
 
 def to_rgb(image: Image.Image, levels: Levels | None = None) -> Image.Image:
     """Return an image of any mode in mode "RGB", by the rules of this module."""
-    if kind := deep_kind(image):
-        values = np.asarray(image)
-        return Image.fromarray(_scaled(values, (levels or {}).get(kind))).convert("RGB")
+    if deep_kind(image):
+        return Image.fromarray(_scaled(image, levels or {})).convert("RGB")
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "CMYK" or image.mode == "LAB":
@@ -185,6 +184,15 @@ def deep_kind(image: Image.Image) -> str:
     if image.mode == "F":
         return "float"
     return "integer" if image.mode.startswith("I") else ""
+
+
+def find_extremes(image: Image.Image) -> tuple[str, float, float] | None:
+    """Return a deep gray image's kind, smallest and largest finite value; None of any other."""
+    if not (kind := deep_kind(image)):
+        return None
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)] if kind == "float" else values
+    return (kind, float(finite.min()), float(finite.max())) if finite.size else None
 
 
 def decide_levels(extremes: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
@@ -214,13 +222,13 @@ def _levels(kind: str, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
-def _scaled(values: np.ndarray, levels: tuple[float, float] | None) -> np.ndarray:
-    if levels is None:
-        finite = values[np.isfinite(values)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        fits = values.dtype.kind != "f" and low >= 0 and high <= 65535
-        levels = (0.0, 65535.0) if fits else _levels("float", low, high)
-    low, high = levels
+def _scaled(image: Image.Image, levels: Levels) -> np.ndarray:
+    kind, values = deep_kind(image), np.asarray(image)
+    if kind not in levels:
+        _, low, high = find_extremes(image) or (kind, 0.0, 1.0)
+        fits = kind == "integer" and low >= 0 and high <= 65535
+        levels = {kind: (0.0, 65535.0) if fits else _levels(kind, low, high)}
+    low, high = levels[kind]
     with np.errstate(over="ignore"):
         scaled = (values.astype(np.float64) - low) * (255.0 / max(high - low, 1e-12))
     return np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
