@@ -15,6 +15,7 @@ from tl_keras.analysis.ranking import (
     Appraisal,
     Costs,
     Rates,
+    advice,
     as_good,
     fine_tune_seconds,
     in_order,
@@ -22,7 +23,7 @@ from tl_keras.analysis.ranking import (
 )
 from tl_keras.cli.app import app
 from tl_keras.errors import DataError, ModelError
-from tl_keras.reports.ranking_report import write_advice
+from tl_keras.reports.ranking_report import write_ranking_report
 from tl_keras.workflows.advise import appraise, chosen_samples, scores_of
 
 
@@ -145,7 +146,9 @@ def test_leep_is_there_where_the_base_has_a_classifier(tmp_path):
 
 
 def test_the_page_shows_every_candidate_and_needs_nothing_else(tmp_path):
-    page = write_advice(tmp_path / "advice", "Bases for <photos>", FOUND, {"pictures": 30})
+    page = write_ranking_report(
+        tmp_path / "advice", "Bases for <photos>", {"pictures": 30, **advice(FOUND)}
+    )
     html = page.read_text(encoding="utf-8")
     assert "&lt;photos&gt;" in html
     assert all(one.name in html for one in FOUND)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("tl_keras", "export")
-HEAVY = ("tensorflow", "keras", "tf_keras", "sklearn", "matplotlib", "onnx", "onnxruntime")
+HEAVY = (
+    "tensorflow", "keras", "tf_keras", "sklearn", "matplotlib", "onnx", "onnxruntime", "jinja2",
+)  # fmt: skip
 # Classes of Keras are derived there, or models trained: they are imported when training begins.
 TRAINERS = {
     "tl_keras.features.stage_cache",

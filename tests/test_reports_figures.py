@@ -64,7 +64,7 @@ def test_each_plot_is_a_png_at_the_path_returned_and_nothing_else_is_left(digits
         plots.plot_confusion(figures["confusion"], names, tmp_path / "deep" / "confusion.png"),
         plots.plot_recall(figures["per_class"], tmp_path / "deep" / "recall.png"),
         plots.plot_mistakes(found, str(tmp_path / "deep" / "mistakes.png")),
-        plots.plot_rates([1e-5, 1e-4, 1e-3], [2, 1, 3], tmp_path / "deep" / "rates.png", 1e-4),
+        plots.plot_learning_rates([1e-5, 1e-4], [2, 1], tmp_path / "deep" / "rates.png", 1e-4),
         plots.plot_reliability(probabilities, labels, tmp_path / "deep" / "reliability.png",
                                fit_temperature(probabilities, labels)),
     ]
@@ -136,7 +136,7 @@ def test_names_in_any_script_raise_no_warning_in_any_plot(tmp_path):
 
 
 def test_what_cannot_be_drawn_becomes_its_output_number_and_long_names_keep_their_ends():
-    labels = style.labels_for(["plain", "\U000e0041 tag", "left" + "-" * 90 + "right", "a\tb"])
+    labels = style.drawable(["plain", "\U000e0041 tag", "left" + "-" * 90 + "right", "a\tb"])
     assert labels[:2] == ["plain", "#1"]
     assert labels[2].startswith("left") and labels[2].endswith("right") and len(labels[2]) == 24
     assert labels[3] == "a b"
@@ -173,9 +173,10 @@ def test_a_picture_that_is_gone_does_not_stop_the_rest(tmp_path):
 
 def test_rates_that_diverge_or_are_no_numbers_do_not_spoil_the_scale(tmp_path):
     rates, losses = np.geomspace(1e-6, 10, 50), np.r_[np.linspace(2, 1, 40), [9e9] * 9, np.nan]
-    assert has_colour(plots.plot_rates(rates, losses, tmp_path / "r.png", 1e-3), style.VERMILLION)
-    assert plots.plot_rates([], [], tmp_path / "e.png").exists()
-    assert plots.plot_rates([1e-3], [np.nan], tmp_path / "n.png", 1e-3).exists()
+    path = plots.plot_learning_rates(rates, losses, tmp_path / "r.png", 1e-3)
+    assert has_colour(path, style.VERMILLION)
+    assert plots.plot_learning_rates([], [], tmp_path / "e.png").exists()
+    assert plots.plot_learning_rates([1e-3], [np.nan], tmp_path / "n.png", 1e-3).exists()
 
 
 def test_a_matrix_that_does_not_fit_its_names_is_refused(tmp_path):

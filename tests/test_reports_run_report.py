@@ -17,7 +17,7 @@ from tl_keras.errors import StorageError
 from tl_keras.evaluation.metrics import evaluate, fit_temperature
 from tl_keras.evaluation.mistakes import collect_mistakes
 from tl_keras.reports import figures as plots
-from tl_keras.reports.run_facts import duration, thousands
+from tl_keras.reports.filters import duration, thousands
 from tl_keras.reports.run_report import write_report
 
 EVIL = '<script>alert("x")</script>&\'"><img src=http://evil.example/x onerror=y>'
@@ -127,7 +127,7 @@ def test_the_figures_on_the_page_are_those_of_the_test_split(made):
     text, score = text_of(made[0]), made[1]["test"]["accuracy"]
     for share in (score["value"], score["low"], score["high"]):
         assert f"{100 * share:.1f}" in text
-    assert f"{round(score['value'] * 300)} of 300 test pictures" in text
+    assert f"{round(score['value'] * 300)} of 300 test images" in text
     for said in ("mobilenet_v2", "lp-ft", "2 min 05 s", "9 of 20", "out_relu", "12 810",
                  "sha256:abc123", "zero bytes", "keras 3.15.1", "bfloat16 was slower",
                  "more than once"):
@@ -163,7 +163,7 @@ def test_without_a_gallery_the_plot_of_the_mistakes_is_shown(made, tmp_path):
 def test_without_a_test_split_validation_speaks_and_the_page_says_so(made, tmp_path):
     path = write_report(tmp_path / "r.html", run={}, history=[], plots={},
                         evaluations={"val": made[1]["val"]})
-    assert "250 validation pictures" in text_of(path)
+    assert "250 validation images" in text_of(path)
     assert "no test split" in text_of(path)
     assert "no test split" not in text_of(made[0])
 
@@ -243,13 +243,13 @@ def test_a_browser_shows_the_page_in_light_and_dark(made, tmp_path, dark, width)
 
 
 def test_an_average_of_two_stages_is_not_called_an_epochs(tmp_path):
-    from PIL import Image
-
-    from tl_keras.reports import sections
-
     Image.new("RGB", (4, 4)).save(tmp_path / "curves.png")
     rows = [{"stage": name, "val_accuracy": 0.9, "kept": kept}
             for name, kept in (("head", True), ("head", False), ("all", True))]  # fmt: skip
-    shown = {"curves": tmp_path / "curves.png"}
-    assert "average of the weights of epochs 1 and 3 was kept" in sections._curves(rows, shown)
-    assert "weights of epoch 1 were kept" in sections._curves(rows[:2], shown)
+    for history, said in (
+        (rows, "average of the weights of epochs 1 and 3 was kept"),
+        (rows[:2], "weights of epoch 1 were kept"),
+    ):
+        page = write_report(tmp_path / "r.html", run={}, history=history, evaluations={},
+                            plots={"curves": tmp_path / "curves.png"})  # fmt: skip
+        assert said in text_of(page)

@@ -58,7 +58,7 @@ def test_darker_pictures_are_a_shift_and_the_page_shows_it(run, darker):
         (True, 0.6, "(p = 0.02); 30 points of accuracy are lost."),
         (True, None, "(p = 0.02); an estimated 20 points of accuracy are lost."),
         (True, 0.95, "(p = 0.02); the accuracy holds."),
-        (False, 0.6, "60.0 % of the new ones are named rightly, of the known ones 90.0 %."),
+        (False, 0.6, "new ones are classified correctly, of the known ones 90.0\u202f%."),
         (False, None, "No shift that chance would not explain (p = 0.02)."),
     ],
 )

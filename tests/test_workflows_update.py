@@ -96,7 +96,7 @@ def test_the_record_and_the_report_say_what_was_kept(updated):
     assert facts["forgetting"] == pytest.approx(lost)
     assert facts["backward"] == pytest.approx(-lost)
     page = (updated / "report.html").read_text()
-    assert "What was learnt, and what was kept" in page
+    assert "What was learned, and what was kept" in page
     assert "forgetting" in page
     assert (updated / "plots" / "update.png").exists()
 
@@ -211,7 +211,7 @@ def test_old_pictures_that_are_gone_leave_the_remedies_that_need_none(place, tmp
         facts = update(asked_for, tmp_path / "out").record["update"]
         assert facts["gone"] == 20 and facts["forgetting"] is None
         report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-        assert "20 earlier pictures are no longer where they were: what was forgotten" in report
+        assert "20 earlier images are no longer where they were: what was forgotten" in report
     finally:
         away.rename(place / "photos")
 

@@ -1,62 +1,64 @@
-"""The model card of a bundle: a README.md in the form of the Hugging Face Hub.
+"""Write the model card of a bundle: a README.md in the form of the Hugging Face Hub.
 
 https://huggingface.co/docs/hub/model-cards
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from export.variant import Latency, Variant
 from tl_keras.errors import ExportError
+from tl_keras.reports.filters import size
+from tl_keras.reports.html import environment
 
-__all__ = ["card", "check_license", "fastest", "size"]
+__all__ = ["TASKS", "TEMPLATES", "card", "check_license", "context", "fastest", "size"]
 
-_TEXT = """# {name}
+TEMPLATES = Path(__file__).with_name("templates")
 
-Gives {what} for a picture. Made by tl_keras {version}{base}; every file here was compared with the
-Keras model that it was made from{compared}.
+_CLASSIFICATION = {
+    "name": "image-classification", "on_hub": True, "score": "accuracy", "drop": "drop, points",
+    "agreement": "same label", "mediapipe": True,
+}  # fmt: skip
+TASKS: dict[str, dict[str, Any]] = {
+    "classes": {**_CLASSIFICATION, "outputs": "classes"},
+    "tags": {**_CLASSIFICATION, "outputs": "tags"},
+    # The Hub has no such task of its own: a tag says it.
+    "values": {
+        "name": "image-regression", "on_hub": False, "score": "score", "drop": "disagree, points",
+        "agreement": "same answer", "mediapipe": False, "outputs": "values",
+    },  # fmt: skip
+}
+"""What card and page say about a task's outputs, by the manifest's task."""
 
-| variant | size | accuracy | drop | same label | {latency} |
-|---|---:|---:|---:|---:|---:|
-{rows}
 
-Take `{default}` when nothing else is known. `report.html` shows all variants side by side;
-`manifest.json` has every figure.
-{notes}
-## How to use it
+def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[str, Any]:
+    """Return what both templates show of a bundle.
 
-A picture goes in as it is: RGB, values 0..255, resized as a whole to {width} × {height} pixels.
-Scaling is part of the model.
-
-    {run}
-
-needs only numpy, pillow and the runtime (`{packages}`).{mediapipe}
-
-To see that the files are whole and answer here as they should, without TensorFlow:
-
-    tl-export check .
-
-## Outputs
-
-{outputs}
-
-## Limits
-
-The figures are those of {pictures} validation pictures of one data set{data}; pictures of another
-kind can give other figures. Latencies are those of the machine that made this bundle. The folder
-`golden` holds a few of the validation pictures.
-"""
-_MEDIAPIPE = """ The .tflite files carry the labels and the
-normalization that MediaPipe Tasks reads:
-
-    from mediapipe.tasks.python import vision
-    classifier = vision.ImageClassifier.create_from_model_path("{file}")"""
-_RUNTIMES = {"tflite": "ai-edge-litert", "onnx": "onnxruntime"}
-_MOST_LABELS = 50
+    Args:
+        manifest: of the bundle.
+        variants: the same that the manifest describes.
+    """
+    shape = manifest["input"]["shape"]
+    sides = f"images of {shape[1]} × {shape[0]} pixels" if len(shape) == 3 else f"input {shape}"
+    return {
+        "manifest": manifest,
+        "variants": variants,
+        "fastest": fastest,
+        "task": TASKS[manifest["task"]],
+        "chosen": next(v for v in variants if v.name == manifest["default"]),
+        "input": sides,
+        "count": variants[0].verdict.pictures,
+        "largest": max(variant.bytes for variant in variants),
+        "scored": any(variant.verdict.accuracy is not None for variant in variants),
+        "timed": any(variant.latencies for variant in variants),
+        "versions": ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()),
+    }
 
 
 def card(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
@@ -69,32 +71,67 @@ def card(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
     Returns:
         Markdown behind a YAML head.
     """
-    formats = list(dict.fromkeys(variant.format for variant in variants))
-    first = next((v for v in manifest["variants"] if v["format"] == "tflite"), None)
-    height, width, _ = manifest["input"]["shape"]
-    facts = {**manifest["facts"], **manifest["versions"]}
-    fingerprint = manifest["data"].get("fingerprint")
-    text = _TEXT.format(
-        name=_line(manifest["name"]),
-        what=manifest["output"]["values"],
-        version=facts.get("tl_keras", ""),
-        base=f" from the base `{_line(str(facts['base']))}`" if facts.get("base") else "",
-        compared=f", on {variants[0].verdict.pictures} validation pictures",
-        latency=_latency_head(variants),
-        rows="\n".join(_row(variant) for variant in variants),
-        default=manifest["default"],
-        notes="".join(f"\n- `{v.name}`: {_line(note)}" for v in variants for note in v.notes)
-        + "\n" * any(v.notes for v in variants),
-        width=width,
-        height=height,
-        run="\n    ".join(f"python run_{format_}.py photo.jpg" for format_ in formats),
-        packages="` or `".join(_RUNTIMES[format_] for format_ in formats),
-        mediapipe=_MEDIAPIPE.format(file=first["file"]) if first else "",
-        outputs=_outputs(manifest["classes"]),
-        pictures=variants[0].verdict.pictures,
-        data=f" (fingerprint `{fingerprint[:16]}`)" if fingerprint else "",
+    shown = context(manifest, variants)
+    threads = {latency.threads for v in variants if (latency := fastest(v))}
+    made = environment(TEMPLATES).overlay(autoescape=False, finalize=_escape)
+    made.filters = {**made.filters, "code": _code, "yaml": _yaml, "raw": _Raw}
+    return made.get_template("card.md.j2").render(
+        **shown,
+        head=_head(manifest, variants, shown["task"]),
+        formats=list(dict.fromkeys(variant.format for variant in variants)),
+        runtimes={"tflite": "ai-edge-litert", "onnx": "onnxruntime"},
+        tflite=next((v["file"] for v in manifest["variants"] if v["format"] == "tflite"), ""),
+        made_by={**manifest["facts"], **manifest["versions"]},
+        threads=threads.pop() if len(threads) == 1 else None,
+        most=50,
     )
-    return f"{_head(manifest, variants)}\n{text}"
+
+
+def _head(
+    manifest: Mapping[str, Any], variants: Sequence[Variant], task: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the Hub reads: task, library, tags, license, accuracies."""
+    formats = list(dict.fromkeys(variant.format for variant in variants))
+    head: dict[str, Any] = {"pipeline_tag": task["name"]} if task["on_hub"] else {}
+    head["library_name"] = "onnx" if formats == ["onnx"] else "tflite"
+    head["tags"] = [task["name"], "tl_keras", *formats]
+    if manifest["facts"].get("license"):
+        head["license"] = manifest["facts"]["license"]
+    metrics = [
+        {"type": "accuracy", "name": f"accuracy of {v.name}", "value": round(v.verdict.accuracy, 6)}
+        for v in variants if v.verdict.accuracy is not None
+    ]  # fmt: skip
+    if metrics:
+        data = {"name": f"validation images of {manifest['name']}", "type": "imagefolder"}
+        result = {"task": {"type": task["name"]}, "dataset": data, "metrics": metrics}
+        head["model-index"] = [{"name": manifest["name"], "results": [result]}]
+    return head
+
+
+class _Raw(str):
+    """Text that is Markdown already."""
+
+
+def _escape(value: Any) -> str:
+    """Text that Markdown shows as it is, in one line; "" for None."""
+    if value is None or isinstance(value, _Raw):
+        return value or ""
+    line = html.escape(re.sub(r"\s+", " ", str(value)), quote=False)
+    return re.sub(r"([\\`*_\[\]|~]|^[#+>-](?=\s)|(?<=^\d)[.)](?=\s))", r"\\\1", line)
+
+
+def _code(value: Any) -> str:
+    """A code span that holds any text, also within a table."""
+    line = " ".join(str(value).split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    room = " " * (len(fence) > 1)
+    return _Raw(f"{fence}{room}{line}{room}{fence}".replace("|", r"\|"))
+
+
+def _yaml(record: Mapping[str, Any]) -> str:
+    """A line a key; JSON is YAML, which saves every question of quoting."""
+    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items())
+    return _Raw("\n".join(lines))
 
 
 def check_license(name: str) -> None:
@@ -110,71 +147,6 @@ def check_license(name: str) -> None:
         )
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _head(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
-    """Write the YAML head; JSON is YAML, which saves every question of quoting."""
-    formats = list(dict.fromkeys(variant.format for variant in variants))
-    record: dict[str, Any] = {
-        "pipeline_tag": "image-classification",
-        "library_name": "onnx" if formats == ["onnx"] else "tflite",
-        "tags": ["image-classification", "tl_keras", *formats],
-    }
-    if manifest["facts"].get("license"):
-        record["license"] = manifest["facts"]["license"]
-    metrics = [
-        {"type": "accuracy", "name": f"accuracy of {v.name}", "value": round(v.verdict.accuracy, 6)}
-        for v in variants
-        if v.verdict.accuracy is not None
-    ]
-    if metrics:
-        task = {"type": "image-classification"}
-        data = {"name": f"validation pictures of {manifest['name']}", "type": "imagefolder"}
-        result = {"task": task, "dataset": data, "metrics": metrics}
-        record["model-index"] = [{"name": manifest["name"], "results": [result]}]
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in record.items()]
-    return "\n".join(["---", *lines, "---"])
-
-
 def fastest(variant: Variant) -> Latency | None:
     """Return the latency with most threads, which the tables show; None if none was measured."""
     return max(variant.latencies, key=lambda latency: latency.threads, default=None)
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people read it: "8.88 MB", "12 kB"."""
-    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
-
-
-def _latency_head(variants: Sequence[Variant]) -> str:
-    threads = {latency.threads for v in variants if (latency := fastest(v))}
-    if len(threads) != 1:
-        return "ms/picture"
-    (count,) = threads
-    return f"ms/picture ({count} thread{'s' * (count > 1)})"
-
-
-def _row(variant: Variant) -> str:
-    verdict, latency = variant.verdict, fastest(variant)
-    accuracy = "–"
-    if verdict.accuracy is not None:
-        accuracy = f"{100 * verdict.accuracy:.1f} %"
-        if verdict.low is not None and verdict.high is not None:
-            accuracy += f" ({100 * verdict.low:.1f}–{100 * verdict.high:.1f})"
-    cells = [
-        f"`{variant.name}`",
-        size(variant.bytes),
-        accuracy,
-        f"{100 * verdict.drop:+.1f} points",
-        f"{100 * verdict.agreement:.1f} %",
-        f"{latency.median_ms:.2f}" if latency else "–",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _outputs(names: Sequence[str]) -> str:
-    listed = ", ".join(f"{i} {_line(name)}" for i, name in enumerate(names[:_MOST_LABELS]))
-    more = f", and {len(names) - _MOST_LABELS} more" if len(names) > _MOST_LABELS else ""
-    return f"{len(names)}, in the order of `labels.txt`: {listed}{more}."

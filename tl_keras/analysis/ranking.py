@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from tl_keras.errors import DataError
 
-__all__ = ["Appraisal", "Costs", "as_good", "fine_tune_seconds", "in_order", "recommendation"]
+__all__ = [
+    "Appraisal", "Costs", "advice", "as_good", "fine_tune_seconds", "in_order", "recommendation",
+]  # fmt: skip
 
 # Measured to agree best with the true order, see benchmarks/README.md.
 JUDGE = "ridge_log_likelihood"
@@ -73,6 +76,16 @@ def as_good(appraisals: Sequence[Appraisal]) -> list[Appraisal]:
     best = in_order(appraisals)[0]
     low = best.intervals["ridge"][0]
     return [one for one in in_order(appraisals) if one is best or one.scores["ridge"] >= low]
+
+
+def advice(appraisals: Sequence[Appraisal]) -> dict[str, Any]:
+    """Return what was found, as JSON takes it: the candidates in order, and what to take."""
+    return {
+        "judged_by": JUDGE,
+        "recommendation": recommendation(appraisals),
+        "as_good": [one.name for one in as_good(appraisals)],
+        "candidates": [asdict(one) for one in in_order(appraisals)],
+    }
 
 
 def recommendation(appraisals: Sequence[Appraisal]) -> str:

@@ -51,8 +51,9 @@ def advise(
     """Run `advise`; its help says what it does."""
     with told(debug, lambda: "Nothing was written."):
         from tl_keras.analysis.candidates import parse_candidates
+        from tl_keras.analysis.ranking import advice
         from tl_keras.data.sources import load_samples
-        from tl_keras.reports.ranking_report import write_advice
+        from tl_keras.reports.ranking_report import write_ranking_report
         from tl_keras.runs.directory import refuse_existing
         from tl_keras.utils.quiet import start_tensorflow
         from tl_keras.workflows.advise import appraise, chosen_samples
@@ -68,13 +69,13 @@ def advise(
                      for one in candidates]  # fmt: skip
         facts = {"command": shlex.join(["tl-keras", *sys.argv[1:]]), "pictures": len(chosen)}
         title = f"Bases for {samples.root.rstrip('/').rsplit('/', 1)[-1]}"
-        page = write_advice(out, title, found, facts)
+        page = write_ranking_report(out, title, {**facts, **advice(found)})
         _show(found, page)
 
 
 def _show(appraisals: Sequence[Appraisal], page: Path) -> None:
     from tl_keras.analysis.ranking import in_order, recommendation
-    from tl_keras.reports.run_facts import duration
+    from tl_keras.reports.filters import duration
 
     made = table(
         "candidates, the most promising first",

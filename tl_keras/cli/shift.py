@@ -76,13 +76,14 @@ def _refuse_places(out: Path | None, to: Path | None, place: Path | None) -> Non
 
 
 def _show(run: Path, other: str, report: ShiftReport) -> None:
-    from tl_keras.reports.drift_report import headline, p_text
+    from tl_keras.reports.drift_report import headline
+    from tl_keras.reports.filters import p_value
 
     facts = report.shift.facts
     made = table(f"{run} and {other}", "", "known", "new")
     counts = facts["pictures"]
     made.add_row("pictures", str(counts["reference"]), str(counts["new"]))
-    made.add_row("discrepancy (MMD)", "", p_text(facts["mmd"]["p_value"]))
+    made.add_row("discrepancy (MMD)", "", p_value(facts["mmd"]["p_value"]))
     made.add_row("A-distance, 0 to 2", "", f"{facts['domain']['a_distance']:.2f}")
     moved = facts["features"]
     made.add_row("features that differ", "", f"{moved['shifted']} of {moved['count']}")
@@ -109,7 +110,7 @@ def _show_remedy(place: Path, facts: dict[str, Any]) -> None:
     from tl_keras.reports.drift_report import SETS
 
     made = table(f"remedy {facts['name']}", "accuracy on", "before", "after", "change")
-    for part, name in SETS:
+    for part, name in SETS.items():
         if part in facts:
             found = facts[part]
             change = found["change"]

@@ -73,13 +73,13 @@ def _epochs(text: str) -> tuple[int, ...]:
 
 
 def _show(run: Any) -> None:
-    from tl_keras.reports.update_figures import FIGURES, lost
+    from tl_keras.reports.run_report import UPDATE_CHANGES, lost
 
     facts = run.record["update"]
     made = table("what was learnt, and what was kept", "pictures", "count", "before", "after")
     for name, row in facts["accuracy"].items():
         made.add_row(name, str(row["count"]), percent(row["before"]), percent(row["after"]))
-    for key, name, _ in FIGURES:
+    for key, (name, _) in UPDATE_CHANGES.items():
         if facts.get(key) is not None:
             made.add_row(name, "", "", f"{100 * facts[key]:+.1f} points")
     notes = [note for note in [lost(facts)] if note]

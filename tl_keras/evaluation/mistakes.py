@@ -13,7 +13,7 @@ from tl_keras.evaluation.metrics import worst_mistakes
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Mistake", "collect_mistakes"]
+__all__ = ["Mistake", "collect_mistakes", "preview"]
 
 _LARGEST = 320  # pixels: sharp at the size a page shows, small in a file
 
@@ -67,7 +67,7 @@ def collect_mistakes(
     for k in worst_mistakes(probabilities, labels, n):
         true, predicted = int(labels[k]), int(np.argmax(probabilities[k]))
         found.append(Mistake(
-            picture=_small(items[k], open_item),
+            picture=preview(items[k], open_item),
             true=str(class_names[true]),
             predicted=str(class_names[predicted]),
             confidence=float(np.max(probabilities[k])),
@@ -77,10 +77,11 @@ def collect_mistakes(
     return found
 
 
-def _small(item: Any, open_item: Callable[[Any], Image]) -> Image | None:
+def preview(item: Any, open_item: Callable[[Any], Image]) -> Image | None:
+    """Return an item as a small image, RGB; None where it was moved or damaged since."""
     try:
         picture = open_item(item).convert("RGB")
     except (OSError, ValueError):
-        return None  # moved or damaged since: the figures still stand
+        return None  # the figures still stand
     picture.thumbnail((_LARGEST, _LARGEST))
     return picture

@@ -1,48 +1,43 @@
-"""The report of a shift: one page that needs nothing else, and its figures as JSON."""
+"""Write the report on a drift: one page that needs nothing else, and its figures as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.analysis.drift import Shift
-from tl_keras.data.samples import Samples
-from tl_keras.reports import html as page
-from tl_keras.reports.drift_figures import plot_remedy, plot_shift
+from tl_keras.reports import style
+from tl_keras.reports.filters import p_value, percent
+from tl_keras.reports.html import write_page
 from tl_keras.utils.files import write_atomically
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from matplotlib.axes import Axes
 
-__all__ = ["SETS", "headline", "p_text", "write_shift"]
+__all__ = ["SETS", "headline", "plot_drift", "plot_remedy", "write_drift_report"]
 
-SETS = (("new", "new pictures, unseen"), ("known", "known pictures"))
+SETS = {"new": "new images, unseen", "known": "known images"}
+"""The sets on which a remedy is scored, by their keys in its facts."""
 
 _SHOWN = 12
-_LARGEST = 320
-_REMEDIES = (
-    ("batchnorm", "re-estimates BatchNorm's statistics on the new pictures; needs no label"),
-    ("first-block", "tunes the first block on labelled new pictures: for blur, noise, light"),
-    ("lp-ft", "trains the head, then all, on labelled new pictures"),
-)
+_SIDES = (("known images", style.BLUE), ("new images", style.VERMILLION))
 
 
-def headline(facts: dict[str, Any]) -> str:
-    """The finding in one sentence, plain text."""
-    p_value, accuracy = p_text(facts["mmd"]["p_value"]), facts.get("accuracy") or {}
+def headline(facts: Mapping[str, Any]) -> str:
+    """Say the finding in one sentence, plain text."""
+    said, accuracy = p_value(facts["mmd"]["p_value"]), facts.get("accuracy") or {}
     true = accuracy.get("true")
     if not facts["shifted"]:
         # What chance explains may still cost accuracy.
         known = "" if true is None else (
-            f"; {100 * true:.1f} % of the new ones are named rightly, of the known ones "
-            f"{100 * accuracy['reference']:.1f} %"
+            f"; {percent(true)} of the new ones are classified correctly, of the known ones "
+            f"{percent(accuracy['reference'])}"
         )  # fmt: skip
-        return f"No shift that chance would not explain ({p_value}){known}."
-    said = f"The new pictures differ from the known ones ({p_value})"
+        return f"No shift that chance would not explain ({said}){known}."
+    said = f"The new images differ from the known ones ({said})"
     if not accuracy:
         return f"{said}."
     fallen = accuracy["reference"] - (accuracy["estimated"]["value"] if true is None else true)
@@ -51,184 +46,126 @@ def headline(facts: dict[str, Any]) -> str:
     return f"{said}; {lost if fallen >= 0.01 else f'{the} accuracy holds'}."
 
 
-def p_text(value: float | None) -> str:
-    """A p-value as text, "" for None."""
-    return "" if value is None else f"p = {value:.2g}" if value >= 0.001 else "p < 0.001"
-
-
-def write_shift(
+def write_drift_report(
     folder: Path,
     title: str,
-    shift: Shift,
-    new: Samples,
-    notes: Sequence[str],
-    remedy: dict[str, Any] | None = None,
+    facts: Mapping[str, Any],
+    evidence: Mapping[str, Any],
+    keys: Sequence[str],
+    preview: Callable[[int], Any],
 ) -> Path:
     """Write report.html, shift.json and shift.png into a folder.
 
     Args:
-        folder: Made if missing; older files of these names are replaced.
-        title: Which run and which pictures, plain text.
-        shift: What was found.
-        new: The new pictures, of which the most unlike are shown.
-        notes: Sentences for the reader, plain text.
-        remedy: What a remedy gave, see `tl_keras.workflows.adapt.remedy_run`.
+        folder: made if missing; older files of these names are replaced.
+        title: which run and which images, plain text.
+        facts: what `tl_keras.analysis.drift.find_shift` found; notes (sentences for the reader)
+            and remedy (what it gave, see `tl_keras.workflows.adapt`) may be among them.
+        evidence: see :func:`plot_drift`.
+        keys: names of the new images, of which the most unlike are shown.
+        preview: gives the new image of an index to show, small; a text; or None.
 
     Returns:
         The page's path.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: it cannot be written.
     """
-    plot = plot_shift(shift, folder / "shift.png")
-    facts = {**shift.facts, "notes": list(notes), **({"remedy": remedy} if remedy else {})}
+    plot = plot_drift(facts, evidence, folder / "shift.png")
     write_atomically(folder / "shift.json", (json.dumps(facts, indent=1) + "\n").encode())
-    said = "".join(f"<li>{page.escape(note)}</li>" for note in notes)
-    shown = page.png(plot, "Both sets' features, discrepancy, confidence and novelty.", "")
-    body = [
-        f"<header><h1>Shift: {page.name(title)}</h1>",
-        page.paragraph(page.escape(headline(facts))),
-        page.term_list(_tiles(facts), "tiles"),
-        "</header>\n<main>",
-        page.section("Both sets", shown),
-        _accuracy(facts),
-        _classes(facts),
-        _features(facts),
-        _unlike(shift, new),
-        _remedies(facts) if remedy is None else _remedy(folder, remedy),
-        page.section("How to read this", f'<ul class="plain">{said}{_READING}</ul>'),
-        "</main>",
+    remedy, drawn = facts.get("remedy") or {}, None
+    healed = {name: remedy[key] for key, name in SETS.items() if key in remedy}
+    if healed:
+        drawn = plot_remedy(healed, folder / "remedy.png")
+    usual, distances = np.sort(evidence["novelty"][0]), evidence["novelty"][1]
+    unlike = [
+        {
+            "key": keys[index].rsplit("/", 1)[-1],
+            "distance": distances[index],
+            "further": 1 - np.searchsorted(usual, distances[index]) / len(usual),
+            "preview": preview(int(index)),
+        }
+        for index in np.argsort(-distances, kind="stable")[:_SHOWN]
     ]
-    html = page.page(f"Shift: {title}", "\n".join(part for part in body if part) + "\n")
-    return write_atomically(folder / "report.html", html.encode("utf-8", "replace"))
+    return write_page(
+        folder / "report.html", "drift.html.j2", title=f"Drift: {title}", facts=facts, plot=plot,
+        headline=headline(facts), unlike=unlike, healed=healed, remedy_plot=drawn,
+    )  # fmt: skip
 
 
-_READING = (
-    "<li>The p-value is the share of random partitions of all pictures that differ as much as "
-    "known and new ones do. A small one says that there is a difference, not that it matters: "
-    "the accuracy says that.</li>"
-    "<li>The A-distance is 0 for sets that a classifier cannot tell apart and 2 for sets that "
-    "it always can.</li>"
-    "<li>The estimated accuracy counts the new pictures on which the model is as sure as it is "
-    "where it is right (average thresholded confidence). The first estimate is the mean of that "
-    "and of one which also counts as wrong what a model says too often (by optimal transport): it "
-    "is the better one where the classes are about as frequent as they were. Both fail where the "
-    "model is sure of wrong answers.</li>"
-)
+def plot_drift(facts: Mapping[str, Any], evidence: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the two sets in feature space, the permutation test, confidence and novelty.
+
+    Args:
+        facts: see :func:`write_drift_report`; mmd is used.
+        evidence: null (discrepancies of random partitions); and of the known and of the new
+            images, each a pair: points (float (n, 2)), novelty (distances to the training
+            images) and confidence (largest probabilities; empty where there are no classes).
+        path: the PNG to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    figure = style.new_figure(9.6, 7.2)
+    plane, chance, sure, unlike = figure.subplots(2, 2).ravel()
+    style.tidy(plane, "first component", "second component",
+               "Features, two principal components", grid="both")  # fmt: skip
+    for points, (name, color) in zip(evidence["points"], _SIDES, strict=True):
+        plane.scatter(*points.T[:2], s=14, alpha=0.6, color=color, label=name, linewidths=0)
+    style.tidy(chance, "squared maximum mean discrepancy", "partitions",
+               f"Discrepancy and chance: {p_value(facts['mmd']['p_value'])}")  # fmt: skip
+    chance.hist(evidence["null"], bins=40, color=style.GREY, label="random partitions")
+    chance.axvline(facts["mmd"]["value"], color=style.VERMILLION, label="known against new")
+    if len(evidence["confidence"][0]):
+        style.tidy(sure, "confidence", title="How sure the model is (dashed: median)")
+        _histograms(sure, evidence["confidence"])
+    else:
+        sure.axis("off")
+    style.tidy(unlike, "distance to the training images",
+               title="How unlike the training images (dashed: median)")  # fmt: skip
+    _histograms(unlike, evidence["novelty"])
+    for axes in (plane, chance):
+        style.legend(axes)
+    return style.save(figure, path)
 
 
-_ESTIMATES = (
-    ("estimated", "estimated, if the classes are as frequent as before"),
-    ("thresholded", "estimated from confidence alone"),
-)
+def _histograms(axes: Axes, sides: tuple[np.ndarray, np.ndarray]) -> None:
+    everything = np.concatenate(sides)
+    low, high = float(everything.min()), float(everything.max())
+    bins = np.linspace(low, high, 25) if high > low else np.linspace(low - 0.5, low + 0.5, 25)
+    for values, (label, color) in zip(sides, _SIDES, strict=True):
+        share = np.full(len(values), 1 / len(values))
+        axes.hist(values, bins=bins, weights=share, alpha=0.55, color=color, label=label)
+        axes.axvline(float(np.median(values)), color=color, linestyle="--", linewidth=1.2)
+    axes.set_ylabel("share of the images", color=style.INK)
+    style.legend(axes)
 
 
-def _tiles(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    accuracy = facts.get("accuracy") or {}
-    true = accuracy.get("true")
-    return [
-        ("discrepancy", page.escape(p_text(facts["mmd"]["p_value"]))),
-        ("A-distance, 0\u00a0to\u00a02", f"{facts['domain']['a_distance']:.2f}"),
-        ("estimated accuracy", page.share(accuracy["estimated"]["value"]) if accuracy else ""),
-        ("true accuracy", "" if true is None else page.share(true)),
-        ("unlike the training set", page.share(facts["unlike"], 0)),
-        ("new pictures", str(facts["pictures"]["new"])),
-    ]
+def plot_remedy(sets: Mapping[str, Mapping[str, Any]], path: str | Path) -> Path:
+    """Draw accuracy before and after a remedy.
 
+    Args:
+        sets: by each set's name, its figures with before and after, 0..1.
+        path: the PNG to write.
 
-def _accuracy(facts: dict[str, Any]) -> str:
-    if "accuracy" not in facts:
-        return ""
-    accuracy, sure = facts["accuracy"], facts["confidence"]
-    rows = [
-        ["accuracy", page.share(accuracy["reference"]),
-         "" if accuracy["true"] is None else page.share(accuracy["true"]), ""],
-        *(_estimate(name, accuracy[key]) for key, name in _ESTIMATES),
-        ["mean confidence", page.share(sure["reference"]), page.share(sure["new"]),
-         f"change {100 * sure['low']:+.1f} to {100 * sure['high']:+.1f} points"],
-    ]  # fmt: skip
-    head = ["", "known pictures", "new pictures", "95 % interval"]
-    return page.section("Accuracy and confidence", page.table(head, rows, ["", "n", "n", "n"]))
+    Returns:
+        The path.
 
-
-def _estimate(name: str, found: dict[str, float]) -> list[str]:
-    interval = f"{page.share(found['low'])} to {page.share(found['high'])}"
-    return [name, "", page.share(found["value"]), interval]
-
-
-def _classes(facts: dict[str, Any]) -> str:
-    rows = [
-        [page.name(row["name"]), page.share(row["reference_share"]), page.share(row["new_share"]),
-         p_text(row["p_value"]) or '<span class="soft">too few</span>',
-         "" if row["recall"] is None else page.share(row["recall"])]
-        for row in facts.get("classes", [])
-    ]  # fmt: skip
-    head = ["class, as the model says", "of the known", "of the new", "shift within", "true recall"]
-    return page.section("Classes", page.table(head, rows, ["", "n", "n", "n", "n"]))
-
-
-def _features(facts: dict[str, Any]) -> str:
-    found = facts["features"]
-    rows = [
-        [f"channel {row['feature']}", f"{row['shift']:+.2f}", f"{row['ks']:.2f}",
-         p_text(row["p_value"])]
-        for row in found["strongest"]
-    ]  # fmt: skip
-    intro = page.paragraph(
-        f"{found['shifted']} of {found['count']} features where the base ends differ by more than "
-        "chance (p &lt; 0.01 for all of them together). The strongest:"
-    )
-    head = ["feature", "shift in standard deviations", "largest difference of distributions", "p"]
-    return page.section("Features", intro, page.table(head, rows, ["", "n", "n", "n"]))
-
-
-def _unlike(shift: Shift, new: Samples) -> str:
-    distances, usual = shift.novelty[1], np.sort(shift.novelty[0])
-    items = []
-    for index in np.argsort(-distances, kind="stable")[:_SHOWN]:
-        key = new.keys[index]
-        further = 1 - np.searchsorted(usual, distances[index]) / len(usual)
-        shown = _opened(new, int(index))
-        seen = page.picture(shown, key) if shown else '<span class="gone">cannot be opened</span>'
-        share = page.share(further, 0) if further else "none"
-        items.append(
-            f"<li>{seen}<p>distance {distances[index]:.2f}<br>{share} of the known ones "
-            f"{'is' if not further else 'are'} further<br>"
-            f'<span class="soft">{page.name(key.rsplit("/", 1)[-1])}</span></p></li>'
-        )
-    return page.section("Most unlike the training set", f'<ul class="grid">{"".join(items)}</ul>')
-
-
-def _opened(samples: Samples, index: int) -> Image | None:
-    try:
-        picture = samples.decoder(samples.items[index]).convert("RGB")
-    except (OSError, ValueError):
-        return None  # moved or damaged since: the figures still stand
-    picture.thumbnail((_LARGEST, _LARGEST))
-    return picture
-
-
-def _remedies(facts: dict[str, Any]) -> str:
-    if not facts["shifted"]:
-        return ""
-    rows = [[f"<code>--remedy {name}</code>", page.escape(what)] for name, what in _REMEDIES]
-    return page.section("What may help", page.table(["flag", "what it does"], rows))
-
-
-def _remedy(folder: Path, facts: dict[str, Any]) -> str:
-    present = [(name, facts[part]) for part, name in SETS if part in facts]
-    rows = [
-        [
-            name,
-            str(found["pictures"]),
-            page.share(found["before"]),
-            page.share(found["after"]),
-            f"{100 * found['change']['low']:+.1f} to {100 * found['change']['high']:+.1f} points",
-        ]
-        for name, found in present
-    ]
-    head = ["accuracy on", "pictures", "before", "after", "change, 95 % interval"]
-    plot = plot_remedy(present, folder / "remedy.png")
-    shown = page.png(plot, "Accuracy before and after the remedy.", "", 30)
-    table = page.table(head, rows, ["", "n", "n", "n", "n"])
-    return page.section(f"What the remedy {facts['name']} gave", table, shown)
+    Raises:
+        StorageError: it cannot be written.
+    """
+    figure = style.new_figure(5.6, 1.2 + 0.6 * len(sets))
+    axes = style.tidy(figure.subplots(), "accuracy, %", grid="x")
+    for place, found in enumerate(sets.values()):
+        for key, color in (("before", style.GREY), ("after", style.BLUE)):
+            name = key if place == 0 else None
+            axes.scatter(100 * found[key], place, s=70, color=color, label=name, zorder=3)
+        ends = (100 * found["after"], place), (100 * found["before"], place)
+        axes.annotate("", *ends, arrowprops={"arrowstyle": "->", "color": style.INK})
+    axes.set_yticks(range(len(sets)), list(sets))
+    axes.set_ylim(len(sets) - 0.5, -0.5)
+    style.legend(axes, columns=2)
+    return style.save(figure, path)

@@ -1,35 +1,104 @@
-"""report.html: a whole run on one page that needs nothing else."""
+"""Write report.html, a whole run on one page, from a registry of named sections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_keras.reports import html as page
-from tl_keras.reports import sections, sections_auto
-from tl_keras.reports.probe_figures import probe_section
-from tl_keras.reports.run_facts import pick
-from tl_keras.reports.sections_distillation import distillation
-from tl_keras.reports.update_figures import update_section
-from tl_keras.utils.files import write_atomically
+from tl_keras.reports.filters import as_metric, duration, number, percent, points, thousands
+from tl_keras.reports.history import best_row, column, learning_rate, stage_spans
+from tl_keras.reports.html import render, write_page
 
 if TYPE_CHECKING:
     from tl_keras.evaluation.mistakes import Mistake
 
-__all__ = ["write_report"]
+__all__ = ["METRICS", "SECTIONS", "UPDATE_CHANGES", "Facts", "lost", "write_report"]
+
+METRICS = {
+    "accuracy": ("accuracy", "share"), "balanced_accuracy": ("balanced accuracy", "share"),
+    "macro_f1": ("macro F1", "share"), "top_k.3": ("top-3 accuracy", "share"),
+    "top_k.5": ("top-5 accuracy", "share"),
+    "mean_average_precision": ("mean average precision", "share"),
+    "micro_f1": ("micro F1", "share"), "exact_match": ("all tags correct", "share"),
+    "mae": ("mean absolute error", "number"), "rmse": ("root mean squared error", "number"),
+    "r2": ("R²", "number"), "nll": ("negative log-likelihood", "number"),
+    "nll_calibrated": ("the same, with temperature", "number"),
+    "ece": ("calibration error", "share"),
+    "ece_calibrated": ("the same, with temperature", "share"),
+}  # fmt: skip
+"""Key in a split's metrics (a point goes one level down), its name, and how it is said; what is
+not listed here is shown under its key. The first that a run has is its headline."""
+
+UPDATE_CHANGES = {
+    "forgetting": ("forgetting", "accuracy lost on earlier steps, from its best until now"),
+    "backward": ("backward transfer", "change on earlier steps since each was learned"),
+    "forward": (
+        "forward transfer",
+        "accuracy on a step's images of known classes before it was learned, above chance",
+    ),
+}
+"""Key in the record of an update, its name, and what it means."""
+
+_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+# What a task shows of its results, and what its outputs are called.
+_RESULTS = {
+    "classes": (("confusion", "classes", "calibration", "mistakes"), "classes"),
+    "tags": (("outputs",), "tags"),
+    "values": (("outputs",), "values"),
+}
+_ANY_TASK = (("confusion", "classes", "calibration", "outputs", "mistakes"), "outputs")
+_FEW = 20  # images of a class, below which its recall says little
+_MOST_LISTED = 500
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a section may show; plain values throughout.
+
+    Attributes:
+        run: the content of run.json.
+        history: the rows of history.csv.
+        evaluations: a split's metrics, by split.
+        plots: PNG files by what they show.
+        mistakes: see :func:`write_report`.
+    """
+
+    run: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    evaluations: Mapping[str, Mapping[str, Any]]
+    plots: Mapping[str, Path]
+    mistakes: Sequence[Mistake]
+
+    @cached_property
+    def split(self) -> str:
+        """The split that speaks for the model: test, else validation, else what there is."""
+        known = ("test", "val", *self.evaluations)
+        return next((split for split in known if self.evaluations.get(split)), "")
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """That split's metrics."""
+        return self.evaluations.get(self.split) or {}
+
+    def find(self, keys: str, default: Any = None) -> Any:
+        """Return what lies in the record at "key.key"; the default where a step is missing."""
+        return _find(self.run, keys, default)
 
 
 def write_report(
     path: str | Path,
     *,
     run: Mapping[str, Any],
-    history: Sequence[dict[str, Any]],
-    evaluations: Mapping[str, dict],
+    history: Sequence[Mapping[str, Any]],
+    evaluations: Mapping[str, Mapping[str, Any]],
     plots: Mapping[str, Path],
     mistakes: Sequence[Mistake] = (),
+    results: Sequence[str] | None = None,
 ) -> Path:
-    """One HTML file with every figure and picture of a run inside it.
+    """Write one HTML file with every figure and image of a run inside it.
 
     It makes no request and runs no script, follows the reader's light or dark setting, fits
     a phone, and can be printed. Whatever the record lacks is left out. Every name is escaped.
@@ -39,9 +108,11 @@ def write_report(
         run: the content of run.json.
         history: the rows of history.csv.
         evaluations: what tl_keras.evaluation.metrics.evaluate gave, by split ("val", "test").
-        plots: PNG files by what they show: "curves", "confusion", "reliability", "mistakes";
-            others follow under their own names, "recall" is drawn in the table of classes.
+        plots: PNG files by what they show, such as "curves" or "confusion"; those that no
+            section knows follow under their own names.
         mistakes: from collect_mistakes; shown as a gallery in place of plots["mistakes"].
+        results: names in `SECTIONS` of what shows the task's results; by default those of the
+            task that the metrics name, and for an unknown task all that finds something to say.
 
     Returns:
         The path.
@@ -49,32 +120,360 @@ def write_report(
     Raises:
         StorageError: it cannot be written.
     """
-    body = "\n".join(part for part in (
-        sections.headline(run, evaluations),
-        sections.scores(evaluations),
-        update_section(run, plots),
-        probe_section(run, plots),
-        sections.training(run, history, plots),
-        sections_auto.choice(run),
-        distillation(run),
-        sections.confusion(evaluations, plots),
-        sections.classes(evaluations),
-        sections.calibration(evaluations, plots),
-        sections.gallery(mistakes, plots),
-        sections.more_plots(plots),
-        sections.data(run),
-        sections.limits(run, evaluations),
-        sections.reproducing(run),
-        _footer(run),
-    ) if part)
-    html = page.page(sections.title(run), f"{body}\n")
-    # A file name that is no valid text must not keep the report from being written.
-    return write_atomically(path, html.encode("utf-8", "replace"))
+    facts = Facts(run, history, evaluations, plots, mistakes)
+    task = facts.figures.get("task") or facts.find("data.task", "classes")
+    usual, outputs = _RESULTS.get(task, _ANY_TASK)
+    names = (
+        "metrics", "update", "probe", "training", "auto", "distillation",
+        *(usual if results is None else results), "plots", "data", "limits", "reproduce",
+    )  # fmt: skip
+    return write_page(
+        path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts), outputs=outputs,
+        images=sum(_totals(facts).values()) or None, seconds=_seconds(facts),
+        sections=[part for name in names if (part := _section(name, facts).strip())],
+    )  # fmt: skip
 
 
-def _footer(run: Mapping[str, Any]) -> str:
-    version = pick(run, "versions", "tl_keras") or pick(run, "tl_keras", default="")
-    written = page.escape(f"Written by tl_keras {version}".strip())
-    made = pick(run, "created", default="")
-    when = f" for the run of {page.escape(made)}" if made else ""
-    return f"</main>\n<footer><p>{written}{when}. This page is complete in itself.</p></footer>"
+def _section(name: str, facts: Facts) -> str:
+    context = SECTIONS[name](facts)
+    if context is None:
+        return ""
+    shared = {key: getattr(facts, key) for key in ("run", "figures", "split", "plots", "history")}
+    return render(f"sections/{name}.html.j2", **{**shared, **context})
+
+
+def _find(record: Any, keys: str, default: Any = None) -> Any:
+    for key in keys.split("."):
+        record = record.get(key) if isinstance(record, Mapping) else None
+    return default if record is None else record
+
+
+def _title(facts: Facts) -> str:
+    root = _file(str(facts.find("data.root", "")).rstrip("/\\"))
+    words = " + ".join(str(step["name"]) for step in facts.find("update.steps", [])) or root
+    base = str(facts.find("base", "a model"))
+    return f"{base} on {words}" if words else base
+
+
+def _file(path: str) -> str:
+    return path.replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _totals(facts: Facts) -> dict[str, int]:
+    # An image may have several tags, or none: its classes' counts do not add up to images.
+    counts = facts.find("data.images") or facts.find("data.pictures") or facts.find("data.counts")
+    return {
+        split: sum(of.values()) if isinstance(of, Mapping) else int(of)
+        for split, of in (counts or {}).items()
+    }
+
+
+def _seconds(facts: Facts) -> Any:
+    """The run's time; that of its stages where the record has no total."""
+    spent = [number(stage.get("seconds")) for stage in facts.find("stages", [])]
+    return facts.find("timings.total") or sum(s for s in spent if s == s) or None
+
+
+def _hero(facts: Facts) -> dict[str, Any] | None:
+    """The one figure that matters: accuracy beside its interval, else the first known metric."""
+    figures = facts.figures
+    count, split = figures.get("count"), _SPLITS.get(facts.split, facts.split)
+    score, rows = figures.get("accuracy"), figures.get("per_class") or []
+    if isinstance(score, Mapping):
+        total, top = sum(row["support"] for row in rows), {}
+        if total:
+            most = max(rows, key=lambda row: row["support"])
+            top = {"name": most["name"], "share": most["support"] / total}
+        right = round(score["value"] * number(count))
+        return {
+            "big": percent(score["value"]), "score": score, "right": right, "count": count,
+            "split": split, "majority": top,
+        }  # fmt: skip
+    for key in METRICS:
+        if (value := _find(figures, key)) is not None:
+            words, kind = METRICS[key]
+            big = as_metric(_find(value, "value", value), kind)
+            return {"big": big, "words": words, "count": count, "split": split}
+    return None
+
+
+def _metrics(facts: Facts) -> dict[str, Any]:
+    """Every single figure, a column a split: known ones first, others under their keys."""
+    splits = [s for s in dict.fromkeys(("val", "test", *facts.evaluations)) if
+              facts.evaluations.get(s)]  # fmt: skip
+    shown = dict(METRICS)
+    for split in splits:
+        for key, value in facts.evaluations[split].items():
+            if key not in ("count", "temperature") and _is_single(value):
+                shown.setdefault(key, (key.replace("_", " "), "number"))
+    shown["count"] = ("images", "count")
+    rows = [
+        [words, *(as_metric(_find(facts.evaluations[split], key), kind) for split in splits)]
+        for key, (words, kind) in shown.items()
+    ]
+    rows = [row for row in rows if any(row[1:])]
+    return {"splits": [_SPLITS.get(split, split) for split in splits], "rows": rows}
+
+
+def _is_single(value: Any) -> bool:
+    value = _find(value, "value", value)
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _update(facts: Facts) -> dict[str, Any] | None:
+    update = facts.find("update")
+    if not update:
+        return None
+    steps = update.get("steps") or []
+    rows = [
+        {"name": step["name"], "cells": row}
+        for step, row in zip(steps, update.get("matrix") or [], strict=False)
+    ]
+    return {
+        "update": update,
+        "lost": lost(update),
+        "changes": [
+            (name, f"{points(update[key])}: {meaning}")
+            for key, (name, meaning) in UPDATE_CHANGES.items() if update.get(key) is not None
+        ],
+        "after": ["after", *(step["name"] for step in steps)],
+        "steps": [[row["name"], *map(percent, row["cells"])] for row in rows if len(steps) > 2],
+    }  # fmt: skip
+
+
+def lost(update: Mapping[str, Any]) -> str:
+    """Say what an update's figures leave out, plain text; "" where every old image was at hand.
+
+    Args:
+        update: "update" of a run's record.
+    """
+    if not (gone := update.get("gone")):
+        return ""
+    known = any(name.startswith("old ") for name in update["accuracy"])
+    effect = "the figures are without them" if known else "what was forgotten cannot be told"
+    return f"{thousands(gone)} earlier images are no longer where they were: {effect}."
+
+
+def _probe(facts: Facts) -> dict[str, Any] | None:
+    probe = facts.find("probe")
+    if not probe:
+        return None
+    found = (
+        f"{key.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for key, value in (probe.get("found") or {}).items()
+    )
+    return {"probe": probe, "found": ", ".join(found)}
+
+
+def _training(facts: Facts) -> dict[str, Any]:
+    """The stages, planned and done, and which weights were kept."""
+    done = {str(stage.get("name")): stage for stage in facts.find("stages", [])}
+    pairs = [(plan, done.pop(str(plan.get("name")), {})) for plan in facts.find("plan.stages", [])]
+    rows = [_stage(plan, stage) for plan, stage in [*pairs, *(({}, s) for s in done.values())]]
+    kept = [head for head in (rows[0] if rows else ()) if any(row[head] for row in rows)]
+    words = [place for place, head in enumerate(kept) if head in ("trains", "frozen up to")]
+    best, said = best_row(facts.history), ""
+    if best is not None:
+        accuracy = percent(column(facts.history, "val_accuracy")[best])
+        of = f", validation accuracy {accuracy}" if accuracy else ""
+        said = f"The weights of epoch {best + 1} were kept{of}."
+    averaged = [str(k) for k, row in enumerate(facts.history, 1) if row.get("kept")]
+    if len(averaged) > 1:
+        said = f"The average of the weights of epochs {' and '.join(averaged)} was kept."
+    return {
+        "heads": kept, "words": words, "rows": [[row[head] for head in kept] for row in rows],
+        "kept": said, "stages": len(stage_spans(facts.history)),
+    }  # fmt: skip
+
+
+def _stage(plan: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, str]:
+    ran, epochs, train = stage.get("epochs_run"), plan.get("epochs"), plan.get("train")
+    of = [str(part) for part in (ran, epochs) if part is not None]
+    rate = learning_rate(plan)
+    return {
+        "stage": str(stage.get("name", plan.get("name", ""))),
+        "trains": ", ".join(map(str, train)) if isinstance(train, list | tuple) else train or "",
+        "weights": thousands(stage.get("trainable_parameters")),
+        "epochs": " of ".join(of),
+        # Counted from 0 in the record, from 1 in the plots beside it.
+        "best epoch": thousands(number(stage.get("best_epoch")) + 1),
+        "best accuracy": percent(stage.get("best_val_accuracy")),
+        "learning rate": f"{rate:.1e}" if rate == rate else "",
+        "time": duration(stage.get("seconds")),
+        "frozen up to": stage.get("cut") or "",
+        "views kept": thousands(stage.get("views")),
+    }
+
+
+def _auto(facts: Facts) -> dict[str, Any] | None:
+    auto = facts.find("auto")
+    return {"auto": auto} if auto else None
+
+
+def _distillation(facts: Facts) -> dict[str, Any] | None:
+    """Teacher, student alone and distilled student side by side, and how it was taught."""
+    found = facts.find("distillation")
+    if not found:
+        return None
+    lesson, scores = found.get("lesson") or {}, found.get("scores") or {}
+    parts = str(lesson.get("loss", "")).split("+")
+    losses = {"kd": "the teacher's softened probabilities", "dist": "their correlations",
+              "features": "its features"}  # fmt: skip
+    learned = " and ".join(losses.get(part, part) for part in parts)
+    if {"kd", "dist"} & set(parts):
+        learned += f" (temperature {lesson.get('temperature')}, weight {lesson.get('alpha')})"
+    return {
+        "facts": found,
+        "lesson": lesson,
+        "learned": learned,
+        "splits": {
+            split: f"accuracy, {_SPLITS[split]}"
+            for split in ("val", "test") if any(of.get(split) for of in scores.values())
+        },
+        "models": {"alone": "student alone", "distilled": "student, distilled"},
+    }  # fmt: skip
+
+
+def _confusion(facts: Facts) -> dict[str, Any]:
+    matrix, rows = facts.figures.get("confusion") or [], facts.figures.get("per_class") or []
+    found = [
+        (rows[i]["name"], rows[j]["name"], count, rows[i]["support"])
+        for i, line in enumerate(matrix)
+        for j, count in enumerate(line)
+        if i != j and count
+    ]
+    common = sorted(found, key=lambda mistake: -mistake[2])[:5]
+    return {"common": common, "widest": 32 if len(rows) <= 6 else 46}
+
+
+def _outputs(facts: Facts) -> dict[str, Any]:
+    """A table of every list with a row an output, but for the classes, which have their own."""
+    listed = [
+        value for key, value in facts.figures.items()
+        if key.startswith("per_") and key != "per_class" and value
+    ]  # fmt: skip
+    tables = []
+    for rows in listed:
+        keys = [key for key in rows[0] if key != "name"]
+        cells = [
+            [row.get("name", ""), *("" if row[k] is None else f"{row[k]:.4g}" for k in keys)]
+            for row in rows
+        ]
+        tables.append((["output", *(key.replace("_", " ") for key in keys)], cells))
+    return {"tables": tables}
+
+
+def _calibration(facts: Facts) -> dict[str, Any] | None:
+    """Whether the confidence can be taken at its word."""
+    figures = facts.figures
+    if "ece" not in figures:
+        return None
+    # Scaling is praised only where it helped, on images it was not fitted on.
+    helps = figures.get("temperature") is not None and all(
+        figures[f"{key}_calibrated"] < figures[key] for key in ("nll", "ece")
+    )
+    return {"temperature": figures.get("temperature"), "helps": helps}
+
+
+def _mistakes(facts: Facts) -> dict[str, Any]:
+    shown = [
+        {
+            "true": one.true, "predicted": one.predicted, "confidence": one.confidence,
+            "file": _file(one.source), "preview": one.picture,
+        }
+        for one in facts.mistakes
+    ]  # fmt: skip
+    return {"mistakes": shown}
+
+
+def _plots(facts: Facts) -> dict[str, Any]:
+    """Plots that have no place of their own; recall is drawn in the table of classes."""
+    known = {*SECTIONS, "curves", "reliability", "recall", "scatter"}
+    return {"others": {key: path for key, path in facts.plots.items() if key not in known}}
+
+
+def _data(facts: Facts) -> dict[str, Any]:
+    """Counts a split and class, what was left out, what is there twice."""
+    counts = {
+        split: of for split, of in facts.find("data.counts", {}).items() if isinstance(of, Mapping)
+    }
+    listed = [*facts.find("classes", []), *(name for of in counts.values() for name in of)]
+    classes = dict.fromkeys(map(str, listed)) if counts else {}
+    return {
+        "totals": _totals(facts),
+        "splits": list(counts),
+        "rows": [[n, *(thousands(of.get(n, 0)) for of in counts.values())] for n in classes],
+        "left_out": facts.find("data.left_out", []),
+        "duplicates": [_group(group) for group in facts.find("data.duplicates", [])],
+        "most": _MOST_LISTED,
+    }
+
+
+def _group(group: Any) -> Iterable[Any]:
+    if isinstance(group, Mapping):
+        group = group.get("paths") or group.get("keys") or list(group.values())
+    return group if isinstance(group, list | tuple) else [group]
+
+
+def _limits(facts: Facts) -> dict[str, Any] | None:
+    """What the figures cannot say."""
+    if not facts.split:
+        return None
+    score = facts.figures.get("accuracy")
+    return {
+        "interval": 50 * (score["high"] - score["low"]) if isinstance(score, Mapping) else None,
+        "small": [
+            row["name"] for row in facts.figures.get("per_class") or [] if row["support"] < _FEW
+        ],
+        "few": _FEW,
+    }
+
+
+def _reproduce(facts: Facts) -> dict[str, Any]:
+    """The command, the seed, the versions, the data's fingerprint."""
+    command = facts.find("command", "")
+    times = {
+        key.replace("_seconds", "").replace("_", " "): duration(value)
+        for key, value in facts.find("timings", {}).items()
+    }
+    return {
+        "command": command if isinstance(command, str) else " ".join(map(str, command)),
+        "head": ", ".join(f"{k}={v}" for k, v in facts.find("head", {}).items()),
+        "added": _added(facts),
+        "versions": ", ".join(f"{k} {v}" for k, v in facts.find("versions", {}).items()),
+        "times": ", ".join(f"{key} {value}" for key, value in times.items() if value),
+    }
+
+
+def _added(facts: Facts) -> str:
+    """What was added to the base, LoRA or adapters, and which share of the model learns."""
+    told = []
+    for kind, widths in facts.find("adaptation.branches", {}).items():
+        ends = sorted(set(widths.values()))
+        wide = f"{ends[0]} to {ends[-1]}" if len(ends) > 1 else f"{ends[0]}"
+        plural = "s" * (len(widths) != 1)
+        told.append(f"{kind.replace('_', ' ')} on {len(widths)} layer{plural} (width {wide})")
+    weights = thousands(facts.find("adaptation.parameters.branches"))
+    share = percent(facts.find("adaptation.share"))
+    return f"{', '.join(told)}, {weights} weights; with the head {share} of the model" * bool(told)
+
+
+SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
+    "metrics": _metrics,
+    "update": _update,
+    "probe": _probe,
+    "training": _training,
+    "auto": _auto,
+    "distillation": _distillation,
+    "confusion": _confusion,
+    "classes": lambda facts: {"rows": facts.figures.get("per_class") or []},
+    "calibration": _calibration,
+    "outputs": _outputs,
+    "mistakes": _mistakes,
+    "plots": _plots,
+    "data": _data,
+    "limits": _limits,
+    "reproduce": _reproduce,
+}
+"""By name, what gives a section its values: None leaves it out, else `sections/NAME.html.j2` is
+rendered with them and with run, history, plots, split and figures (that split's metrics)."""

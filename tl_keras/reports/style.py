@@ -1,7 +1,7 @@
-"""One look for every plot: colours, text that any class name survives, saving.
+"""Give every plot one style: colors, text that any class name survives, saving.
 
 Figures are made without pyplot: nothing global is touched, and plots may be drawn in any
-thread. Colours are Okabe and Ito's, which colour-blind readers tell apart.
+thread. Colors are Okabe and Ito's, which color-blind readers tell apart.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLUE", "GREEN", "GREY", "INK", "ORANGE", "PALE", "VERMILLION",
-    "font", "label", "labels_for", "new_figure", "plain", "save", "shorten", "tidy",
-]
+    "drawable", "font", "legend", "new_figure", "plain", "save", "shorten", "tidy",
+]  # fmt: skip
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-INK, GREY, PALE = "#22262b", "#6b7280", "#e5e7eb"
+INK, GREY, SILVER, PALE = "#22262b", "#6b7280", "#9ca3af", "#e5e7eb"
 
 # Fonts that cover what DejaVu Sans does not; those that are installed are used in this order.
 _MORE_FONTS = (
@@ -35,19 +35,11 @@ _MORE_FONTS = (
     "Hiragino Sans", "Hiragino Sans GB", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
     "Apple SD Gothic Neo", "SimHei", "Noto Sans Devanagari", "Noto Sans Thai",
     "Noto Sans Bengali", "Noto Sans Tamil", "Nirmala UI", "Leelawadee UI", "Arial Unicode MS",
-)
+)  # fmt: skip
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure that arranges its parts by itself.
-
-    Args:
-        width: inches.
-        height: inches.
-
-    Returns:
-        A figure that pyplot does not know of.
-    """
+    """Return an empty white figure, in inches, that arranges its parts by itself."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -55,30 +47,50 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def tidy(axes: Axes, *, grid: Literal["x", "y", "both"] | None = "y") -> Axes:
-    """Quiet frame, quiet ticks, a faint grid.
+def save(figure: Figure, path: str | Path, dpi: int = 144) -> Path:
+    """Write a figure as PNG, whole or not at all, and return the path.
 
-    Args:
-        axes: where to draw.
-        grid: "x", "y", "both" or None.
-
-    Returns:
-        The same axes.
+    Raises:
+        StorageError: it cannot be written; an older file is still there then.
     """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+    return write_atomically(path, buffer.getvalue())
+
+
+def tidy(
+    axes: Axes,
+    x: str = "",
+    y: str = "",
+    title: str = "",
+    *,
+    grid: Literal["x", "y", "both"] | None = "y",
+) -> Axes:
+    """Give axes a quiet frame, quiet ticks, a faint grid and their words; return them."""
     axes.set_facecolor("white")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        axes.spines[side].set_color("#9ca3af")
+        axes.spines[side].set_color(SILVER)
     axes.tick_params(colors=GREY, labelsize=9, length=3)
     if grid:
         axes.grid(axis=grid, color=PALE, linewidth=0.8)
         axes.set_axisbelow(True)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.set_title(title, fontsize=10.5, loc="left", color=INK)
     return axes
 
 
+def legend(axes: Axes, columns: int = 0, loc: str = "best") -> None:
+    """Add a legend within the axes, or in so many columns above them."""
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
+    placed = above if columns else {"loc": loc}
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK, **placed)  # type: ignore[arg-type]
+
+
 def plain(texts: Sequence, **settings: object) -> None:
-    """Draws names as they are: no formulas between dollar signs, every installed font.
+    """Draw names as they are: no formulas between dollar signs, every installed font.
 
     Args:
         texts: matplotlib Text objects.
@@ -91,77 +103,33 @@ def plain(texts: Sequence, **settings: object) -> None:
         text.set(**{"fontsize": size, **settings})
 
 
-def save(figure: Figure, path: str | Path, dpi: int = 144) -> Path:
-    """Writes the figure as PNG, whole or not at all.
-
-    Args:
-        figure: what to write.
-        path: the PNG's path; an older file is replaced.
-        dpi: pixels an inch.
-
-    Returns:
-        The path.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-    return write_atomically(path, buffer.getvalue())
-
-
 def font() -> FontProperties:
-    """DejaVu Sans, and behind it the installed fonts that cover other scripts.
-
-    Returns:
-        A font with fallbacks.
-    """
+    """Return the font for names: each character from the first installed family that has it."""
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(family=list(_families()))
 
 
-def labels_for(names: Sequence[str], longest: int = 24) -> list[str]:
-    """Names as they can be drawn here.
-
-    Args:
-        names: class names in any script, in output order.
-        longest: in columns; East Asian wide characters take two.
-
-    Returns:
-        The label of each.
-    """
-    return [label(name, place, longest) for place, name in enumerate(names)]
-
-
-def label(name: str, place: int, longest: int = 24) -> str:
-    """One name as it can be drawn here.
+def drawable(names: Sequence[str], longest: int = 24, places: Sequence[int] = ()) -> list[str]:
+    """Return names as they can be drawn here.
 
     A name with a character that no installed font has becomes "#3", its place in output
-    order (from 0), instead of a row of empty boxes. Long names lose their middle.
+    order, instead of a row of empty boxes. Long names lose their middle.
 
     Args:
-        name: a name in any script.
-        place: its place in output order.
+        names: in any script.
         longest: in columns; East Asian wide characters take two.
-
-    Returns:
-        The label.
+        places: of the names in output order, from 0; by default the order they have here.
     """
-    line = _one_line(name)
-    return shorten(line, longest) if _can_draw(line) else f"#{place}"
+    lines = map(_one_line, names)
+    return [
+        shorten(line, longest) if _can_draw(line) else f"#{place}"
+        for place, line in zip(places or range(len(names)), lines, strict=True)
+    ]
 
 
 def shorten(text: str, longest: int) -> str:
-    """Cuts the middle out of a long text, keeping both ends.
-
-    Args:
-        text: any text.
-        longest: in columns, >= 3; East Asian wide characters take two.
-
-    Returns:
-        The text, or its ends around an ellipsis.
-    """
+    """Cut the middle out of a text of more than so many (at least 3) columns."""
     if sum(map(_columns, text)) <= longest:
         return text
     half = (longest - 1) // 2

@@ -1,86 +1,76 @@
-"""The report of a verdict on transfer: one page, a picture and the figures as JSON."""
+"""Write the report on whether pretraining helps: one page, a plot and the figures as JSON."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tl_keras.analysis.transfer_benefit import Comparison
-from tl_keras.reports import html as page
+import numpy as np
+
 from tl_keras.reports import style
+from tl_keras.reports.html import write_page
 from tl_keras.utils.files import write_atomically
 
-__all__ = ["plot_verdict", "write_verdict"]
+__all__ = ["plot_transfer", "write_transfer_report"]
 
 
-def plot_verdict(found: Comparison, path: str | Path) -> Path:
-    """Draw every run's accuracy, and the difference with its interval.
-
-    Args:
-        found: From `tl_keras.analysis.transfer_benefit.compare_transfer`.
-        path: The PNG to write.
-
-    Returns:
-        The path.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    figure, verdict = style.new_figure(8.6, 2.9), found.verdict
-    runs, gap = figure.subplots(1, 2)
-    style.tidy(runs, grid="x")
-    ways = ((found.pretrained, style.BLUE), (found.scratch, style.ORANGE))
-    for place, (right, colour) in enumerate(ways):
-        runs.scatter(100 * right.mean(axis=1), [place] * len(right), s=45, color=colour, alpha=0.7)
-        runs.plot([100 * right.mean()] * 2, [place - 0.25, place + 0.25], color=style.INK)
-    runs.set_yticks([0, 1], ["pretrained", "scratch"])
-    runs.set_ylim(1.6, -0.6)
-    runs.set_xlabel("accuracy of each run, per cent (bar: mean)", fontsize=9)
-    style.tidy(gap, grid="x")
-    gap.axvline(0, color=style.GREY, linewidth=1)
-    low, high = 100 * verdict.low, 100 * verdict.high
-    gap.plot([low, high], [0, 0], color=style.BLUE, linewidth=3)
-    gap.scatter([100 * verdict.difference], [0], s=70, color=style.BLUE, zorder=3)
-    gap.set_yticks([])
-    gap.set_xlabel("points gained by pretraining, 95 % interval", fontsize=9)
-    gap.set_title(verdict.word, fontsize=10.5, loc="left")
-    return style.save(figure, path)
-
-
-def write_verdict(folder: Path, title: str, budget: str, found: Comparison) -> Path:
+def write_transfer_report(
+    folder: Path, title: str, facts: Mapping[str, Any], runs: Mapping[str, np.ndarray]
+) -> Path:
     """Write report.html, verdict.json and verdict.png into a folder.
 
     Args:
-        folder: Made if missing; older files of these names are replaced.
-        title: Which base and which data, plain text.
-        budget: What each run was given, plain text.
-        found: What the runs gave.
+        folder: made if missing; older files of these names are replaced.
+        title: which base and which data, plain text.
+        facts: difference, low and high (0..1), word, sentence, and budget (what each run was
+            given), and what else belongs into the JSON file.
+        runs: "pretrained" and "scratch", bool (seeds, images): where each run was correct.
 
     Returns:
         The page's path.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: it cannot be written.
     """
-    plot, verdict = plot_verdict(found, folder / "verdict.png"), found.verdict
-    facts = {**dataclasses.asdict(verdict), "sentence": verdict.sentence, "budget": budget}
+    plot = plot_transfer(facts, runs, folder / "verdict.png")
     write_atomically(folder / "verdict.json", (json.dumps(facts, indent=1) + "\n").encode())
-    rows = [
-        [name, page.share(float(right.mean())),
-         ", ".join(page.share(float(one.mean())) for one in right)]
-        for name, right in (("pretrained", found.pretrained), ("scratch", found.scratch))
-    ]  # fmt: skip
-    body = "\n".join([
-        f"<header><h1>Does pretraining help? {page.name(title)}</h1>",
-        page.paragraph(page.escape(verdict.sentence)), "</header>\n<main>",
-        page.section(
-            "The runs", page.table(["", "mean accuracy", "each seed"], rows, ["", "n", "n"]),
-            page.png(plot, "Accuracy of every run, and the difference with its interval.", "")),
-        page.section("How it was found", page.paragraph(page.escape(budget)), page.paragraph(
-            "The interval resamples pictures, the same for both ways, and seeds. A difference "
-            "below one point counts as none. Another budget, or more labelled pictures, may "
-            "give another verdict.")), "</main>",
-    ])  # fmt: skip
-    html = page.page(f"Does pretraining help? {title}", body + "\n")
-    return write_atomically(folder / "report.html", html.encode("utf-8", "replace"))
+    return write_page(
+        folder / "report.html", "transfer.html.j2", title=f"Does pretraining help? {title}",
+        facts=facts, plot=plot, runs={name: right.mean(axis=1) for name, right in runs.items()},
+    )  # fmt: skip
+
+
+def plot_transfer(
+    facts: Mapping[str, Any], runs: Mapping[str, np.ndarray], path: str | Path
+) -> Path:
+    """Draw every run's accuracy, and the difference with its interval.
+
+    Args:
+        facts: see :func:`write_transfer_report`.
+        runs: the same.
+        path: the PNG to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    figure = style.new_figure(8.6, 2.9)
+    left, right = figure.subplots(1, 2)
+    style.tidy(left, "accuracy of each run, % (bar: mean)", grid="x")
+    style.tidy(right, "points gained by pretraining, 95 % interval", title=facts["word"], grid="x")
+    for place, (correct, color) in enumerate(zip(runs.values(), (style.BLUE, style.ORANGE))):
+        scores = 100 * correct.mean(axis=1)
+        left.scatter(scores, [place] * len(scores), s=45, color=color, alpha=0.7)
+        left.plot([scores.mean()] * 2, [place - 0.25, place + 0.25], color=style.INK)
+    left.set_yticks(range(len(runs)), list(runs))
+    left.set_ylim(1.6, -0.6)
+    low, middle, high = (100 * facts[key] for key in ("low", "difference", "high"))
+    right.axvline(0, color=style.GREY, linewidth=1)
+    right.plot([low, high], [0, 0], color=style.BLUE, linewidth=3)
+    right.scatter([middle], [0], s=70, color=style.BLUE, zorder=3)
+    right.set_yticks([])
+    return style.save(figure, path)

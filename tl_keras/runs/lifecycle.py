@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["close_run", "draw", "score"]
 
+# What a task shows of its results: names in `tl_keras.reports.figures.FIGURES`.
+_FIGURES = {
+    "classes": ("confusion", "reliability", "recall", "mistakes"),
+    "values": ("scatter",),
+}
+
 
 
 def close_run(
@@ -113,25 +119,19 @@ def draw(
         temperature: See `tl_keras.evaluation.calibration`.
     """
     from tl_keras.evaluation.mistakes import collect_mistakes
-    from tl_keras.reports.figures import plot_curves, plot_recall, plot_reliability
-    from tl_keras.reports.matrix import plot_confusion
-    from tl_keras.reports.mistakes import plot_mistakes
+    from tl_keras.reports.figures import draw_figures, plot_curves
 
     plots: dict[str, Path] = {}
     if history:
         plots["curves"] = plot_curves(history, folder / "curves.png")
-    if samples.task != "classes":
-        return plots, []
-    names, labels = samples.class_names, samples.labels
-    plots["confusion"] = plot_confusion(metrics["confusion"], names, folder / "confusion.png")
-    plots["reliability"] = plot_reliability(
-        outputs, labels, folder / "reliability.png", temperature
-    )
-    plots["recall"] = plot_recall(metrics["per_class"], folder / "recall.png")
-    mistakes = collect_mistakes(samples.items, samples.decoder, outputs, labels, names)
-    if mistakes:
-        plots["mistakes"] = plot_mistakes(mistakes, folder / "mistakes.png")
-    return plots, mistakes
+    names, labels, mistakes = samples.class_names, samples.labels, []
+    if samples.task == "classes":
+        mistakes = collect_mistakes(samples.items, samples.decoder, outputs, labels, names)
+    evidence = {
+        "outputs": outputs, "targets": labels, "class_names": names, "metrics": metrics,
+        "temperature": temperature, "mistakes": mistakes,
+    }  # fmt: skip
+    return {**plots, **draw_figures(_FIGURES.get(samples.task, ()), folder, evidence)}, mistakes
 
 
 def _write_report(

@@ -34,7 +34,7 @@ def judge_transfer(
     Raises:
         TLKerasError: Anything a user can mend.
     """
-    from tl_keras.reports.transfer_report import write_verdict
+    from tl_keras.reports.transfer_report import write_transfer_report
 
     job = dataclasses.replace(job, plan=job.plan or "full")
     if job.weights == "none" or job.plan == "scratch":
@@ -62,8 +62,12 @@ def judge_transfer(
         progress=progress,
     )
     budget = (
-        f"Each of the {seeds} runs a way saw {len(data.train)} training pictures {plan.epochs} "
+        f"Each of the {seeds} runs a way saw {len(data.train)} training images {plan.epochs} "
         f"times: plan {plan.name} with the pretrained weights, all layers from scratch without. "
-        f"Judged on {found.verdict.pictures} {'test' if data.test else 'validation'} pictures."
+        f"Judged on {found.verdict.pictures} {'test' if data.test else 'validation'} images."
     )
-    return found, write_verdict(out, f"{job.base} on {job.data}", budget, found)
+    verdict = {**dataclasses.asdict(found.verdict), "sentence": found.verdict.sentence}
+    return found, write_transfer_report(
+        out, f"{job.base} on {job.data}", {**verdict, "budget": budget},
+        {"pretrained": found.pretrained, "scratch": found.scratch},
+    )  # fmt: skip

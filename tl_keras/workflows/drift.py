@@ -71,11 +71,19 @@ class ShiftReport:
         Raises:
             StorageError: It cannot be written.
         """
-        from tl_keras.reports.drift_report import write_shift
+        from tl_keras.evaluation.mistakes import preview
+        from tl_keras.reports.drift_report import write_drift_report
 
-        write_shift(
-            self.page.parent, self.title, self.shift, self.others.samples, self.notes, remedy
-        )
+        shift, samples = self.shift, self.others.samples
+        facts = {**shift.facts, "notes": self.notes, **({"remedy": remedy} if remedy else {})}
+        evidence = {
+            "null": shift.mmd.null, "points": shift.points, "novelty": shift.novelty,
+            "confidence": shift.confidence,
+        }  # fmt: skip
+        write_drift_report(
+            self.page.parent, self.title, facts, evidence, samples.keys,
+            lambda index: preview(samples.items[index], samples.decoder),
+        )  # fmt: skip
 
 
 def shift_run(

@@ -128,11 +128,11 @@ def find_rate(
     start_tensorflow()
     model = build(job, samples)
     data = checked_data(job, progress, samples)
-    from tl_keras.reports.figures import plot_rates
+    from tl_keras.reports.figures import plot_learning_rates
     from tl_keras.training.lr_finder import lr_find
 
     found = lr_find(
         model, data.splits, train, steps=steps, seed=job.seed, progress=progress
     )
-    plot_rates(found.rates, found.losses, out, found.suggestion)
+    plot_learning_rates(found.rates, found.losses, out, found.suggestion)
     return found

@@ -117,7 +117,7 @@ def probe(
 def _write(
     wanted: ProbeJob, job: Job, made: Probe, data: Checked, out: Path, progress: Progress
 ) -> None:
-    from tl_keras.reports.probe_figures import plot_probe
+    from tl_keras.reports.figures import plot_probe
 
     run = RunDirectory.create(out, first_record(job, data, made.model, wanted.command))
     run.write_split(data.splits)

@@ -220,7 +220,7 @@ class _Step:
         return measured(scored, self.newest, self.old_run.record)
 
     def _plots(self, run: RunDirectory) -> dict[str, Path]:
-        from tl_keras.reports.update_figures import plot_update
+        from tl_keras.reports.figures import plot_update
 
         return {"update": plot_update(run.record["update"], self.folder / "plots" / "update.png")}
 
