@@ -54,11 +54,11 @@ def _teacher(args: argparse.Namespace, out: Path) -> str:
 
 
 def _distilled(args: argparse.Namespace, teacher: str, seed: int, folder: Path) -> dict:
-    from export.distill.config import Lesson
+    from export.distill.config import DistillationConfig
     from export.distill.run import Distillation, distill
 
     given = {"temperature": args.temperature, "alpha": args.alpha}
-    lesson = Lesson(
+    config = DistillationConfig(
         args.loss,
         mixup=1.0 if args.mixup else 0.0,
         **{name: value for name, value in given.items() if value is not None},
@@ -66,7 +66,7 @@ def _distilled(args: argparse.Namespace, teacher: str, seed: int, folder: Path) 
     request = Distillation(
         teacher,
         args.student,
-        lesson,
+        config,
         weights=args.student_weights,
         plan=args.plan,
         settings={"views": args.views},
@@ -90,8 +90,8 @@ def _print(args: argparse.Namespace, runs: list[dict]) -> None:
     gap = means["teacher"] - means["alone"]
     closed = (means["distilled"] - means["alone"]) / gap if gap else float("nan")
     ratios = [run["seconds"]["distilled"] / run["seconds"]["alone"] for run in runs]
-    lesson, count = runs[0]["lesson"], runs[0]["scores"]["teacher"][split]["count"]
-    print(f"{Path(args.data).name}: {count} {split} pictures, {lesson}, {runs[0]['views']} views")
+    config, count = runs[0]["lesson"], runs[0]["scores"]["teacher"][split]["count"]
+    print(f"{Path(args.data).name}: {count} {split} pictures, {config}, {runs[0]['views']} views")
     print("| teacher | student alone | distilled | gap closed | time ratio | teacher's pass |")
     print("|---|---|---|---|---|---|")
     cells = [f"{means[name]:.4f} ({_values(each[name])})" for name in ("alone", "distilled")]

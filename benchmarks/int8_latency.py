@@ -18,8 +18,7 @@ from export.convert import onnx, tflite
 from export.quantize.calibration import clip_ranges
 from export.quantize.recipes import find_recipe
 from export.quantize.search import TOOLS
-from export.runtime.bench import ROUNDS, interleaved, thread_counts
-from export.runtime.runtimes import load
+from export.runtime.bench import bench, count_threads
 from tl_keras.utils.quiet import start_tensorflow
 
 
@@ -35,7 +34,7 @@ def main() -> None:
     for base in args.bases:
         with tempfile.TemporaryDirectory() as folder:
             files = _files(base, args.size, Path(folder))
-            for threads in thread_counts():
+            for threads in count_threads():
                 _print(base, threads, files)
 
 
@@ -56,10 +55,10 @@ def _files(base: str, size: int, folder: Path) -> dict[str, Path]:
 
 
 def _print(base: str, threads: int, files: dict[str, Path]) -> None:
-    runtimes = {name: load(path, threads) for name, path in files.items()}
-    times = interleaved(runtimes, ROUNDS)
+    found = bench(files, threads=[threads], fresh=False)
     for format_, word in (("tflite", "LiteRT"), ("onnx", "ONNX Runtime")):
-        plain, small = (np.median(times[f"{format_}-{recipe}"]) for recipe in ("fp32", "int8"))
+        names = (f"{format_}-{recipe}" for recipe in ("fp32", "int8"))
+        plain, small = (found[name][0].median_ms for name in names)
         print(
             f"| {base} | {threads} | {word} | {plain:.1f} | {small:.1f} | {plain / small:.2f} |",
             flush=True,

@@ -20,8 +20,8 @@ from export.bundle.write import write_bundle
 from export.convert import onnx, tflite
 from export.quantize.recipes import FLOAT, Recipe, choose_recipes
 from export.quantize.search import Limits, QuantizationSearch, QuantizationTask
+from export.runtime.bench import choose_default, time_variants
 from export.runtime.runtimes import KerasRuntime, load
-from export.runtime.speed import default_of, timed
 from export.source import Source
 from export.variant import Attempt, Variant, Verdict
 from tl_keras.errors import ExportError
@@ -161,9 +161,9 @@ def export(
         folder = made.with_name("variants")
         folder.mkdir()
         variants = _make_variants(source, config, recipes, folder, progress)
-        variants = timed(variants, config.fresh, progress)
+        variants = time_variants(variants, config.fresh, progress)
         facts = _facts(source, notes) | ({"license": config.license} if config.license else {})
-        write_bundle(source, variants, made, default=default_of(variants), facts=facts)
+        write_bundle(source, variants, made, default=choose_default(variants), facts=facts)
     return variants
 
 

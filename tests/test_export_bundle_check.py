@@ -16,9 +16,9 @@ import pytest
 from bundle_models import FACTS, NAMES
 from typer.testing import CliRunner
 
-from export.bundle.check import check
+from export.bundle.golden import verify_bundle
 from export.bundle.manifest import as_json
-from export.bundle.read import opened
+from export.bundle.read import read_bundle
 from export.bundle.write import write_bundle
 from export.cli.app import app
 from tl_keras.errors import BundleError
@@ -78,7 +78,7 @@ def sign(folder, path):
 
 @pytest.mark.parametrize("name", ["toy", "toy.zip"])
 def test_an_untouched_bundle_passes(original, name):
-    found = check(original / name)
+    found = verify_bundle(original / name)
     assert found.passed
     assert found.files == 18
     assert {one.name for one in found.outcomes} == {"tflite-fp32", "tflite-int8", "onnx-fp32"}
@@ -87,7 +87,7 @@ def test_an_untouched_bundle_passes(original, name):
 
 def test_a_zip_packed_by_another_program_with_entries_for_folders_passes(folder, tmp_path):
     out = packed(folder, tmp_path / "other.zip", [("models/", ""), ("golden/", "")])
-    assert check(out).passed
+    assert verify_bundle(out).passed
 
 
 def link(name, target="labels.txt"):
@@ -121,7 +121,7 @@ def test_a_zip_with_a_path_outside_itself_is_refused_and_nothing_is_written(
     place.mkdir()
     out = packed(folder, place / "bad.zip", [entry])
     with pytest.raises(BundleError, match="outside the bundle|is a link"):
-        check(out)
+        verify_bundle(out)
     assert [path.name for path in place.iterdir()] == ["bad.zip"]
     assert not (tmp_path / "evil.txt").exists()
 
@@ -130,7 +130,7 @@ def test_a_name_that_is_there_twice_is_refused(folder, tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         out = packed(folder, tmp_path / "bad.zip", [("labels.txt", "other")])
     with pytest.raises(BundleError, match="is there twice"):
-        check(out)
+        verify_bundle(out)
 
 
 def flip(path):
@@ -168,7 +168,7 @@ HARMS = {
 def test_a_harmed_bundle_is_refused_with_the_reason(folder, tmp_path, harm, message, zipped):
     harm(folder)
     with pytest.raises(BundleError, match=message):
-        check(packed(folder, tmp_path / "harmed.zip") if zipped else folder)
+        verify_bundle(packed(folder, tmp_path / "harmed.zip") if zipped else folder)
 
 
 def test_a_link_in_a_folder_is_refused(folder, tmp_path):
@@ -176,7 +176,7 @@ def test_a_link_in_a_folder_is_refused(folder, tmp_path):
     model.rename(tmp_path / "elsewhere.tflite")
     model.symlink_to(tmp_path / "elsewhere.tflite")
     with pytest.raises(BundleError, match="is a link"):
-        check(folder)
+        verify_bundle(folder)
 
 
 @pytest.fixture
@@ -197,14 +197,14 @@ def test_a_bomb_is_not_unpacked_further_than_the_manifest_says(folder, tmp_path,
         told = out.read_bytes().replace(bomb.to_bytes(4, "little"), size.to_bytes(4, "little"))
         out.write_bytes(told)
     with pytest.raises(BundleError, match="damaged|is larger than the"):
-        check(out)
+        verify_bundle(out)
 
 
 def test_a_file_that_is_no_zip_and_a_name_that_is_not_there_are_refused(tmp_path):
     (tmp_path / "model.zip").write_bytes(b"PK\3\4 and then nothing")
     for name in ("model.zip", "nowhere.zip"):
         with pytest.raises(BundleError, match="no zip|no bundle"):
-            check(tmp_path / name)
+            verify_bundle(tmp_path / name)
 
 
 def test_a_model_that_answers_otherwise_is_told_by_exit_code_3(folder):
@@ -230,7 +230,7 @@ def test_a_damaged_bundle_is_one_message_and_exit_code_2(folder):
 
 
 def test_what_a_zip_was_unpacked_to_is_gone_afterwards(original):
-    with opened(original / "toy.zip") as found:
+    with read_bundle(original / "toy.zip") as found:
         assert found.model().name == "tflite-fp32.tflite"
         assert found.model("onnx-fp32").is_file()
         with pytest.raises(BundleError, match="it has: tflite-fp32"):

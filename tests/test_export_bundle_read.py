@@ -12,7 +12,7 @@ import pytest
 from bundle_models import FACTS
 from typer.testing import CliRunner
 
-from export.bundle.check import check
+from export.bundle.golden import verify_bundle
 from export.bundle.manifest import as_json
 from export.bundle.write import write_bundle
 from export.cli.app import app
@@ -94,7 +94,7 @@ HARMS = {
 def test_a_bundle_made_to_harm_is_refused_with_the_reason(folder, harm, message):
     harm(folder)
     with pytest.raises(BundleError, match=message):
-        check(folder)
+        verify_bundle(folder)
 
 
 def test_answers_that_the_classes_do_not_fit_get_no_labels(folder):
@@ -109,7 +109,7 @@ def test_answers_that_the_classes_do_not_fit_get_no_labels(folder):
 def test_a_model_that_no_runtime_loads_is_one_clear_message(folder, path, contents):
     put(folder, path, contents)
     with pytest.raises(TLKerasError, match="cannot be loaded by"):
-        check(folder)
+        verify_bundle(folder)
 
 
 def zipped(folder, method=zipfile.ZIP_STORED):
@@ -132,7 +132,7 @@ def test_names_that_no_disk_takes_together_are_refused(folder, names):
         for name in names:
             archive.writestr(name, b"")
     with pytest.raises(BundleError, match="damaged"):
-        check(out)
+        verify_bundle(out)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_zip_damaged_anywhere_is_refused_whatever_packed_it(folder, method):
         harmed[place : place + 200] = draw.bytes(200)
         out.write_bytes(harmed)
         with pytest.raises(BundleError):
-            check(out)
+            verify_bundle(out)
     out.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BundleError):
-        check(out)
+        verify_bundle(out)

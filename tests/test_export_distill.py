@@ -12,7 +12,7 @@ from training_models import small_model
 from typer.testing import CliRunner
 
 from export.cli.app import app
-from export.distill.comparison import better_student
+from export.distill.comparison import choose_student
 from export.distill.run import Distillation, distill
 from tl_keras.errors import RunError
 from tl_keras.runs.directory import RunDirectory
@@ -98,7 +98,7 @@ def test_it_is_a_run_like_any_other(trained, distilled, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_saved_student_ends_in_a_softmax_and_has_nothing_of_the_lesson(distilled):
+def test_the_saved_student_ends_in_a_softmax_and_has_nothing_of_the_distillation(distilled):
     import keras
 
     model = keras.saving.load_model(distilled[0] / "model.keras")
@@ -248,16 +248,16 @@ def test_the_better_student_is_the_more_accurate_then_the_surer_one():
     good, sure = labels * 0.6 + 0.2, labels * 0.9 + 0.05
     bad = good.copy()
     bad[:12] = bad[:12, ::-1]
-    verdict = better_student(bad, good, labels)
+    verdict = choose_student(bad, good, labels)
     assert (verdict["kept"], verdict["clear"]) == ("distilled", True)
     assert "Distilled 100.0 %, alone 70.0 % of 40 validation pictures" in verdict["why"]
-    assert better_student(good, bad, labels)["kept"] == "alone"
-    verdict = better_student(sure, good, labels)
+    assert choose_student(good, bad, labels)["kept"] == "alone"
+    verdict = choose_student(sure, good, labels)
     assert verdict["kept"] == "alone"
     assert "loss 0.223 and 0.051" in verdict["why"]
     three, two = good.copy(), good.copy()
     three[:3], two[3:5] = good[:3, ::-1], good[3:5, ::-1]
-    verdict = better_student(three, two, labels)
+    verdict = choose_student(three, two, labels)
     assert (verdict["kept"], verdict["clear"]) == ("distilled", False)
 
 

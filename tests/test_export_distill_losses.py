@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 from scipy.stats import entropy
 
-from export.distill.config import Lesson
+from export.distill.config import DistillationConfig as Config
 from tl_keras.errors import ExportError
 from tl_keras.models.logits import softmax as own_softmax
 from tl_keras.utils.quiet import start_tensorflow
@@ -24,10 +24,10 @@ def batch():
     return teacher, student, labels, rng.uniform(0.2, 2, 6).astype(np.float32)
 
 
-def loss_of(lesson, packed, outputs, weights=None, smoothing=0.0):
+def loss_of(config, packed, outputs, weights=None, smoothing=0.0):
     from export.distill.losses import DistillationLoss
 
-    return float(DistillationLoss(lesson, CLASSES, smoothing)(packed, outputs, weights))
+    return float(DistillationLoss(config, CLASSES, smoothing)(packed, outputs, weights))
 
 
 def hard(labels, logits):
@@ -85,22 +85,22 @@ def test_the_sum_weighs_labels_teacher_and_features_and_every_picture(batch, smo
     teacher, student, labels, weights = batch
     rng = np.random.default_rng(1)
     shown, seen = rng.normal(size=(2, 6, 5)).astype(np.float32)
-    lesson = Lesson("kd+features", temperature=3.0, alpha=0.7, beta=0.5)
+    config = Config("kd+features", temperature=3.0, alpha=0.7, beta=0.5)
     soft = 9 * entropy(softmax(teacher / 3, axis=1), softmax(student / 3, axis=1), axis=1)
     smoothed = labels * (1 - smoothing) + smoothing / CLASSES
     each = 0.3 * hard(smoothed, student) + 0.7 * soft + 0.5 * ((shown - seen) ** 2).mean(1)
     packed, outputs = np.hstack([labels, teacher, shown]), np.hstack([student, seen])
-    found = loss_of(lesson, packed, outputs, weights, smoothing)
+    found = loss_of(config, packed, outputs, weights, smoothing)
     assert found == pytest.approx((each * weights).mean(), rel=1e-5)
 
 
 def test_a_picture_of_no_weight_has_no_say(batch):
     teacher, student, labels, weights = (np.array(part) for part in batch)
     weights[2] = 0
-    lesson = Lesson("kd+dist", temperature=2.0)
-    before = loss_of(lesson, np.hstack([labels, teacher]), student, weights)
+    config = Config("kd+dist", temperature=2.0)
+    before = loss_of(config, np.hstack([labels, teacher]), student, weights)
     teacher[2], student[2] = teacher[2][::-1] * 5, -student[2]
-    after = loss_of(lesson, np.hstack([labels, teacher]), student, weights)
+    after = loss_of(config, np.hstack([labels, teacher]), student, weights)
     assert after == pytest.approx(before, rel=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_a_last_batch_of_one_picture_gives_a_number_and_a_gradient(batch):
     teacher, student, labels, _ = (part[:1] for part in batch)
     logits = tf.Variable(student)
     with tf.GradientTape() as tape:
-        loss = DistillationLoss(Lesson("dist"), CLASSES)(np.hstack([labels, teacher]), logits)
+        loss = DistillationLoss(Config("dist"), CLASSES)(np.hstack([labels, teacher]), logits)
     assert np.isfinite(loss)
     assert np.isfinite(tape.gradient(loss, logits)).all()
 
@@ -122,7 +122,7 @@ def test_in_validation_only_the_plain_labels_count(batch):
 
     teacher, student, labels, _ = batch
     plain = hard(labels, student).mean()
-    assert loss_of(Lesson("kd+dist"), labels, student) == pytest.approx(plain, rel=1e-5)
+    assert loss_of(Config("kd+dist"), labels, student) == pytest.approx(plain, rel=1e-5)
     loss, accuracy = LabelLoss(CLASSES), LabelAccuracy(CLASSES)
     for metric in (loss, accuracy):
         metric.update_state(np.hstack([labels, teacher]), np.hstack([student, teacher]))
@@ -132,8 +132,8 @@ def test_in_validation_only_the_plain_labels_count(batch):
 
 
 def test_labels_keep_what_the_teachers_answers_leave():
-    assert (Lesson("kd", alpha=0.8).soft, Lesson("features", alpha=0.8).soft) == (0.8, 0.0)
-    assert Lesson("kd+dist", alpha=0.8).share == 0.4
+    assert (Config("kd", alpha=0.8).soft, Config("features", alpha=0.8).soft) == (0.8, 0.0)
+    assert Config("kd+dist", alpha=0.8).share == 0.4
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_labels_keep_what_the_teachers_answers_leave():
         ({"layers": (("a", "b"),)}, "use the loss 'dist\\+features'"),
     ],
 )
-def test_a_lesson_checks_itself(values, words):
+def test_a_config_checks_itself(values, words):
     with pytest.raises(ExportError, match=words):
-        Lesson(**values)
+        Config(**values)
 
 
 def test_large_logits_give_probabilities():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from training_models import small_model, splits
 
-from export.distill.config import Lesson
+from export.distill.config import DistillationConfig as Config
 from export.distill.mixup import Mixing
-from export.distill.objectives import Taught, Untaught, view_reader
-from export.distill.teacher import Answers, Teacher, answering
+from export.distill.objectives import BaselineObjective, DistillationObjective, make_view_reader
+from export.distill.teacher import Teacher, TeacherCache, make_answering_model
 from tl_keras.errors import ExportError
 from tl_keras.models.logits import logits_of, with_own_softmax
 from tl_keras.training.config import FitOptions
@@ -26,13 +26,13 @@ def plan_of(*stages, **values):
     return Plan("test", stages or (HEAD, ALL), 8, **{"augment": "affine", "views": 2, **values})
 
 
-def taught_by(teacher, student, folder, lesson=None, plan=None, mixing=None):
-    lesson, plan, data = lesson or Lesson(), plan or plan_of(), splits()
-    model, pairs = answering(Teacher(teacher, None, "teacher"), student, lesson)
-    reader = view_reader(data.train, model.input_shape[1], plan.augment, 0, mixing)
-    answers = Answers(model, reader, plan.views, folder, "float32", lambda *_: None)
+def objective_for(teacher, student, folder, config=None, plan=None, mixing=None):
+    config, plan, data = config or Config(), plan or plan_of(), splits()
+    model, pairs = make_answering_model(Teacher(teacher, None, "teacher"), student, config)
+    reader = make_view_reader(data.train, model.input_shape[1], plan.augment, 0, mixing)
+    answers = TeacherCache(model, reader, plan.views, folder, "float32", lambda *_: None)
     answers.compute()
-    return Taught(data, plan, answers, pairs, lesson, mixing)
+    return DistillationObjective(data, plan, answers, pairs, config, mixing)
 
 
 def runner_of(student, objective, folder):
@@ -99,7 +99,7 @@ def test_the_teacher_is_not_changed(tmp_path):
     before, weights = teacher.to_json(), teacher.get_weights()
     flags = [layer.trainable for layer in teacher.layers]
     nodes = [len(layer._outbound_nodes) for layer in teacher.layers]
-    objective = taught_by(teacher, student, tmp_path / "answers", Lesson("kd+features"))
+    objective = objective_for(teacher, student, tmp_path / "answers", Config("kd+features"))
     runner_of(student, objective, tmp_path / "state").run()
     assert json.loads(teacher.to_json()) == json.loads(before)
     assert all((a == b).all() for a, b in zip(teacher.get_weights(), weights, strict=True))
@@ -113,7 +113,7 @@ def test_the_teacher_answered_for_the_very_picture_that_the_student_sees(tmp_pat
 
     teacher, student = small_model(), small_model()
     mixing = Mixing(48, 0, mixup) if mixup else None
-    objective = taught_by(teacher, student, tmp_path / "answers", mixing=mixing)
+    objective = objective_for(teacher, student, tmp_path / "answers", mixing=mixing)
     logits = keras.Model(teacher.inputs, teacher.get_layer("head_logits").output)
     runner = runner_of(student, objective, tmp_path / "state")
     indices, seen = np.arange(3, 19), []
@@ -131,7 +131,7 @@ def test_cached_features_and_answers_are_of_the_same_view(tmp_path):
     import keras
 
     student = small_model()
-    objective = taught_by(student, student, tmp_path / "answers")
+    objective = objective_for(student, student, tmp_path / "answers")
     runner = runner_of(student, objective, tmp_path / "state")
     trainer = runner.trainer(0)
     assert runner.cuts[0].layer is not None
@@ -150,14 +150,15 @@ def test_a_view_is_the_same_part_of_the_picture_at_every_size():
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
     picture = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64))] * 2, -1)[..., :3]
     samples = from_arrays(picture[None], [0], ["a", "b"])
-    small, large = (view_reader(samples, n, "flip+crop", 3, None).read([0], 5) for n in (16, 32))
+    readers = (make_view_reader(samples, n, "flip+crop", 3, None) for n in (16, 32))
+    small, large = (reader.read([0], 5) for reader in readers)
     shrunk = np.asarray(Image.fromarray(large[0]).resize((16, 16), Image.Resampling.BOX))
     assert np.abs(shrunk.astype(int) - small[0]).max() <= 6
 
 
 def test_mixed_pictures_labels_and_weights_are_the_same_mix(tmp_path):
     data, mixing = splits(), Mixing(48, 7, 1.0)
-    objective = Untaught(data, plan_of(augment="none"), mixing)
+    objective = BaselineObjective(data, plan_of(augment="none"), mixing)
     views, indices = np.array([0, 1, 1, 1]), np.array([5, 6, 7, 8])
     partners, shares = mixing.view(1)
     read = objective.reader(16, 0).read(indices, views)
@@ -185,8 +186,8 @@ def test_features_are_matched_where_they_can_change_and_projections_stay_behind(
     import keras
 
     teacher, student = small_model(size=32), small_model()
-    lesson = Lesson("features", layers=(("block2_relu", "block1_relu"),))
-    objective = taught_by(teacher, student, tmp_path / "answers", lesson)
+    config = Config("features", layers=(("block2_relu", "block1_relu"),))
+    objective = objective_for(teacher, student, tmp_path / "answers", config)
     assert objective.answers.shapes == [(3,), (8, 8, 8)]
     runner = runner_of(student, objective, tmp_path / "state")
     frozen = runner.trainer(0)
@@ -210,9 +211,9 @@ def test_matching_features_brings_them_together(tmp_path):
     student.get_layer("block1_conv").set_weights(
         [0.3 * w for w in reversed(student.get_layer("block1_conv").get_weights()[::-1])]
     )
-    lesson = Lesson("features", beta=50.0)
+    config = Config("features", beta=50.0)
     stage = Stage("all", ("all",), 6, 1e-2)
-    objective = taught_by(teacher, student, tmp_path / "a", lesson, plan_of(stage))
+    objective = objective_for(teacher, student, tmp_path / "a", config, plan_of(stage))
     rows = runner_of(student, objective, tmp_path / "state").trainer(0).run({})
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
 
@@ -222,9 +223,10 @@ def test_without_the_teachers_share_a_taught_student_is_the_untaught_one(tmp_pat
     weights = []
     for name in ("taught", "untaught"):
         student = small_model(dropout=0.3)
-        objective = Untaught(splits(), plan_of())
+        objective = BaselineObjective(splits(), plan_of())
         if name == "taught":
-            objective = taught_by(small_model(), student, tmp_path / "a", Lesson("kd", alpha=0.0))
+            mix = Config("kd", alpha=0.0)
+            objective = objective_for(small_model(), student, tmp_path / "a", mix)
         import keras
 
         keras.utils.set_random_seed(0)
@@ -240,12 +242,12 @@ def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
     from tl_keras.training.objective import targets
 
     student, teacher = small_model(), small_model()
-    # A teacher that is sure of the wrong class: its lesson makes the plain loss worse.
+    # A teacher that is sure of the wrong class: its answers make the plain loss worse.
     kernel, bias = teacher.get_layer("head_logits").get_weights()
     teacher.get_layer("head_logits").set_weights([kernel * 0, bias + [4, 0, 0]])
     stage = Stage("all", ("all",), 4, 3e-3, warmup=0.0)
-    lesson = Lesson("kd", temperature=1.0, alpha=1.0)
-    objective = taught_by(teacher, student, tmp_path / "a", lesson, plan_of(stage, ema=False))
+    config = Config("kd", temperature=1.0, alpha=1.0)
+    objective = objective_for(teacher, student, tmp_path / "a", config, plan_of(stage, ema=False))
     runner = runner_of(student, objective, tmp_path / "state")
     result = runner.run()
     rows = result.history

@@ -10,7 +10,7 @@ import pytest
 from export_models import pictures, settle, small_model
 
 from export import pipeline as stage
-from export.bundle.check import check
+from export.bundle.golden import verify_bundle
 from export.pipeline import ExportConfig
 from export.quantize import search as searching
 from export.quantize.search import Limits
@@ -198,7 +198,7 @@ def test_names_that_are_no_utf8_leave_as_escapes(source, tmp_path):
     names = ("caf\udce9", "b", "c\nd")
     odd = dataclasses.replace(source, class_names=names, name="run\udce9")
     stage.export(odd, BOTH, tmp_path / "out")
-    assert check(tmp_path / "out").passed
+    assert verify_bundle(tmp_path / "out").passed
     assert (tmp_path / "out/labels.txt").read_bytes() == b"caf\\udce9\nb\nc d\n"
     for format_ in ("tflite", "onnx"):
         model = tmp_path / f"out/models/{format_}-fp32.{format_}"

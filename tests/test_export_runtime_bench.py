@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ from typer.testing import CliRunner
 
 from export.bundle.write import write_bundle
 from export.cli.app import app
-from export.runtime.bench import as_record, bench, interleaved
-from export.runtime.runtimes import Runtime, default_threads, load
+from export.runtime.bench import as_record, bench, take_turns
+from export.runtime.runtimes import default_threads, load
 from tl_keras.errors import ExportError
 
 
@@ -21,28 +20,43 @@ def models(toys):
     return {variant.name: variant.path for variant in toys[1]}
 
 
-class Sleepy(Runtime):
-    """Sleeps before it answers, and writes down when it was called."""
-
-    shape = (4, 4, 3)
-
-    def __init__(self, name, seconds, diary):
-        self.name, self.seconds, self.diary = name, seconds, diary
-
-    def _run(self, batch):
-        self.diary.append(self.name)
-        time.sleep(self.seconds)
-        return np.zeros((len(batch), 2))
-
-
 def test_models_take_turns_and_each_is_timed_by_itself():
     diary = []
-    runtimes = {"a": Sleepy("a", 0.002, diary), "b": Sleepy("b", 0.006, diary)}
-    times = interleaved(runtimes, 4)
+
+    def answering(name, milliseconds):
+        return lambda: diary.append(name) or milliseconds
+
+    times = take_turns({"a": answering("a", 2.0), "b": answering("b", 6.0)}, 4)
     assert diary[-8:] == ["a", "b"] * 4
     assert len(diary) == 18, "five answers of each warm up"
-    assert times["a"].shape == (4,)
-    assert 2 <= np.median(times["a"]) < 6 <= np.median(times["b"])
+    assert {name: row.tolist() for name, row in times.items()} == {"a": [2.0] * 4, "b": [6.0] * 4}
+
+
+def test_a_keras_file_is_timed_without_its_imports_and_with_its_own_threads(toys, tmp_path):
+    toys[0].model.save(tmp_path / "toy.keras")
+    found = bench({"toy": tmp_path / "toy.keras"}, threads=(1, 2), rounds=20)["toy"]
+    assert [(one.runtime, one.threads) for one in found] == [("Keras", 1), ("Keras", 2)]
+    for one in found:
+        assert one.median_ms < 5, "model.predict alone takes tens of milliseconds"
+        assert one.first_ms < 2500, "importing Keras alone takes as long"
+
+
+def test_threads_of_tensorflow_are_not_dropped_in_silence(toys, tmp_path):
+    toys[0].model.save(tmp_path / "toy.keras")
+    with pytest.raises(ExportError, match="cannot be set to 3 any more"):
+        load(tmp_path / "toy.keras", 3)
+
+
+def test_a_model_that_ends_its_process_is_named(models, tmp_path):
+    cut = tmp_path / "cut.tflite"
+    cut.write_bytes(models["tflite-fp32"].read_bytes()[:2000])
+    with pytest.raises(ExportError, match=r"cut\.tflite does not answer in a process of its own"):
+        bench({"cut": cut}, threads=[1])
+
+
+def test_whole_numbers_are_not_added_in_16_bits_where_those_overflow(models):
+    options = load(models["onnx-fp32"])._session.get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_every_model_is_measured_with_each_number_of_threads_in_a_fresh_process(models):
@@ -69,7 +83,7 @@ def test_one_and_all_threads_are_measured_by_default(models):
 def test_rounding_to_uint8_is_not_timed_as_the_models_work(models):
     runtime = load(models["tflite-int8"])
     picture = np.random.default_rng(3).integers(0, 256, (1, 16, 16, 3), np.uint8)
-    answer = runtime.prepared(picture)
+    answer = runtime.prepare(picture)
     assert np.array_equal(np.asarray(answer()), runtime.predict(picture))
     assert runtime._interpreter.get_tensor(runtime._input["index"]).dtype == np.uint8
 
@@ -80,9 +94,9 @@ def test_a_row_tells_the_files_size(models):
     assert json.loads(json.dumps(row)) == row
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"threads": [0]}])
-def test_numbers_below_one_are_refused(models, wrong):
-    with pytest.raises(ExportError, match="at least one"):
+@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"threads": [0]}, {"threads": [1, 100_000]}])
+def test_numbers_that_no_machine_has_are_refused(models, wrong):
+    with pytest.raises(ExportError, match="expected (at least one|1 to 256)"):
         bench(models, **wrong)
 
 

@@ -1,9 +1,13 @@
-"""Golden pictures: a few validation pictures with the answers that every variant must give."""
+"""Write a few validation pictures with the answers of every variant, and check a bundle by them.
+
+The check needs neither TensorFlow nor Keras: numpy, pillow and the runtimes of the files.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +16,15 @@ from typing import Any
 import numpy as np
 
 from export.bundle.manifest import Origin, as_json
+from export.bundle.read import read_bundle
 from export.runtime.runtimes import load
 from export.variant import Variant
 from tl_keras.errors import BundleError
 
-__all__ = ["GOLDEN", "Outcome", "compare_golden", "golden_files", "read_golden"]
+__all__ = [
+    "GOLDEN", "CheckedBundle", "Outcome", "verify_bundle", "compare_golden", "make_golden_files",
+    "read_golden",
+]  # fmt: skip
 
 GOLDEN = "golden/golden.json"
 COUNT = 8
@@ -53,7 +61,7 @@ class Outcome:
         return self.max_difference <= self.tolerance and self.labels_equal == self.pictures
 
 
-def golden_files(source: Origin, variants: Sequence[Variant]) -> dict[str, bytes]:
+def make_golden_files(source: Origin, variants: Sequence[Variant]) -> dict[str, bytes]:
     """Make the golden pictures as PNG, and their expected outputs.
 
     Args:
@@ -162,3 +170,47 @@ def compare_golden(
         near = np.abs(expected - 0.5) <= tolerance
         same = (((expected >= 0.5) == (answers >= 0.5)) | near).all(axis=1)
     return Outcome(name, len(expected), float(difference.max()), int(same.sum()), tolerance)
+
+
+@dataclass(frozen=True)
+class CheckedBundle:
+    """What the check of a bundle found.
+
+    Attributes:
+        name: of the model.
+        files: how many are as the manifest says, itself included.
+        outcomes: of every variant on the golden pictures.
+    """
+
+    name: str
+    files: int
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every variant answers as expected."""
+        return all(outcome.passed for outcome in self.outcomes)
+
+
+def verify_bundle(bundle: str | os.PathLike[str]) -> CheckedBundle:
+    """Check schema, names, sizes and hashes, then run every model on the golden pictures.
+
+    Args:
+        bundle: a folder or a zip.
+
+    Raises:
+        BundleError: if it is no bundle, was changed, or has a newer schema.
+        ExportError: if a runtime is not installed (the message names the pip command), or a
+            model does not load.
+    """
+    with read_bundle(bundle) as found:
+        pictures, golden = read_golden(found.folder, found.manifest)
+        outcomes = []
+        for variant in found.manifest["variants"]:
+            name = variant["name"]
+            answers = load(found.model(name), 1).predict(pictures)
+            expected, tolerance = golden["outputs"][name], golden["tolerances"][name]
+            task = found.manifest["task"]
+            outcomes.append(compare_golden(name, expected, answers, tolerance, task))
+        files = len(found.manifest["files"]) + 1
+        return CheckedBundle(found.manifest["name"], files, tuple(outcomes))

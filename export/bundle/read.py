@@ -1,4 +1,4 @@
-"""Open a bundle that may come from anywhere: nothing is believed before it is checked."""
+"""Read a bundle that may come from anywhere: nothing is believed before it is checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from export.bundle.manifest import MANIFEST, parsed
 from export.bundle.metadata import LABELS, label_lines
 from tl_keras.errors import BundleError, StorageError
 
-__all__ = ["Opened", "is_bundle", "opened"]
+__all__ = ["Bundle", "is_bundle", "read_bundle"]
 
 _LARGEST_MANIFEST = 16 * 2**20
 _MOST_ENTRIES = 10_000
@@ -37,7 +37,7 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Opened:
+class Bundle:
     """A bundle whose files are all there, unchanged and none besides.
 
     Attributes:
@@ -68,7 +68,7 @@ class Opened:
 
 
 @contextmanager
-def opened(bundle: str | os.PathLike[str]) -> Iterator[Opened]:
+def read_bundle(bundle: str | os.PathLike[str]) -> Iterator[Bundle]:
     """Check a bundle and yield it; what a zip was unpacked to is removed afterwards.
 
     Sizes and hashes are those of the manifest, names stay within the bundle, and no more is
@@ -82,12 +82,12 @@ def opened(bundle: str | os.PathLike[str]) -> Iterator[Opened]:
     """
     path = Path(bundle)
     if path.is_dir():
-        yield Opened(path, _checked_folder(path), path.name)
+        yield Bundle(path, _check_folder(path), path.name)
         return
     if not path.is_file():
         raise BundleError(f"There is no bundle {path}; expected a folder or a .zip.")
     with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
-        yield Opened(Path(folder), _unpacked(path, Path(folder)), path.name)
+        yield Bundle(Path(folder), _unpack(path, Path(folder)), path.name)
 
 
 def is_bundle(path: Path) -> bool:
@@ -103,7 +103,7 @@ def is_bundle(path: Path) -> bool:
         return False
 
 
-def _checked_folder(folder: Path) -> dict[str, Any]:
+def _check_folder(folder: Path) -> dict[str, Any]:
     found = {}
     for directory, folders, files in os.walk(folder):
         for file in (Path(directory, name) for name in (*folders, *files)):
@@ -117,18 +117,18 @@ def _checked_folder(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{folder} has no {MANIFEST}; expected a bundle that tl-export wrote.")
     with open(found.pop(MANIFEST), "rb") as stream:
         manifest = parsed(stream.read(_LARGEST_MANIFEST), folder.name)
-    listed = _same_names(manifest, set(found), folder.name)
+    listed = _require_same_names(manifest, set(found), folder.name)
     for name, facts in listed.items():
         with open(found[name], "rb") as stream:
-            _through(stream, facts, folder.name, None)
+            _check_stream(stream, facts, folder.name, None)
     _require_labels(folder, manifest, folder.name)
     return manifest
 
 
-def _unpacked(path: Path, folder: Path) -> dict[str, Any]:
+def _unpack(path: Path, folder: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return _extracted(archive, path.name, folder)
+            return _extract(archive, path.name, folder)
     except BundleError:
         raise
     except _DAMAGE as error:
@@ -140,20 +140,20 @@ def _unpacked(path: Path, folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is no zip, or damaged ({error}); get it anew.") from error
 
 
-def _extracted(archive: zipfile.ZipFile, name: str, folder: Path) -> dict[str, Any]:
+def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> dict[str, Any]:
     entries = _entries(archive, name)
     if MANIFEST not in entries:
         raise BundleError(f"{name} has no {MANIFEST}; expected a bundle that tl-export wrote.")
     with archive.open(entries.pop(MANIFEST)) as stream:
         contents = stream.read(_LARGEST_MANIFEST)
     manifest = parsed(contents, name)
-    for path, facts in _same_names(manifest, set(entries), name).items():
+    for path, facts in _require_same_names(manifest, set(entries), name).items():
         if entries[path].file_size > facts["bytes"]:
             raise _refused(name, path, f"is larger than the {facts['bytes']} bytes of the manifest")
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(entries[path]) as stream, open(target, "wb") as copy:
-            _through(stream, facts, name, copy)
+            _check_stream(stream, facts, name, copy)
     (folder / MANIFEST).write_bytes(contents)
     _require_labels(folder, manifest, name)
     return manifest
@@ -190,7 +190,7 @@ def _unsafe(info: zipfile.ZipInfo) -> str:
     return "is encrypted" if info.flag_bits & 1 else ""
 
 
-def _same_names(manifest: Mapping[str, Any], found: set[str], name: str) -> dict[str, Any]:
+def _require_same_names(manifest: Mapping[str, Any], found: set[str], name: str) -> dict[str, Any]:
     listed = {file["path"]: file for file in manifest["files"]}
     if missing := sorted(listed.keys() - found):
         raise _refused(name, missing[0], "is missing")
@@ -199,7 +199,7 @@ def _same_names(manifest: Mapping[str, Any], found: set[str], name: str) -> dict
     return listed
 
 
-def _through(
+def _check_stream(
     stream: IO[bytes], facts: Mapping[str, Any], name: str, copy: IO[bytes] | None
 ) -> None:
     """Read a file, never more than the manifest allows, and compare its hash."""

@@ -1,4 +1,4 @@
-"""The deployable archive: models, labels, proof and programs, in a folder or a zip."""
+"""Write a bundle: models, labels, proof and programs, in a folder or a zip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from export.bundle.card import card
 from export.bundle.figures import picture
-from export.bundle.golden import golden_files
+from export.bundle.golden import make_golden_files
 from export.bundle.manifest import MANIFEST, Origin, as_json, manifest, model_file
 from export.bundle.metadata import label_lines
 from export.bundle.report import report
@@ -93,7 +93,7 @@ def _fill(
         name = f"run_{format_}.py"
         texts[name] = (_PROGRAMS / name).read_text(encoding="utf-8")
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
-    for name, contents in {**files, **golden_files(source, variants)}.items():
+    for name, contents in {**files, **make_golden_files(source, variants)}.items():
         _write(folder / name, contents)
     described["files"] = _listed(folder)
     _require_unchanged(described)

@@ -44,10 +44,6 @@ def bench_models(
         from export.runtime.bench import as_record, bench
         from tl_keras.utils.files import write_atomically
 
-        if any(path.suffix == ".keras" for path in models.values()):
-            from tl_keras.utils.quiet import start_tensorflow
-
-            start_tensorflow()
         with bars() as progress:
             found = bench(models, threads=threads, rounds=rounds, progress=progress)
         columns = ("model", "threads", "size", "median, ms", "90 %, ms", "first, ms", "memory, MB")
@@ -73,13 +69,13 @@ def bench_models(
 @contextmanager
 def _models(files: Sequence[Path]) -> Iterator[dict[str, Path]]:
     """Yield model files by name: those named, or those of the one bundle."""
-    from export.bundle.read import opened
+    from export.bundle.read import read_bundle
 
     models = [path for path in files if path.suffix in (".tflite", ".onnx", ".keras")]
     if models and len(models) == len(files):
         yield {str(path): path for path in models}
     elif len(files) == 1:
-        with opened(files[0]) as bundle:
+        with read_bundle(files[0]) as bundle:
             yield {one["name"]: bundle.model(one["name"]) for one in bundle.manifest["variants"]}
     else:
         raise TLKerasError(

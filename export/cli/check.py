@@ -28,9 +28,9 @@ def check_bundle(
 ) -> None:
     """Run the command; `HELP` says what it does."""
     with told(debug):
-        from export.bundle.check import check
+        from export.bundle.golden import verify_bundle
 
-        found = check(bundle)
+        found = verify_bundle(bundle)
         title = f"{found.name}: {found.files} files are as the manifest says"
         columns = ("variant", "answers", "labels equal", "max difference")
         closing = table(title, *columns)

@@ -90,15 +90,16 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
 ) -> None:
     """Run the command; `HELP` says what it does."""
     with told(debug, lambda: _way_on(out)):
-        from export.distill.config import Lesson
+        from export.distill.config import DistillationConfig
         from export.distill.run import Distillation
         from export.distill.run import distill as run_distillation
 
-        lesson = Lesson(loss, temperature, alpha, beta, _pairs(features), 1.0 if mixup else 0.0)
+        pairs, mixed = _pairs(features), 1.0 if mixup else 0.0
+        losses = DistillationConfig(loss, temperature, alpha, beta, pairs, mixed)
         given = {"batch_size": batch_size, "views": views, "augment": augment}
         settings = {name: value for name, value in given.items() if value}
         request = Distillation(
-            str(teacher), student, lesson, data, size, weights, plan, settings,
+            str(teacher), student, losses, data, size, weights, plan, settings,
             numbers(epochs, "--epochs"), rate, seed, baseline, precision,
         )  # fmt: skip
         with bars() as progress:

@@ -36,11 +36,11 @@ def predict(
 ) -> None:
     """Run the command; `HELP` says what it does."""
     with told(debug):
-        from export.bundle.read import opened
+        from export.bundle.read import read_bundle
         from export.runtime.runtimes import load
         from tl_keras.modalities.image.decode import open_picture, resize
 
-        with opened(bundle) as found:
+        with read_bundle(bundle) as found:
             size = found.manifest["input"]["shape"][0]
             pictures = np.stack([resize(open_picture(photo, size), size) for photo in photos])
             chosen = found.variant(variant)

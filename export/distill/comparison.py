@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.distill.students import Prepared
-from export.distill.teacher import Answers
+from export.distill.teacher import TeacherCache
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.features.predict import predict
@@ -20,11 +20,11 @@ from tl_keras.training.objective import targets
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["better_student", "compare_students", "scores_of"]
+__all__ = ["choose_student", "compare_students", "score_models"]
 
 
-def scores_of(
-    answers: Answers, students: dict[str, keras.Model], splits: Splits, ready: Prepared
+def score_models(
+    answers: TeacherCache, students: dict[str, keras.Model], splits: Splits, ready: Prepared
 ) -> dict[str, dict[str, Any]]:
     """Return accuracy with its interval and loss, by model ("teacher" first) and split."""
     parts = {"val": splits.val, "test": splits.test}
@@ -51,10 +51,10 @@ def compare_students(students: dict[str, keras.Model], val: Samples) -> dict[str
             "why": "There are no validation pictures to compare the students on.",
         }
     outputs = {name: predict(model, val) for name, model in students.items()}
-    return better_student(outputs["alone"], outputs["distilled"], targets(val))
+    return choose_student(outputs["alone"], outputs["distilled"], targets(val))
 
 
-def better_student(alone: np.ndarray, distilled: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def choose_student(alone: np.ndarray, distilled: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Compare two students by accuracy, and by the plain loss where that is equal.
 
     The difference is clear where it is more than one standard error of the paired difference,

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from tl_keras.errors import ExportError
 from tl_keras.utils.suggest import did_you_mean
 
-__all__ = ["LOSSES", "Lesson"]
+__all__ = ["LOSSES", "DistillationConfig"]
 
 LOSSES = ("kd", "dist", "features")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationConfig:
     """A weighted sum of losses.
 
     The defaults gained most accuracy on clothing10, see benchmarks/README.md; "kd" at temperature 2

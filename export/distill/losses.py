@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from export.distill.config import Lesson
+from export.distill.config import DistillationConfig
 
 __all__ = [
     "DistillationLoss", "LabelAccuracy", "LabelLoss", "inter_class", "intra_class", "softened_kl",
@@ -83,19 +83,19 @@ def _correlation(left: Any, right: Any, weights: Any, axis: int) -> Any:
 class DistillationLoss(keras.losses.Loss):
     """(1 - alpha) labels + alpha teacher + beta features.
 
-    See :class:`export.distill.config.Lesson`.
+    See :class:`export.distill.config.DistillationConfig`.
 
     Sample weights count in every part; the intra-class correlation is taken under them.
 
     Args:
-        lesson: Which parts, and how much of each.
+        mix: Which losses, and how much of each.
         classes: Number of classes.
         smoothing: Label smoothing, in [0, 1).
     """
 
-    def __init__(self, lesson: Lesson, classes: int, smoothing: float = 0.0) -> None:
+    def __init__(self, mix: DistillationConfig, classes: int, smoothing: float = 0.0) -> None:
         super().__init__(name="distillation_loss")
-        self.lesson, self.classes, self.smoothing = lesson, classes, smoothing
+        self.mix, self.classes, self.smoothing = mix, classes, smoothing
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Return the weighted mean over the batch, a scalar."""
@@ -103,29 +103,29 @@ class DistillationLoss(keras.losses.Loss):
         ones = ops.ones_like(y_true[:, :1])
         weights = ones if sample_weight is None else ops.reshape(sample_weight, (-1, 1)) * ones
         each = ops.mean(self._each(y_true, y_pred) * weights[:, 0])
-        if "dist" not in self.lesson.parts or y_true.shape[-1] == self.classes:
+        if "dist" not in self.mix.parts or y_true.shape[-1] == self.classes:
             return each
         said, logits = self._answers(y_true, y_pred)
-        intra = ops.mean(intra_class(said, logits, self.lesson.temperature, weights))
-        return each + self.lesson.share * intra * ops.mean(weights)
+        intra = ops.mean(intra_class(said, logits, self.mix.temperature, weights))
+        return each + self.mix.share * intra * ops.mean(weights)
 
     def _answers(self, y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         return y_true[:, self.classes : 2 * self.classes], y_pred[:, : self.classes]
 
     def _each(self, y_true: Any, y_pred: Any) -> Any:
-        lesson, labels, logits = self.lesson, y_true[:, : self.classes], y_pred[:, : self.classes]
+        mix, labels, logits = self.mix, y_true[:, : self.classes], y_pred[:, : self.classes]
         hard = keras.losses.categorical_crossentropy(
             labels, logits, from_logits=True, label_smoothing=self.smoothing
         )
         if y_true.shape[-1] == self.classes:
             return hard
         said, _ = self._answers(y_true, y_pred)
-        loss = (1 - lesson.soft) * hard
-        if "kd" in lesson.parts:
-            loss = loss + lesson.share * softened_kl(said, logits, lesson.temperature)
-        if "dist" in lesson.parts:
-            loss = loss + lesson.share * inter_class(said, logits, lesson.temperature)
-        return loss + lesson.beta * self._features(y_true, y_pred)
+        loss = (1 - mix.soft) * hard
+        if "kd" in mix.parts:
+            loss = loss + mix.share * softened_kl(said, logits, mix.temperature)
+        if "dist" in mix.parts:
+            loss = loss + mix.share * inter_class(said, logits, mix.temperature)
+        return loss + mix.beta * self._features(y_true, y_pred)
 
     def _features(self, y_true: Any, y_pred: Any) -> Any:
         shown, seen = y_true[:, 2 * self.classes :], y_pred[:, self.classes :]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.distill.config import Lesson
+from export.distill.config import DistillationConfig
 from export.distill.mixup import MixedReader, Mixing
-from export.distill.teacher import Answers
+from export.distill.teacher import TeacherCache
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.modalities.image.reader import PictureReader
@@ -20,10 +20,10 @@ from tl_keras.training.plan import Plan
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Taught", "Untaught", "view_reader"]
+__all__ = ["DistillationObjective", "BaselineObjective", "make_view_reader"]
 
 
-def view_reader(
+def make_view_reader(
     samples: Samples, size: int, augment: str, seed: int, mixing: Mixing | None
 ) -> PictureReader:
     """Return what reads the views that teacher and student share, at one's own size.
@@ -34,7 +34,7 @@ def view_reader(
     return reader if mixing is None else MixedReader(reader, mixing)
 
 
-class Untaught(Objective):
+class BaselineObjective(Objective):
     """The labels alone, from the same bounded views: what the teacher is measured against.
 
     Args:
@@ -49,7 +49,7 @@ class Untaught(Objective):
 
     def reader(self, size: int, seed: int) -> PictureReader:
         """Return what reads the training pictures."""
-        return view_reader(self.data.train, size, self.plan.augment, seed, self.mixing)
+        return make_view_reader(self.data.train, size, self.plan.augment, seed, self.mixing)
 
     def batch(self, views: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return targets float32 (n, width) and weights float32 (n,), mixed as the pictures."""
@@ -59,7 +59,7 @@ class Untaught(Objective):
         return labels, self.mixing.mixed(self.weights, views, indices)
 
 
-class Taught(Untaught):
+class DistillationObjective(BaselineObjective):
     """Labels and the teacher's answers, packed as `export.distill.losses` unpacks them.
 
     Features are matched in the stages that train layers before them: where a feature comes from
@@ -70,7 +70,7 @@ class Taught(Untaught):
         plan: Its `views` bounds the views of every stage.
         answers: The teacher's, computed.
         pairs: Layers whose features are matched.
-        lesson: The losses and their weights.
+        config: The losses and their weights.
         mixing: Pairs of pictures that are mixed, or None.
     """
 
@@ -78,13 +78,13 @@ class Taught(Untaught):
         self,
         data: Splits,
         plan: Plan,
-        answers: Answers,
+        answers: TeacherCache,
         pairs: list[tuple[str, str]],
-        lesson: Lesson,
+        config: DistillationConfig,
         mixing: Mixing | None = None,
     ) -> None:  # fmt: skip
         super().__init__(data, plan, mixing)
-        self.answers, self.pairs, self.lesson = answers, pairs, lesson
+        self.answers, self.pairs, self.config = answers, pairs, config
         self.classes = int(self.labels.shape[1])
         self._scales = [answers.scale(k) for k in range(1, len(pairs) + 1)]
         self._matched: list[int] = []
@@ -121,7 +121,8 @@ class Taught(Untaught):
             outputs.append(self._projected(found[self.pairs[k][1]], k))
         if len(outputs) == 1:
             return keras.Model(suffix.inputs, logits)
-        return keras.Model(suffix.inputs, keras.layers.Concatenate(dtype="float32")(outputs))
+        joined = keras.layers.Concatenate(dtype="float32", name="distillation_outputs")
+        return keras.Model(suffix.inputs, joined(outputs))
 
     def _projected(self, tensor: Any, k: int) -> Any:
         import keras
@@ -131,13 +132,14 @@ class Taught(Untaught):
         options = {"kernel_initializer": keras.initializers.GlorotUniform(seed=k), "name": name}
         if len(tensor.shape) == 2:
             return keras.layers.Dense(channels, **options)(tensor)
-        return keras.layers.Flatten()(keras.layers.Conv2D(channels, 1, **options)(tensor))
+        flat = keras.layers.Flatten(name=f"distillation_flat_{k}")
+        return flat(keras.layers.Conv2D(channels, 1, **options)(tensor))
 
     def compiled(self) -> tuple[Any, list[Any]]:
-        """Return the lesson's loss, and the metrics of the labels alone."""
+        """Return the loss of labels and teacher, and the metrics of the labels alone."""
         from export.distill.losses import DistillationLoss, LabelAccuracy, LabelLoss
 
-        loss = DistillationLoss(self.lesson, self.classes, self.plan.label_smoothing)
+        loss = DistillationLoss(self.config, self.classes, self.plan.label_smoothing)
         return loss, [LabelLoss(self.classes), LabelAccuracy(self.classes)]
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.distill.comparison import compare_students, scores_of
+from export.distill.comparison import compare_students, score_models
 from export.distill.mixup import Mixing
-from export.distill.objectives import Taught, Untaught, view_reader
+from export.distill.objectives import BaselineObjective, DistillationObjective, make_view_reader
 from export.distill.students import Distillation, Prepared, prepare
-from export.distill.teacher import Answers, answering, load_teacher
+from export.distill.teacher import TeacherCache, load_teacher, make_answering_model
 from tl_keras.errors import ExportError, RunError, StorageError
 from tl_keras.peft.plans import finished
 from tl_keras.runs.directory import RunDirectory, refuse_existing
@@ -77,7 +77,7 @@ def distill(
     teacher = load_teacher(request.teacher)
     ready = prepare(request, teacher, progress)
     # What does not fit together is said before anything is written.
-    model, pairs = answering(teacher, ready.student, request.lesson)
+    model, pairs = make_answering_model(teacher, ready.student, request.losses)
     run = unfinished or _begun(request, ready, out, command)
     _check_same(run, ready)
     began = time.perf_counter()
@@ -85,9 +85,9 @@ def distill(
     seconds = time.perf_counter() - began
     mixing = _mixing(request, ready)
     lessons: dict[str, Objective] = {
-        "alone": Untaught(ready.data.splits, ready.plan, mixing),
-        "distilled": Taught(
-            ready.data.splits, ready.plan, answers, pairs, request.lesson, mixing
+        "alone": BaselineObjective(ready.data.splits, ready.plan, mixing),
+        "distilled": DistillationObjective(
+            ready.data.splits, ready.plan, answers, pairs, request.losses, mixing
         ),
     }  # fmt: skip
     if not request.baseline:
@@ -164,9 +164,9 @@ def _check_same(run: RunDirectory, ready: Prepared) -> None:
 
 
 def _mixing(request: Distillation, ready: Prepared) -> Mixing | None:
-    if not request.lesson.mixup:
+    if not request.losses.mixup:
         return None
-    return Mixing(len(ready.data.splits.train), ready.job.seed, request.lesson.mixup)
+    return Mixing(len(ready.data.splits.train), ready.job.seed, request.losses.mixup)
 
 
 def _answers(
@@ -175,12 +175,12 @@ def _answers(
     ready: Prepared,
     model: keras.Model,
     progress: Progress,
-) -> Answers:
+) -> TeacherCache:
     train, plan = ready.data.splits.train, ready.plan
     mixing = _mixing(request, ready)
-    reader = view_reader(train, ready.teacher.size, plan.augment, ready.job.seed, mixing)
+    reader = make_view_reader(train, ready.teacher.size, plan.augment, ready.job.seed, mixing)
     folder = run.state / "teacher"
-    answers = Answers(model, reader, plan.views, folder, ready.job.precision, progress)
+    answers = TeacherCache(model, reader, plan.views, folder, ready.job.precision, progress)
     answers.compute()
     return answers
 
@@ -208,20 +208,20 @@ def _hand_on(
     run: RunDirectory,
     request: Distillation,
     ready: Prepared,
-    answers: Answers,
+    answers: TeacherCache,
     trained: dict[str, _Trained],
     seconds: dict[str, float],
     progress: Progress,
 ) -> RunDirectory:
     splits, models = ready.data.splits, {name: one.model for name, one in trained.items()}
-    scores = scores_of(answers, models, splits, ready)
+    scores = score_models(answers, models, splits, ready)
     verdict = compare_students(models, splits.val)
     kept = trained[verdict["kept"]]
     seconds |= {name: one.seconds for name, one in trained.items()}
     run.update(
         distillation={
             **run.fact("distillation"),
-            "lesson": dataclasses.asdict(request.lesson),
+            "lesson": dataclasses.asdict(request.losses),
             "views": ready.plan.views,
             "scores": scores,
             "seconds": {name: round(value, 2) for name, value in seconds.items()},

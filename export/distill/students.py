@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.distill.config import Lesson
+from export.distill.config import DistillationConfig
 from export.distill.teacher import Teacher
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
@@ -44,7 +44,7 @@ class Distillation:
         teacher: A finished run, or a model file (.keras) that takes RGB 0..255.
         student: A base's name, which gets a new head, or a `.keras` file: a classifier of the
             same classes, or a body without a head.
-        lesson: What is learned from the teacher.
+        losses: What is learned from the teacher.
         data: For a run, where its pictures are now, if they moved; for a file, its pictures.
         size: Side of the student's pictures; None is the teacher's (a file's own).
         weights: Of the student's base, see `tl_keras.runs.prepare.Job`.
@@ -59,7 +59,7 @@ class Distillation:
 
     teacher: str
     student: str
-    lesson: Lesson = field(default_factory=Lesson)
+    losses: DistillationConfig = field(default_factory=DistillationConfig)
     data: str | None = None
     size: int | None = None
     weights: str = "default"
@@ -115,12 +115,12 @@ def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prep
     student = _student(job, data.splits.train)
     _check_classes("student", student, names)
     plan = plan_for(job, student)
-    if "features" in request.lesson.parts and all(s.train == ("head",) for s in plan.stages):
+    if "features" in request.losses.parts and all(s.train == ("head",) for s in plan.stages):
         raise ExportError(
-            f"The loss is {request.lesson.loss} and plan {request.plan} trains the head alone, so "
+            f"The loss is {request.losses.loss} and plan {request.plan} trains the head alone, so "
             "that no feature could come nearer to the teacher's; give --plan lp-ft, or --loss kd."
         )
-    varied = plan.augment != "none" or request.lesson.mixup > 0
+    varied = plan.augment != "none" or request.losses.mixup > 0
     most = max(stage.epochs for stage in plan.stages)
     stages = tuple(dataclasses.replace(stage, patience=0) for stage in plan.stages)
     views = min(plan.views, most) if varied else 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.distill.config import Lesson
+from export.distill.config import DistillationConfig
 from tl_keras.errors import ExportError, ModelError, StorageError
 from tl_keras.features import backends as engines
 from tl_keras.features.store import FeatureFile, fill
@@ -27,7 +27,7 @@ from tl_keras.utils.progress import Progress
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Answers", "Teacher", "answering", "load_teacher"]
+__all__ = ["Teacher", "TeacherCache", "load_teacher", "make_answering_model"]
 
 # Far finer than what a student can copy, in half the room.
 _FEATURE_DTYPE = "float16"
@@ -81,12 +81,12 @@ def load_teacher(path: str | Path) -> Teacher:
     return Teacher(run.model(), run, place.resolve().name)
 
 
-def _paired_layers(
-    teacher: keras.Model, student: keras.Model, lesson: Lesson
+def _pair_layers(
+    teacher: keras.Model, student: keras.Model, config: DistillationConfig
 ) -> list[tuple[str, str]]:
-    if "features" not in lesson.parts:
+    if "features" not in config.parts:
         return []
-    pairs = lesson.layers or ((last_map(teacher, "teacher"), last_map(student, "student")),)
+    pairs = config.layers or ((last_map(teacher, "teacher"), last_map(student, "student")),)
     for above, below in pairs:
         left = layer_tensor(teacher, above, "teacher").shape
         right = layer_tensor(student, below, "student").shape
@@ -98,10 +98,10 @@ def _paired_layers(
     return list(pairs)
 
 
-def answering(
-    teacher: Teacher, student: keras.Model, lesson: Lesson
+def make_answering_model(
+    teacher: Teacher, student: keras.Model, config: DistillationConfig
 ) -> tuple[keras.Model, list[tuple[str, str]]]:
-    """Return a model of what a lesson needs of the teacher, and the pairs of layers.
+    """Return a model of what the losses need of the teacher, and the pairs of layers.
 
     It gives the logits, then the features of each pair (teacher's layer, student's layer),
     brought to the grid of the student's by bilinear interpolation. The model is a copy: nothing
@@ -119,27 +119,30 @@ def answering(
         )
     copy = flatten(teacher.model)
     outputs = [logits_of(copy, "teacher")]
-    pairs = _paired_layers(copy, student, lesson)
+    pairs = _pair_layers(copy, student, config)
     for above, below in pairs:
         shape = layer_tensor(student, below, "student").shape
-        outputs.append(_on_grid(layer_tensor(copy, above, "teacher"), shape))
+        tensor, name = layer_tensor(copy, above, "teacher"), f"distillation_grid_{len(outputs)}"
+        outputs.append(_resize(tensor, shape, name))
     return keras.Model(copy.inputs, outputs), pairs
 
 
-def _on_grid(tensor: Any, shape: Any) -> Any:
+def _resize(tensor: Any, shape: Any, name: str) -> Any:
     import keras
 
     if len(shape) == 2 or tuple(tensor.shape[1:3]) == tuple(shape[1:3]):
         return tensor
-    return keras.layers.Resizing(shape[1], shape[2], interpolation="bilinear")(tensor)
+    # Unnamed, it might get a name that a layer of the teacher has already.
+    layer = keras.layers.Resizing(shape[1], shape[2], interpolation="bilinear", name=name)
+    return layer(tensor)
 
 
 @dataclass
-class Answers:
+class TeacherCache:
     """The teacher's outputs for all training pictures in all views.
 
     Attributes:
-        model: From :func:`answering`.
+        model: From :func:`make_answering_model`.
         reader: Reads the training pictures at the teacher's size.
         views: How many views.
         folder: Where the files are kept; an interrupted computation goes on there.

@@ -1,31 +1,49 @@
-"""How fast models answer, and what they need: fair, because all of them take turns."""
+"""Measure how fast models answer and what they need: fair, because all of them take turns.
+
+`python -m export.runtime.bench FILE THREADS` prints what a model costs a fresh process, and then
+how long one answer takes for each line that it reads.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
-from export.runtime.runtimes import KerasRuntime, LiteRTRuntime, Runtime, default_threads, load
-from export.variant import Latency
+from export.quantize.recipes import FLOAT
+from export.runtime.runtimes import Runtime, check_threads, default_threads, load
+from export.variant import Latency, Variant
 from tl_keras.errors import ExportError
 from tl_keras.utils.progress import Progress, silent
+from tl_keras.utils.quiet import start_tensorflow
 
-__all__ = ["as_record", "bench", "interleaved", "thread_counts"]
+__all__ = [
+    "RUNTIMES", "SLOWER", "as_record", "bench", "choose_default", "count_threads", "main",
+    "take_turns", "time_variants",
+]  # fmt: skip
 
 ROUNDS, WARM_UP = 50, 5
+RUNTIMES = {"tflite": "LiteRT", "onnx": "ONNX Runtime", "keras": "Keras"}
+SLOWER = 1.05
+"""A file is called slower than the float one beyond this ratio: less is noise."""
+_VARIANT_ROUNDS = 30
 _PATIENCE = 600
+_STATUS = Path("/proc/self/status")
 
 
-def thread_counts() -> tuple[int, ...]:
-    """One core, and all (at most 4)."""
+def count_threads() -> tuple[int, ...]:
+    """Return the numbers of threads to measure with: one, and all (at most 4)."""
     return tuple(dict.fromkeys((1, default_threads())))
 
 
@@ -42,7 +60,8 @@ def bench(
     In every round each model answers for one picture, in turn, so that a busy moment of the
     machine falls on all of them; each answers `WARM_UP` times before. Only the runtime is
     timed: the picture's numbers are in their final form. For the first answer and the memory,
-    each model has a process of its own.
+    each model has a process of its own; a .keras file answers in one altogether, since TensorFlow
+    takes its number of threads once in a process.
 
     Args:
         models: .tflite, .onnx or .keras files by name.
@@ -57,44 +76,67 @@ def bench(
     Raises:
         ExportError: if there is no model, one does not load, or a number is below 1.
     """
-    counts = tuple(threads or thread_counts())
-    if not models or rounds < 1 or min(counts) < 1:
+    counts = tuple(threads or count_threads())
+    if not models or rounds < 1:
         raise ExportError(
-            f"Got {len(models)} models, {rounds} rounds and {counts} threads; "
-            "expected at least one of each."
+            f"Got {len(models)} models and {rounds} rounds; expected at least one of each."
         )
+    for count in counts:
+        check_threads(count)
     found: dict[str, list[Latency]] = {name: [] for name in models}
     for count in counts:
-        runtimes = {name: load(path, count) for name, path in models.items()}
         word = f"with {count} thread{'s' * (count > 1)}"
-        times = interleaved(runtimes, rounds, progress, f"answers {word}")
-        for place, (name, path) in enumerate(models.items(), start=1):
-            more = _fresh(os.fspath(path), count) if fresh else {}
-            median, p90 = np.percentile(times[name], [50, 90])
-            kind = _word(runtimes[name])
-            found[name].append(Latency(kind, count, float(median), float(p90), **more))
+        costs: dict[str, dict[str, Any]] = {name: {} for name in models}
+        for place, (name, path) in enumerate(models.items() if fresh else (), start=1):
+            child = _Child(os.fspath(path), count)
+            costs[name] = child.cost
+            child.stop()
             progress(f"first answers {word}", place, len(models))
+        times = _time_all(models, count, rounds, progress, f"answers {word}")
+        for name, path in models.items():
+            median, p90 = np.percentile(times[name], [50, 90])
+            runtime = RUNTIMES[Path(path).suffix[1:]]
+            found[name].append(Latency(runtime, count, float(median), float(p90), **costs[name]))
     return {name: tuple(latencies) for name, latencies in found.items()}
 
 
-def interleaved(
-    runtimes: Mapping[str, Runtime],
+def _time_all(
+    models: Mapping[str, str | os.PathLike[str]],
+    threads: int,
+    rounds: int,
+    progress: Progress,
+    word: str,
+) -> dict[str, np.ndarray]:
+    keras = {name: os.fspath(path) for name, path in models.items() if str(path).endswith(".keras")}
+    calls = {name: _make_timer(load(models[name], threads)) for name in models if name not in keras}
+    children = {}
+    try:
+        for name, path in keras.items():
+            children[name] = _Child(path, threads)
+            calls[name] = children[name].time_answer
+        return take_turns({name: calls[name] for name in models}, rounds, progress, word)
+    finally:
+        for child in children.values():
+            child.stop()
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], float]],
     rounds: int,
     progress: Progress = silent,
     word: str = "answers",
 ) -> dict[str, np.ndarray]:
-    """Time models in turn for one picture of noise each.
+    """Let models answer in turn.
 
     Args:
-        runtimes: by name.
-        rounds: answers of each.
+        calls: by name, what answers once and returns how many milliseconds that took.
+        rounds: answers of each, after `WARM_UP`.
         progress: told (`word`, how many rounds are done, of how many).
         word: what to call it there.
 
     Returns:
         By name, milliseconds of every round: (rounds,).
     """
-    calls = {name: _call(runtime) for name, runtime in runtimes.items()}
     for call in calls.values():
         for _ in range(WARM_UP):
             call()
@@ -102,37 +144,71 @@ def interleaved(
     for index in range(rounds):
         progress(word, index, rounds)
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name][index] = 1000 * (time.perf_counter() - start)
+            times[name][index] = call()
     progress(word, rounds, rounds)
     return times
 
 
-def _call(runtime: Runtime) -> Callable[[], object]:
+def _make_timer(runtime: Runtime) -> Callable[[], float]:
     noise = np.random.default_rng(0).integers(0, 256, (1, *runtime.shape), np.uint8)
-    return runtime.prepared(noise)
+    answer = runtime.prepare(noise)
+
+    def time_answer() -> float:
+        start = time.perf_counter()
+        answer()
+        return 1000 * (time.perf_counter() - start)
+
+    return time_answer
 
 
-def _word(runtime: Runtime) -> str:
-    if isinstance(runtime, KerasRuntime):
-        return "Keras"
-    return "LiteRT" if isinstance(runtime, LiteRTRuntime) else "ONNX Runtime"
+class _Child:
+    """A process that holds one model and answers when it is asked to.
 
+    Attributes:
+        cost: `first_ms` and `peak_mb` of the process, see `measure_cost`.
+    """
 
-def _fresh(path: str, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "export.runtime.measure", path, str(threads)]
-    place = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": paths}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=_PATIENCE, check=True
+    def __init__(self, path: str, threads: int) -> None:
+        command = [sys.executable, "-m", "export.runtime.bench", path, str(threads)]
+        place = str(Path(__file__).resolve().parents[2])
+        paths = os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))
+        self._path = path
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+        self.cost: dict[str, Any] = self._read()
+
+    def time_answer(self) -> float:
+        """Let it answer once; how many milliseconds that took."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and reading tells how
+            print(file=self._process.stdin, flush=True)
+        return float(self._read())
+
+    def _read(self) -> Any:
+        patience = threading.Timer(_PATIENCE, self._process.kill)
+        patience.start()
+        try:
+            line = cast(IO[str], self._process.stdout).readline()
+        finally:
+            patience.cancel()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._said.seek(0)
+        said = self._said.read().decode("utf-8", "replace").strip()[-500:]
+        self.stop()
+        raise ExportError(
+            f"{self._path} does not answer in a process of its own, which ended with {code}: {said}"
         )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        said = str(getattr(error, "stderr", "") or error)[-500:]
-        raise ExportError(f"{path} does not answer in a process of its own: {said}") from error
-    return json.loads(done.stdout.splitlines()[-1])
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
+        self._said.close()
 
 
 def as_record(
@@ -149,3 +225,113 @@ def as_record(
         for name, latencies in found.items()
         for latency in latencies
     ]
+
+
+def time_variants(
+    variants: Sequence[Variant],
+    fresh: bool = True,
+    progress: Progress = silent,
+) -> list[Variant]:
+    """Time the variants in turns, and note those slower than their float one.
+
+    Args:
+        variants: each with its file; the float one of each format among them.
+        fresh: whether to measure first answers and memory too, in processes of their own.
+        progress: told (what is being done, how much is done, of how much).
+
+    Returns:
+        The same variants with their latencies, and a note where one is slower with all cores.
+    """
+    files = {one.name: one.path for one in variants}
+    found = bench(files, rounds=_VARIANT_ROUNDS, fresh=fresh, progress=progress)
+    made = []
+    for one in variants:
+        plain = found.get(f"{one.format}-{FLOAT}", found[one.name])
+        ratio = found[one.name][-1].median_ms / plain[-1].median_ms
+        notes = one.notes + ((_slower(one, ratio),) if ratio > SLOWER else ())
+        made.append(replace(one, latencies=found[one.name], notes=notes))
+    return made
+
+
+def _slower(variant: Variant, ratio: float) -> str:
+    return (
+        f"{ratio:.1f} times slower than fp32 in {RUNTIMES[variant.format]} here: "
+        "measure it on your device before you choose it for speed."
+    )
+
+
+def choose_default(variants: Sequence[Variant]) -> str:
+    """Choose what a bundle offers first.
+
+    Of the first variant's format the fastest that was timed; one that is slower than the float
+    file in its own runtime is never chosen.
+
+    Args:
+        variants: timed, the float one of each format among them.
+    """
+    same = [one for one in variants if one.format == variants[0].format]
+    limit = next((one.latencies[-1].median_ms for one in same if one.recipe == FLOAT), np.inf)
+    allowed = [
+        one
+        for one in same
+        if one.recipe == FLOAT
+        or one.latencies[-1].median_ms <= limit
+        and not any("slower" in note for note in one.notes)
+    ]
+    return min(allowed or same, key=lambda one: one.latencies[-1].median_ms).name
+
+
+def _measure_cost(path: str, threads: int) -> tuple[dict[str, float | None], Callable[[], float]]:
+    """Load a model and answer once, in this process.
+
+    Args:
+        path: a .tflite, .onnx or .keras file.
+        threads: cores to use.
+
+    Returns:
+        `first_ms`: loading and the first answer; `peak_mb`: the most memory that this process
+        ever held, Python included; None where the system does not tell. Then what answers once
+        more and returns how many milliseconds that took.
+    """
+    _import_runtime(path)
+    start = time.perf_counter()
+    runtime = load(path, threads)
+    timer = _make_timer(runtime)
+    timer()
+    return {"first_ms": 1000 * (time.perf_counter() - start), "peak_mb": _read_peak()}, timer
+
+
+def _import_runtime(path: str) -> None:
+    """Import the runtime before the clock starts: a program does that once, for any model."""
+    if path.endswith(".tflite"):
+        import ai_edge_litert.interpreter  # noqa: F401
+    elif path.endswith(".onnx"):
+        import onnxruntime  # noqa: F401
+    else:
+        start_tensorflow()
+        import keras  # noqa: F401
+
+
+def _read_peak() -> float | None:
+    # Not getrusage: a process inherits the peak of the one that started it.
+    try:
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    peaks = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(peaks[0]) / 1024 if peaks else None
+
+
+def main() -> None:
+    """Read the command line, print the cost as JSON, then time an answer for each line."""
+    # What a runtime prints shall not be taken for an answer.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    cost, time_answer = _measure_cost(sys.argv[1], int(sys.argv[2]))
+    print(json.dumps(cost), file=out, flush=True)
+    for _ in sys.stdin:
+        print(time_answer(), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""One small interface over LiteRT, ONNX Runtime and Keras: `load(path).predict(batch)`."""
+"""Run model files by LiteRT, ONNX Runtime and Keras: `load(path).predict(batch)`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from tl_keras.utils.quiet import silenced, start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["KerasRuntime", "LiteRTRuntime", "OnnxRuntime", "Runtime", "default_threads", "load"]
+__all__ = [
+    "KerasRuntime", "LiteRTRuntime", "OnnxRuntime", "Runtime", "check_threads", "default_threads",
+    "load",
+]  # fmt: skip
+
+
+_BATCH = 32
+MOST_THREADS = 256
+"""More than any machine has that this is measured on; LiteRT crashes at 100,000."""
 
 
 def default_threads() -> int:
@@ -25,6 +33,16 @@ def default_threads() -> int:
     # Not every system can say which cores are allowed.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(4, cores or 1)
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that no runtime survives.
+
+    Raises:
+        ExportError: if it is below 1 or above `MOST_THREADS`.
+    """
+    if not 1 <= threads <= MOST_THREADS:
+        raise ExportError(f"Got {threads} threads; expected 1 to {MOST_THREADS}.")
 
 
 class Runtime(ABC):
@@ -57,7 +75,7 @@ class Runtime(ABC):
         answer = self._run(np.ascontiguousarray(batch, np.float32))
         return np.asarray(answer, np.float32)
 
-    def prepared(self, batch: np.ndarray) -> Callable[[], object]:
+    def prepare(self, batch: np.ndarray) -> Callable[[], object]:
         """Return a call that answers for a batch whose numbers are in their final form.
 
         What is left to be timed is the runtime's own work.
@@ -78,28 +96,52 @@ class KerasRuntime(Runtime):
 
     Args:
         model: the model itself, or a .keras file.
-        batch_size: pictures at once.
+        threads: how many cores to use; TensorFlow's own number by default. It takes one once in
+            a process.
 
     Attributes:
         model: the Keras model.
 
     Raises:
-        ExportError: if the file cannot be loaded.
+        ExportError: if the file cannot be loaded, or TensorFlow has begun to work already with
+            another number of threads.
     """
 
-    def __init__(self, model: keras.Model | str | os.PathLike[str], batch_size: int = 32) -> None:
+    def __init__(
+        self, model: keras.Model | str | os.PathLike[str], threads: int | None = None
+    ) -> None:
+        import tensorflow as tf
+
         start_tensorflow()
-        self.model = _keras_model(model) if isinstance(model, str | os.PathLike) else model
-        self._batch_size = batch_size
+        if threads is not None:
+            _set_tensorflow_threads(threads)
+        self.model = _load_keras(model) if isinstance(model, str | os.PathLike) else model
         self.shape = tuple(self.model.inputs[0].shape[1:])
+        spec = [tf.TensorSpec((None, *self.shape), tf.float32)]
+        self._call = tf.function(lambda x: self.model(x, training=False), input_signature=spec)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
-        if not len(batch):
-            return np.zeros((0, *self.model.outputs[0].shape[1:]))
-        return self.model.predict(batch, batch_size=self._batch_size, verbose=0)
+        starts = range(0, len(batch), _BATCH)
+        answers = [self._call(batch[start : start + _BATCH]).numpy() for start in starts]
+        return np.concatenate(answers or [np.zeros((0, *self.model.outputs[0].shape[1:]))])
 
 
-def _keras_model(path: str | os.PathLike[str]) -> keras.Model:
+def _set_tensorflow_threads(threads: int) -> None:
+    import tensorflow as tf
+
+    threading = tf.config.threading
+    try:
+        threading.set_intra_op_parallelism_threads(threads)
+        threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        if threading.get_intra_op_parallelism_threads() != threads:
+            raise ExportError(
+                "TensorFlow works already in this process, and its number of threads cannot be "
+                f"set to {threads} any more; do it in a process of its own."
+            ) from error
+
+
+def _load_keras(path: str | os.PathLike[str]) -> keras.Model:
     import keras
 
     try:
@@ -149,7 +191,7 @@ class LiteRTRuntime(Runtime):
             answers[index] = _from_tensor(given, self._output)[0]
         return answers
 
-    def prepared(self, batch: np.ndarray) -> Callable[[], object]:
+    def prepare(self, batch: np.ndarray) -> Callable[[], object]:
         """Return a call that answers for a batch whose numbers are in their final form."""
         taken = _to_tensor(np.ascontiguousarray(batch, np.float32), self._input)
 
@@ -198,6 +240,8 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 3
         # Threads that wait by spinning take the cores from whatever answers next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Without VNNI, sums of products of 8 bits would saturate in 16 bits.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
@@ -215,7 +259,7 @@ class OnnxRuntime(Runtime):
             return batch
         return np.clip(np.rint(batch), 0, 255).astype(np.uint8)
 
-    def prepared(self, batch: np.ndarray) -> Callable[[], object]:
+    def prepare(self, batch: np.ndarray) -> Callable[[], object]:
         """Return a call that answers for a batch whose numbers are in their final form."""
         taken = {self._input.name: self._taken(np.ascontiguousarray(batch, np.float32))}
         return lambda: self._session.run(None, taken)
@@ -243,16 +287,18 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Runtime:
 
     Args:
         path: a .tflite, .onnx or .keras file.
-        threads: how many cores to use (LiteRT and ONNX Runtime).
+        threads: how many cores to use.
 
     Raises:
         ExportError: if there is no such file, its ending is unknown, or it cannot be loaded.
     """
+    if threads is not None:
+        check_threads(threads)
     file = Path(path)
     if file.suffix not in (".tflite", ".onnx", ".keras"):
         raise ExportError(f"{file} ends in {file.suffix!r}; expected .tflite, .onnx or .keras.")
     if not file.is_file():
         raise ExportError(f"There is no file {file}.")
     if file.suffix == ".keras":
-        return KerasRuntime(file)
+        return KerasRuntime(file, threads)
     return (LiteRTRuntime if file.suffix == ".tflite" else OnnxRuntime)(file, threads)
