@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from tl_keras.cli.console import bars, percent, show, table, told
+from tl_keras.cli.console import bars, error_boundary, percent, show, table
 from tl_keras.workflows.fit import Job, train
 
 # Head, then all; from scratch all epochs train everything. Rates were chosen on validation.
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=None, help="default: runs/demo-<time>")
     out = parser.parse_args().out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    with told(debug=False, when_stopped=lambda: f"What is done so far is in {out}"):
+    with error_boundary(debug=False, when_stopped=lambda: f"What is done so far is in {out}"):
         _demo(out)
 
 

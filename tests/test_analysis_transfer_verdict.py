@@ -150,7 +150,7 @@ def test_the_command_writes_a_page_with_a_picture(folder, tmp_path):
     [
         (["--weights", "none"], "pretrained weights; got none"),
         (["--plan", "auto"], "one plan with scratch, got auto"),
-        (["--seeds", "1"], "got 1 seeds, expected at least 2"),
+        (["--seeds", "1"], "1 is not in its range, from 2"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_at_once(folder, tmp_path, words, said):

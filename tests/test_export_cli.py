@@ -132,7 +132,7 @@ def test_an_unknown_format_is_refused_with_those_that_there_are(run):
 def test_an_order_that_makes_no_sense_is_refused_before_work(run, option):
     result = invoke(run, *option)
     assert result.exit_code == 2
-    assert "expected" in result.stderr
+    assert ("expected" in result.stderr) != ("not in its range" in result.stderr)
     assert not (run / "export").exists()
 
 
@@ -143,11 +143,23 @@ def test_debug_shows_where_an_error_came_from(run):
     assert "no run.json" in str(result.exception)
 
 
-def test_help_shows_an_example_and_every_option():
-    text = invoke("run", "--help").stdout
-    assert "tl-export runs/photos --to tflite,onnx --quantize int8,fp16" in text
-    for option in ("--to", "--quantize", "--max-drop", "--out", "--data", "--force", "--debug"):
-        assert option in text
+@pytest.mark.parametrize("name", ["run", "check", "bench"])
+def test_a_run_in_a_folder_called_like_a_command_is_exported(run, tmp_path, monkeypatch, name):
+    (tmp_path / name).symlink_to(run, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    for words in ([name], ["run", f"./{name}"], ["--", name], [name, "--to", "coreml"]):
+        edit(run, state="incomplete")
+        result = invoke(*words)
+        assert result.exit_code == 2
+        assert ("resume" in result.stderr) != ("coreml" in result.stderr), result.output
+    # Another word shows that the command is meant.
+    assert "has no manifest.json" in flat(invoke("check", run).stderr)
+
+
+def test_a_first_word_that_is_neither_run_nor_command_gets_the_nearest(tmp_path):
+    result = invoke("chekc", tmp_path / "bundle.zip")
+    assert result.exit_code == 2
+    assert "'chekc' is no command and no run. Did you mean check?" in flat(result.stderr)
 
 
 @pytest.mark.slow

@@ -246,7 +246,7 @@ def test_a_run_is_compressed_into_a_folder_with_its_verdict(trained, tmp_path):
 
 REFUSED = {
     "an unknown method": (["--method", "quat"], "Did you mean qat"),
-    "no rate": (["--method", "qat", "--rate", "0"], "expected at least 1 epoch"),
+    "no rate": (["--method", "qat", "--rate", "0"], "not in its range, above 0"),
 }
 
 

@@ -23,7 +23,13 @@ __all__ = [
 
 
 class TLKerasError(ValueError):
-    """Root of all errors that a user can mend."""
+    """Root of all errors that a user can mend.
+
+    Attributes:
+        exit_code: What a command leaves with.
+    """
+
+    exit_code = 2
 
 
 class DataError(TLKerasError):
@@ -61,9 +67,13 @@ class ExportError(TLKerasError):
 class ParityError(ExportError):
     """An artifact does not give the answers of the model that it was made from."""
 
+    exit_code = 3
+
 
 class GateError(ExportError):
     """A quantized file loses more than it may, whatever is tried."""
+
+    exit_code = 3
 
 
 class BundleError(ExportError):

@@ -1,46 +1,48 @@
-"""`tl-export check BUNDLE`: is it whole, and does it answer here as it should?"""
+"""The command check: whether a bundle is whole, and answers here as it should."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tl_keras.cli.console import show, table, told
+from tl_keras.cli.console import DIFFERS, error_boundary, show, show_json, table
+from tl_keras.cli.options import AsJson, Debug
 
-__all__ = ["HELP", "SHORT_HELP", "check_bundle"]
-
-DIFFERS = 3
-SHORT_HELP = "Check a bundle, anywhere, without TensorFlow."
-HELP = """Check a bundle: names, sizes, hashes, and the answers for its golden pictures.
-
-Needs numpy, pillow and the runtimes, but no TensorFlow. The exit code is 2 if the bundle is
-damaged or was changed, 3 if a model answers otherwise than where it was made.
-
-Example:  tl-export check bundle.zip
-"""
+__all__ = ["check"]
 
 
-def check_bundle(
+def check(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or a .zip.")],
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Run the command; `HELP` says what it does."""
-    with told(debug):
+    """Check a bundle, anywhere, without TensorFlow.
+
+    Names, sizes and hashes must be as the manifest says, and the answers for the golden images
+    as where the bundle was made. Needs numpy, pillow and the runtimes. The exit code is 2 if the
+    bundle is damaged or was changed, 3 if a model answers otherwise.
+
+    Example:  tl-export check bundle.zip
+    """
+    with error_boundary(debug):
         from export.bundle.golden import verify_bundle
 
         found = verify_bundle(bundle)
-        title = f"{found.name}: {found.files} files are as the manifest says"
-        columns = ("variant", "answers", "labels equal", "max difference")
-        closing = table(title, *columns)
-        for one in found.outcomes:
-            closing.add_row(
-                one.name,
-                "as expected" if one.passed else "DIFFERENT",
-                f"{one.labels_equal} of {one.pictures}",
-                f"{one.max_difference:.1e} (≤ {one.tolerance:.0e})",
-            )
-        show(closing)
-    if not found.passed:
-        raise typer.Exit(DIFFERS)
+        if as_json:
+            show_json({**dataclasses.asdict(found), "passed": found.passed})
+        else:
+            title = f"{found.name}: {found.files} files are as the manifest says"
+            made = table(title, "variant", "answers", "labels equal", "max difference")
+            for one in found.outcomes:
+                made.add_row(
+                    one.name,
+                    "as expected" if one.passed else "DIFFERENT",
+                    f"{one.labels_equal} of {one.pictures}",
+                    f"{one.max_difference:.1e} (≤ {one.tolerance:.0e})",
+                )
+            show(made)
+        if not found.passed:
+            raise typer.Exit(DIFFERS)

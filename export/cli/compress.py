@@ -1,4 +1,4 @@
-"""`tl-export compress RUN --method METHOD`: a smaller model by a short fine-tune."""
+"""The command compress: a smaller model by a short fine-tune."""
 
 from __future__ import annotations
 
@@ -7,64 +7,71 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tl_keras.cli.console import bars, show, table, told
-from tl_keras.utils.interrupt import stoppable
+from tl_keras.cli.console import bars, error_boundary, show, table
+from tl_keras.cli.options import BatchSize, Debug, MovedData, Run, Seed, number, refuse_unused
 
 if TYPE_CHECKING:
     from export.compress.run import Made
 
-__all__ = ["HELP", "SHORT_HELP", "compress"]
-
-SHORT_HELP = "Prune, cluster or quantize a run's model, with a short fine-tune."
-HELP = """Prune, cluster or quantize a run's model, with a short fine-tune on the run's pictures.
-
-Methods: qat, prune, prune_2_4, cluster, prune+qat, cluster+qat. With qat the file takes uint8
-pictures and computes in int8; the others also give a plain .keras file. Each file is compared
-with the run's model on all validation pictures.
-
-Example:  tl-export compress runs/photos --method prune+qat --out small/
-"""
+__all__ = ["compress"]
 
 
 def compress(  # noqa: PLR0913 - a command's options are its arguments
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A directory that tl-keras fit has written.")
+    run: Run,
+    method: Annotated[
+        str, typer.Option(help="qat, prune, prune_2_4, cluster, prune+qat or cluster+qat.")
     ],
-    method: Annotated[str, typer.Option(help="How; see above.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each step.")] = 2,
-    rate: Annotated[float, typer.Option(help="Learning rate at the start.")] = 1e-4,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 32,
-    sparsity: Annotated[float, typer.Option(help="Share of zeros that prune leaves.")] = 0.5,
-    clusters: Annotated[int, typer.Option(help="Different weights a layer, for cluster.")] = 32,
-    augment: Annotated[
-        str, typer.Option(help="none, or flip, crop, color, affine, randaugment, with +.")
-    ] = "none",
-    data: Annotated[
-        str | None, typer.Option(help="Where the run's pictures are now, if they moved.")
+    out: Annotated[Path, typer.Option(help="Folder to write, which must not exist.")],
+    epochs: Annotated[int, number("Epochs of each step.", 1, 100000)] = 2,
+    learning_rate: Annotated[
+        float, number("Learning rate at the start.", 0, 10, above=True)
+    ] = 1e-4,
+    batch_size: BatchSize = 32,
+    sparsity: Annotated[
+        float | None,
+        number("Share of zeros that prune leaves.", 0, 1, above=True, below=True,
+               show_default="0.5"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides orders and views.")] = 0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Run the command; `HELP` says what it does."""
-    with told(debug, lambda: "Nothing was written."), stoppable() as stopping:
+    clusters: Annotated[
+        int | None, number("Different weights a layer, for cluster.", 2, 256, show_default="32")
+    ] = None,
+    augment: Annotated[
+        str, typer.Option(help="none, or flip, crop, color, affine and randaugment, with +.")
+    ] = "none",
+    data: MovedData = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Prune, cluster or quantize a run's model.
+
+    Each is followed by a short fine-tune on the run's images. With qat the file takes uint8
+    images and computes in int8; the others also give a plain .keras file. Each file is compared
+    with the run's model on all validation images.
+
+    Example:  tl-export compress runs/photos --method prune+qat --out small/
+    """
+    with error_boundary(debug, lambda: "Nothing was written.") as stopping:
         from export.compress.fine_tune import FineTune
+        from export.compress.methods import CLUSTERS, SPARSITY
         from export.compress.run import Wanted, compress_run
 
+        steps = method.split("+")
+        refuse_unused("--sparsity", sparsity, "prune" in steps, "--method prune")
+        refuse_unused("--clusters", clusters, "cluster" in steps, "--method cluster")
         with bars() as drawn:
             progress = stopping(drawn)
-            how = FineTune(epochs, rate, batch_size, seed, augment, progress)
-            wanted = Wanted(method, how, sparsity, clusters)
+            how = FineTune(epochs, learning_rate, batch_size, seed, augment, progress)
+            wanted = Wanted(method, how, sparsity or SPARSITY, clusters or CLUSTERS)
             made = compress_run(run, wanted, out, data=data, progress=progress)
         _show(made, out)
 
 
 def _show(made: list[Made], out: Path) -> None:
     columns = ("file", "size", "zipped", "of fp32", "accuracy", "drop", "labels equal")
-    closing = table(f"written to {out}", *columns)
+    rows = table(f"written to {out}", *columns)
     for one in made:
         proof = one.verdict
-        closing.add_row(
+        rows.add_row(
             one.file,
             f"{one.bytes / 1e6:.2f} MB",
             f"{one.zipped / 1e6:.2f} MB",
@@ -73,6 +80,6 @@ def _show(made: list[Made], out: Path) -> None:
             f"{100 * proof.drop:+.2f}",
             f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
         )
-    show(closing)
+    show(rows)
     if made[0].left_in_float:
         show(f"left in float: {', '.join(made[0].left_in_float)}")

@@ -1,76 +1,80 @@
-"""`tl-keras advise`: which base to take, from features alone."""
+"""The command advise: which backbone to take, from features alone."""
 
 from __future__ import annotations
 
-import shlex
-import sys
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tl_keras.cli.console import bars, show, table, told
+from tl_keras.cli.console import bars, command_line, error_boundary, show, show_json, table
+from tl_keras.cli.options import AsJson, Data, Debug, Seed, Size, SkipBad, number
 
 if TYPE_CHECKING:
     from tl_keras.analysis.ranking import Appraisal
 
-__all__ = ["HELP", "advise"]
-
-HELP = (
-    "Say which base to take, before any is trained.\n\n"
-    "Scores each base's features on some of the pictures, and measures what it costs.\n\n"
-    "Example:  tl-keras advise photos/ --bases mobilenet_v2,mobilenet_v2@0.35,resnet50"
-)
+__all__ = ["advise"]
 
 
-def advise(
-    data: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="A folder of class folders, a CSV file, or digits."),
-    ],
+def advise(  # noqa: PLR0913 - a command's options are its arguments
+    data: Data,
     bases: Annotated[
         str,
         typer.Option(
-            help="Candidates with commas: base[@width][:size][:layers][=weights]; a base may be "
-            "a .keras file, weights a file or none."
+            help="Candidates with commas between: base[@width][:size][:layers][=weights]; a base "
+            "may be a .keras file, weights a file or none."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the page; must not exist.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the page, which must not exist.")] = Path(
         "advice"
     ),
-    pictures: Annotated[
-        int, typer.Option(min=10, help="Look at about so many pictures at most.")
-    ] = 300,
-    size: Annotated[
-        int | None, typer.Option(help="Side in pixels.", show_default="each base's own")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures.")] = 0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    images: Annotated[int, number("Look at about so many images at most.", 10, 1_000_000)] = 300,
+    size: Size = None,
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Run `advise`; its help says what it does."""
-    with told(debug, lambda: "Nothing was written."):
+    """Say which backbone to take, before any is trained.
+
+    The features of each are scored on some of the images, and what it costs is measured.
+
+    Example:  tl-keras advise photos/ --bases mobilenet_v2@0.35,resnet50
+    """
+    with error_boundary(debug, lambda: "Nothing was written."):
         from tl_keras.analysis.candidates import parse_candidates
         from tl_keras.analysis.ranking import advice
         from tl_keras.data.sources import load_samples
         from tl_keras.reports.ranking_report import write_ranking_report
         from tl_keras.runs.directory import refuse_existing
+        from tl_keras.runs.prepare import without_bad
         from tl_keras.utils.quiet import start_tensorflow
         from tl_keras.workflows.advise import appraise, chosen_samples
 
         candidates = parse_candidates(bases, size)
         refuse_existing(out)
         samples = load_samples(data)
-        chosen = chosen_samples(samples, pictures, seed)
+        chosen = chosen_samples(samples, images, seed)
         start_tensorflow()
         count = sum(word in ("train", "") for word in samples.splits or ("",) * len(samples))
         with bars() as progress:
+            chosen = chosen_samples(without_bad(chosen, skip_bad, progress), images, seed)
             found = [appraise(one, chosen, count, seed=seed, progress=progress)
                      for one in candidates]  # fmt: skip
-        facts = {"command": shlex.join(["tl-keras", *sys.argv[1:]]), "pictures": len(chosen)}
+        facts = {"command": command_line(), "pictures": len(chosen)}
         title = f"Bases for {samples.root.rstrip('/').rsplit('/', 1)[-1]}"
         page = write_ranking_report(out, title, {**facts, **advice(found)})
-        _show(found, page)
+        (_show_json if as_json else _show)(found, page)
+
+
+def _show_json(appraisals: Sequence[Appraisal], page: Path) -> None:
+    from tl_keras.analysis.ranking import in_order, recommendation
+
+    ranked = [dataclasses.asdict(one) for one in in_order(appraisals)]
+    facts = {"recommendation": recommendation(appraisals), "page": str(page)}
+    show_json({"candidates": ranked, **facts})
 
 
 def _show(appraisals: Sequence[Appraisal], page: Path) -> None:

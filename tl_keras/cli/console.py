@@ -1,8 +1,11 @@
-"""What the commands share: progress bars, tables, and errors as one clear message."""
+"""What the commands share: an error boundary, progress bars, tables and JSON."""
 
 from __future__ import annotations
 
-import errno
+import json
+import math
+import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,84 +13,112 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperGroup
 
-from tl_keras.errors import PlanError, TLKerasError
+from tl_keras.errors import TLKerasError
+from tl_keras.utils.interrupt import stoppable
 from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.table import Table
 
+    from tl_keras.runs.directory import RunDirectory
+
 __all__ = [
-    "MISTAKE", "STOPPED", "HelpFirst", "bars", "numbers", "percent", "score_table", "show", "table",
-    "told",
+    "DIFFERS", "MISTAKE", "STOPPED", "bars", "command_line", "error_boundary", "open_console",
+    "percent", "score_table", "show", "show_json", "show_run", "table",
 ]  # fmt: skip
 
-MISTAKE, STOPPED = 2, 130
-
-
-# What a user can mend: no space, no permission, a disk that can only be read.
-_OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-class HelpFirst(TyperGroup):
-    """A group whose commands show their help before values are looked at.
-
-    Typer imports its validation for the first value, which takes longer than all the rest.
-    """
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Show a command's help if that is all that is asked for."""
-        command = self.get_command(ctx, args[0]) if "--help" in args[1:] else None
-        if command is not None:
-            typer.echo(command.get_help(typer.Context(command, info_name=args[0], parent=ctx)))
-            raise typer.Exit
-        return super().parse_args(ctx, args)
+MISTAKE, DIFFERS, STOPPED = 2, 3, 130
+"""Exit codes: what a user can mend, an artifact that is not like its source, Ctrl-C."""
 
 
 @contextmanager
-def told(debug: bool, when_stopped: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Turn an error that a user can mend into its message and exit code 2.
+def error_boundary(
+    debug: bool, when_stopped: Callable[[], str] = lambda: ""
+) -> Iterator[Callable[[Progress], Progress]]:
+    """Turn every error into one message and an exit code.
 
     Args:
         debug: Let errors through with their traceback, and warnings too.
-        when_stopped: Gives what to say after Ctrl-C, which exits with 130.
+        when_stopped: Gives what to say after Ctrl-C or SIGTERM, which exit with 130.
+
+    Yields:
+        What makes a progress function one that stops the work it is told of, for work within
+        libraries that swallow Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot show must not end the command.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), stoppable() as stopping:
         if not debug:
             warnings.simplefilter("ignore")
         try:
-            yield
-        except (TLKerasError, OSError) as error:
-            if debug or not _mendable(error):
-                raise
-            _say("[bold red]Error:[/] ", str(error))
-            raise typer.Exit(MISTAKE) from error
+            yield stopping
         except KeyboardInterrupt as error:
             _say("[bold]Stopped.[/] ", when_stopped())
             raise typer.Exit(STOPPED) from error
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if debug:
+                raise
+            code, text = _explain(error)
+            _say("[bold red]Error:[/] ", text)
+            raise typer.Exit(code) from error
 
 
-def _mendable(error: Exception) -> bool:
-    return isinstance(error, TLKerasError) or getattr(error, "errno", None) in _OUTSIDE
+def _explain(error: Exception) -> tuple[int, str]:
+    if isinstance(error, TLKerasError):
+        return error.exit_code, str(error)
+    if isinstance(error, MemoryError) or _exhausted(error):
+        return MISTAKE, (
+            "the memory is too small for this; try a smaller --size or --batch-size, or end other "
+            "programs"
+        )
+    if isinstance(error, OSError) and error.strerror:
+        # Such as no space, no permission, a disk that can only be read, a file that went away.
+        where = f"{error.filename}: " if error.filename else ""
+        return MISTAKE, f"{where}{error.strerror}"
+    what = " ".join(str(error).split())
+    return 1, (
+        f"{type(error).__name__}: {what[:300]}. This is a fault of the program: please report it "
+        "with what the same command shows with --debug"
+    )
+
+
+def _exhausted(error: Exception) -> bool:
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(error, tensorflow.errors.ResourceExhaustedError)
+
+
+def open_console(**options: Any) -> Console:
+    """A console that falls silent when nobody reads it any more, as in `| head -1`."""
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+    return Quiet(highlight=False, **options)
 
 
 def _say(head: str, text: str) -> None:
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = open_console(stderr=True, soft_wrap=True)
     console.print(head, end="")
     console.print(text, markup=False, emoji=False)
+
+
+def command_line(program: str = "tl-keras") -> str:
+    """Return what the user wrote, for the record."""
+    return shlex.join([program, *sys.argv[1:]])
 
 
 @contextmanager
 def bars() -> Iterator[Progress]:
     """Yield a function (task, done, total) that draws one bar a task, with the time left."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -105,8 +136,12 @@ def bars() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     ]
-    with Bar(*columns, console=Console(file=sys.stderr)) as progress:
-        yield _Bars(progress)
+    drawn = _Bars(Bar(*columns, console=open_console(stderr=True)))
+    try:
+        yield drawn
+    finally:
+        if drawn.tasks:
+            drawn.progress.stop()
 
 
 class _Bars:
@@ -115,6 +150,9 @@ class _Bars:
         self.tasks: dict[str, Any] = {}
 
     def __call__(self, task: str, done: int, total: int) -> None:
+        # An error before the first task should be the first line.
+        if not self.tasks:
+            self.progress.start()
         if task not in self.tasks:
             self._close()
             self.tasks[task] = self.progress.add_task(task, total=total)
@@ -148,26 +186,24 @@ def table(title: str, *columns: str) -> Table:
 
 def show(*things: Any) -> None:
     """Print to standard output."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = open_console(soft_wrap=True)
     for thing in things:
         console.print(thing, markup=False, emoji=False)
 
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
-    """Return whole numbers of at least 1 from a text with commas.
+def show_json(value: Any) -> None:
+    """Print JSON to standard output; what is not finite becomes null."""
+    plain = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") != "utf8"
+    text = json.dumps(_finite(value), ensure_ascii=plain, indent=1, allow_nan=False, default=str)
+    open_console().out(text, highlight=False)
 
-    Raises:
-        PlanError: The text holds something else.
-    """
-    try:
-        found = tuple(int(word) for word in text.split(",") if word.strip())
-    except ValueError as error:
-        raise PlanError(f"{option} is '{text}', expected whole numbers with commas") from error
-    if any(number < 1 for number in found):
-        raise PlanError(f"{option} is '{text}', expected numbers of at least 1")
-    return found
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def percent(value: Any) -> str:
@@ -197,10 +233,34 @@ _ROWS = (
 def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
     """Return the main scores, a column for each split."""
     made = table(title, "", *metrics)
-    made.add_row("pictures", *(str(scores.get("count", "")) for scores in metrics.values()))
+    made.add_row("images", *(str(scores.get("count", "")) for scores in metrics.values()))
     for key, form in _ROWS:
         if any(scores.get(key) is not None for scores in metrics.values()):
             cells = [scores.get(key) for scores in metrics.values()]
             name = key.replace("_", " ")
             made.add_row(name, *("" if cell is None else form(cell) for cell in cells))
     return made
+
+
+_KEPT = {1: " (kept)", 2: " (averaged)"}
+
+
+def show_run(run: RunDirectory) -> None:
+    """Print what training gave: its stages, its scores, and where the report is."""
+    stages = table("stages", "stage", "epochs", "val accuracy", "seconds", "frozen up to")
+    kept = str(run.record.get("best_stage")).split(" + ")
+    for row in run.record["stages"]:
+        accuracy = row.get("best_val_accuracy")
+        stages.add_row(
+            row["name"] + (_KEPT[min(len(kept), 2)] if row["name"] in kept else ""),
+            str(row["epochs_run"]),
+            "" if accuracy is None else f"{accuracy:.3f}",
+            f"{row['seconds']:.1f}",
+            row["cut"] or "nothing",
+        )
+    show(stages, score_table("scores", run.record["metrics"]))
+    if run.record["job"]["weights"] == "none" and run.record["plan"]["name"] == "scratch":
+        show("plan scratch: a backbone without weights has nothing to keep frozen")
+    if reason := run.record.get("precision", {}).get("reason"):
+        show(f"frozen layers: {reason}")
+    show(f"report: {run.path / 'report.html'}")

@@ -1,4 +1,4 @@
-"""`tl-keras verdict`: whether pretraining helps."""
+"""The command verdict: whether pretraining helps."""
 
 from __future__ import annotations
 
@@ -7,47 +7,54 @@ from typing import Annotated
 
 import typer
 
-from tl_keras.cli.console import bars, numbers, percent, show, table, told
+from tl_keras.cli.console import bars, error_boundary, percent, show, table
+from tl_keras.cli.options import (
+    Base,
+    Data,
+    Debug,
+    Epochs,
+    Seed,
+    Size,
+    SkipBad,
+    TestShare,
+    number,
+    split_numbers,
+)
 
 __all__ = ["verdict"]
 
-HELP = (
-    "Say whether pretraining helps: pretrained against scratch with the same budget.\n\n"
-    "Example:  tl-keras verdict photos/ --base mobilenet_v2 --seeds 3 --out verdict"
-)
-
 
 def verdict(  # noqa: PLR0913 - a command's options are its arguments
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Class folders, a CSV file or a built-in name.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the report; must not exist.")] = Path(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the report, which must not exist.")] = Path(
         "verdict"
     ),
-    base: Annotated[str, typer.Option(help="A base's name or a .keras file.")] = "mobilenet_v2",
-    size: Annotated[
-        int | None, typer.Option(help="Side in pixels.", show_default="the base's own")
-    ] = None,
+    base: Base = "mobilenet_v2",
+    size: Size = None,
     weights: Annotated[str, typer.Option(help="imagenet, default or a file.")] = "default",
-    plan: Annotated[str, typer.Option(help="Of the pretrained: full, lp-ft, probe, ...")] = "full",
-    epochs: Annotated[
-        str, typer.Option(help="Epochs of each stage, with commas.", show_default="the plan's")
-    ] = "",
-    seeds: Annotated[int, typer.Option(help="Runs of each way, at least 2.")] = 3,
-    test: Annotated[float, typer.Option(help="Share for the test if the data has none.")] = 0.3,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be used.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    plan: Annotated[
+        str, typer.Option(help="Plan of the pretrained model: full, lp-ft, probe or another.")
+    ] = "full",
+    epochs: Epochs = "",
+    seeds: Annotated[int, number("Runs of each way.", 2, 100)] = 3,
+    test: TestShare = 0.3,
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+    debug: Debug = False,
 ) -> None:
-    """Run `verdict`; its help says what it does."""
-    with told(debug, lambda: "Nothing was written."):
+    """Say whether pretraining helps or hurts.
+
+    The pretrained model and the same from scratch are trained with the same budget, several
+    times each.
+
+    Example:  tl-keras verdict photos/ --base mobilenet_v2 --seeds 3
+    """
+    with error_boundary(debug, lambda: "Nothing was written."):
         from tl_keras.runs.prepare import Job
         from tl_keras.workflows.compare_transfer import judge_transfer
 
         job = Job(
-            data, base, size, weights, plan=plan, epochs=numbers(epochs, "--epochs"), test=test,
+            data, base, size, weights, plan=plan, epochs=split_numbers(epochs), test=test,
             seed=seed, skip_bad=skip_bad,
         )  # fmt: skip
         with bars() as progress:

@@ -34,7 +34,10 @@ from tl_keras.utils.progress import Progress
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Checked", "Job", "build", "check_options", "checked_data", "plan_for", "settled"]
+__all__ = [
+    "Checked", "Job", "build", "check_options", "checked_data", "plan_for", "settled",
+    "without_bad",
+]  # fmt: skip
 
 _ACTIVATIONS = {"classes": "softmax", "tags": "sigmoid", "values": "linear"}
 _SAVED = (".keras", ".h5")
@@ -56,6 +59,7 @@ class Job:
         settings: Fields of `Plan` to set, such as batch_size, augment, views.
         epochs: Epochs of each stage in order; empty keeps the plan's.
         rate: Factor on every stage's rate, above 0.
+        learning_rate: Peak learning rate of each stage in order; empty keeps the plan's.
         task: "classes", "tags" or "values".
         val: Share carved for validation where the data has none.
         test: Share carved for the test where the data has none.
@@ -92,6 +96,7 @@ class Job:
     adapt: str = ""
     rank: int = 4
     minutes: float = 10.0
+    learning_rate: tuple[float, ...] = ()
 
     @property
     def patterns(self) -> list[str]:
@@ -154,6 +159,11 @@ def check_options(job: Job) -> None:
 def _check_numbers(job: Job) -> None:
     if not 0 < job.rate < math.inf:
         raise PlanError(f"the factor on the rate is {job.rate}, expected a number above 0")
+    if not all(0 < rate < math.inf for rate in job.learning_rate):
+        raise PlanError(f"the learning rates are {job.learning_rate}, expected numbers above 0")
+    if job.learning_rate and job.plan == "auto":
+        raise PlanError("plan auto tries plans with stages of their own; give a factor on the "
+                        "rates with --lr-scale instead of --learning-rate, or name a plan")
     if not 0 < job.minutes < math.inf:
         raise PlanError(f"got {job.minutes} minutes to choose a plan, expected more than 0")
     if job.precision not in ("auto", *ENGINES):
@@ -176,24 +186,27 @@ def plan_for(job: Job, model: keras.Model) -> Plan:
     """Return a job's plan for its model, with the job's epochs and rates.
 
     Raises:
-        PlanError: It makes no sense, or there are more numbers of epochs than stages.
+        PlanError: It makes no sense, or there are more epochs or rates than stages.
     """
     from tl_keras.models import graph
 
     job = settled(job)
     name = "lp-ft" if job.plan == "auto" else job.plan
     plan = named_plan(name, blocks=len(graph.blocks(model)), **job.settings)
-    if len(job.epochs) > len(plan.stages):
-        names = ", ".join(stage.name for stage in plan.stages)
-        raise PlanError(
-            f"got epochs for {len(job.epochs)} stages, plan '{plan.name}' has "
-            f"{len(plan.stages)}: {names}"
-        )
-    given = [*job.epochs, *(stage.epochs for stage in plan.stages[len(job.epochs) :])]
+    for what, given in (("epochs", job.epochs), ("learning rates", job.learning_rate)):
+        if len(given) > len(plan.stages):
+            names = ", ".join(stage.name for stage in plan.stages)
+            raise PlanError(
+                f"got {what} for {len(given)} stages, plan '{plan.name}' has "
+                f"{len(plan.stages)}: {names}"
+            )
+    # A stage that the job says nothing of keeps the plan's values.
+    epochs = [*job.epochs, *(stage.epochs for stage in plan.stages[len(job.epochs) :])]
+    own = [stage.learning_rate * job.rate for stage in plan.stages]
+    rates = [*job.learning_rate, *own[len(job.learning_rate) :]]
     stages = tuple(
-        dataclasses.replace(
-            stage, learning_rate=stage.learning_rate * job.rate, epochs=epochs)
-        for stage, epochs in zip(plan.stages, given, strict=True)
+        dataclasses.replace(stage, learning_rate=rate, epochs=count)
+        for stage, rate, count in zip(plan.stages, rates, epochs, strict=True)
     )
     return dataclasses.replace(plan, stages=stages)
 
@@ -243,7 +256,7 @@ def checked_data(
     samples = load_samples(job.data, task=job.task) if samples is None else samples
     if report is None:
         report = check_pictures(samples, progress=lambda d, n: progress("check of pictures", d, n))
-    samples, digests, left_out = _without_bad(samples, report, job.skip_bad)
+    samples, digests, left_out = _good_ones(samples, report, job.skip_bad)
     words = splitting.assign(samples, job.val, job.test, job.seed, digests)
     shared = find_shared(samples, digests, words)
     if shared and not job.skip_bad:
@@ -261,7 +274,15 @@ def checked_data(
     return Checked(parts, whole, left_out, copies, seconds, named)
 
 
-def _without_bad(
+def without_bad(samples: Samples, skip: bool, progress: Progress) -> Samples:
+    """Return the samples that can be used if bad ones are to be skipped, else all, unchecked."""
+    if not skip:
+        return samples
+    report = check_pictures(samples, progress=lambda d, n: progress("check of images", d, n))
+    return samples.take(report.good) if report.bad else samples
+
+
+def _good_ones(
     samples: Samples, report: CheckReport, skip: bool
 ) -> tuple[Samples, list[str], list[dict[str, str]]]:
     if not report.bad:

@@ -26,7 +26,7 @@ from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.utils.stats import paired_difference
 from tl_keras.utils.suggest import did_you_mean
-from tl_keras.workflows.drift import held_out, other_pictures
+from tl_keras.workflows.drift import Others, held_out, other_pictures
 from tl_keras.workflows.fit import first_record, save_model
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def check_remedy(name: str, data: str | None, out: Path) -> None:
     if data is None:
         raise PlanError(
             f"the remedy {name} makes a run fit for pictures that you have; give OTHER, their "
-            f"folder, in place of --corrupt: tl-keras shift RUN other_photos/ --remedy {name}"
+            f"folder, in place of --corrupt: tl-keras drift RUN other_photos/ --remedy {name}"
         )
     refuse_existing(out)
 
@@ -63,6 +63,7 @@ def remedy_run(
     name: str,
     out: Path,
     *,
+    skip_bad: bool = False,
     progress: Progress = silent,
     command: str = "",
 ) -> RunDirectory:
@@ -80,6 +81,7 @@ def remedy_run(
             (the first block alone, Lee et al., 'Surgical fine-tuning improves adaptation to
             distribution shifts', ICLR 2023, arXiv 2210.11466) or "lp-ft" (the plan).
         out: The directory to make.
+        skip_bad: Go on without new pictures that cannot be read.
         progress: Called with a task's name, what is done and of how much.
         command: What the user wrote, for the record.
 
@@ -95,13 +97,15 @@ def remedy_run(
     run = RunDirectory(path)
     run.require_complete()
     start_tensorflow()
-    parts = _new_parts(run, data, name, progress)
+    others = other_pictures(run, data, skip_bad, progress)
+    parts = _new_parts(run, data, name, others, progress)
     model = run.model()
     judged = {"known": held_out(run)} | ({"new": _unseen(parts.splits)} if parts else {})
     before = {part: _right(model, samples, progress) for part, samples in judged.items()}
     with atomic_path(out) as folder:
         made = _begin(run, parts, model, folder, command)
-        history = _apply(name, made, model, parts, _pictures(run, data, parts), progress)
+        pictures = parts.splits.train if parts else others.samples
+        history = _apply(name, made, model, parts, pictures, progress)
         after = {part: _right(model, samples, progress) for part, samples in judged.items()}
         facts = {part: _compared(before[part], after[part]) for part in judged}
         made.update(remedy={"name": name, "from": str(path), **facts})
@@ -109,9 +113,10 @@ def remedy_run(
     return RunDirectory(out)
 
 
-def _new_parts(run: RunDirectory, data: str, name: str, progress: Progress) -> Checked | None:
+def _new_parts(
+    run: RunDirectory, data: str, name: str, others: Others, progress: Progress
+) -> Checked | None:
     """Return the new pictures in splits, or None where nobody labelled them."""
-    others = other_pictures(run, data)
     present = set(others.samples.labels.tolist()) if others.labelled else set()
     if others.samples.task == "classes" and len(present) == len(run.fact("classes")):
         job = dataclasses.replace(_job(run), data=data, val=_VAL, test=_TEST)
@@ -126,15 +131,12 @@ def _new_parts(run: RunDirectory, data: str, name: str, progress: Progress) -> C
 
 def _job(run: RunDirectory) -> Job:
     values = dict(run.fact("job"))
-    return Job(**{**values, "dense": tuple(values["dense"]), "epochs": ()})
+    return Job(**{**values, "dense": tuple(values["dense"]), "epochs": (),
+                  "learning_rate": ()})  # fmt: skip
 
 
 def _unseen(splits: Splits) -> Samples:
     return splits.val if splits.test is None else splits.test
-
-
-def _pictures(run: RunDirectory, data: str, parts: Checked | None) -> Samples:
-    return other_pictures(run, data).samples if parts is None else parts.splits.train
 
 
 def _right(model: keras.Model, samples: Samples, progress: Progress) -> np.ndarray:

@@ -20,6 +20,7 @@ from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
 from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.runs.prepare import without_bad
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -93,6 +94,7 @@ def shift_run(
     corruption: str = "",
     out: Path | None = None,
     seed: int = 0,
+    skip_bad: bool = False,
     progress: Progress = silent,
 ) -> ShiftReport:
     """Compare other pictures with those a run knows, and write a report.
@@ -106,6 +108,7 @@ def shift_run(
         out: The folder to write; `shift` in the run's by default. An older report of a shift
             that is there is replaced, anything else is left alone.
         seed: Makes everything that is drawn repeatable.
+        skip_bad: Go on without other pictures that cannot be read.
         progress: Called with a task's name, what is done and of how much.
 
     Raises:
@@ -123,7 +126,7 @@ def shift_run(
     if corruption:
         held, others = _halves(held, corruption, seed)
     else:
-        others = other_pictures(run, str(data))
+        others = other_pictures(run, str(data), skip_bad, progress)
     _require_enough(others.samples, held)
     start_tensorflow()
     shift = _found(run, held, others, seed, progress)
@@ -134,7 +137,9 @@ def shift_run(
     return report
 
 
-def other_pictures(run: RunDirectory, data: str) -> Others:
+def other_pictures(
+    run: RunDirectory, data: str, skip_bad: bool = False, progress: Progress = silent
+) -> Others:
     """Return other pictures, with labels where their classes are the run's.
 
     A folder without class folders is taken as pictures that nobody labelled.
@@ -142,6 +147,11 @@ def other_pictures(run: RunDirectory, data: str) -> Others:
     Raises:
         DataError: There is nothing there.
     """
+    others = _found_others(run, data)
+    return dataclasses.replace(others, samples=without_bad(others.samples, skip_bad, progress))
+
+
+def _found_others(run: RunDirectory, data: str) -> Others:
     task = run.fact("data", "task")
     try:
         samples = load_samples(data, task=task)

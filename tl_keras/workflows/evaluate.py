@@ -27,29 +27,37 @@ __all__ = ["evaluate_run", "find_rate", "predict_files"]
 
 
 def evaluate_run(
-    path: Path, data: str | None, split: str, progress: Progress
+    path: Path, data: str | None, split: str | None, progress: Progress
 ) -> dict[str, Any]:
     """Return the scores of a run's model on one of its splits, or on other data.
 
     Args:
         path: A complete run.
-        data: Other data, of which the split is taken if it has one, else all; None takes the
-            run's own.
-        split: "train", "val" or "test".
+        data: Other data; None takes the run's own.
+        split: "train", "val" or "test"; None takes the test split if there is one, else the
+            validation split of the run's own data, and all of other data.
         progress: Called with a task's name, what is done and of how much.
+
+    Returns:
+        The scores, and `split`: which one was taken, None for all of other data.
 
     Raises:
         RunError: The run is not complete.
         DataError: There is no such split, or the classes differ.
     """
     run = _complete(path)
-    if split not in SPLITS:
+    if split not in (None, *SPLITS):
         raise DataError(f"unknown split '{split}', expected one of {', '.join(SPLITS)}")
-    samples = run.samples(split) if data is None else _other(run, data, split)
+    if data is None:
+        split = split or ("test" if run.fact("data").get("pictures", {}).get("test") else "val")
+        samples = run.samples(split)
+    else:
+        samples, split = _other(run, data, split)
     start_tensorflow()
     model = run.model()
     outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
-    return score(outputs, samples, run.fact("seed"), run.record.get("temperature"))
+    scores = score(outputs, samples, run.fact("seed"), run.record.get("temperature"))
+    return {"split": split, **scores}
 
 
 def _complete(path: Path) -> RunDirectory:
@@ -58,7 +66,7 @@ def _complete(path: Path) -> RunDirectory:
     return run
 
 
-def _other(run: RunDirectory, data: str, split: str) -> Samples:
+def _other(run: RunDirectory, data: str, split: str | None) -> tuple[Samples, str | None]:
     samples = load_samples(data, task=run.fact("data", "task"))
     got, expected = samples.class_names, run.fact("classes")
     if list(got) != expected:
@@ -70,8 +78,12 @@ def _other(run: RunDirectory, data: str, split: str) -> Samples:
             f"{data} has other classes than {run.path}; {'; '.join(what)}. "
             "Name the class folders as the run's labels.txt does"
         )
-    part = samples.where(split) if samples.splits else samples
-    return part if len(part) else samples
+    part = samples.where(split or "test") if samples.splits else samples.take([])
+    if len(part):
+        return part, split or "test"
+    if split:
+        raise DataError(f"{data} has no {split} split; leave out --split to take all of it")
+    return samples, None
 
 
 def predict_files(

@@ -139,7 +139,8 @@ def _job_of(run: RunDirectory, data: str | None) -> Job:
         raise RunError(f"{run.path} cannot go on, it would stop again: {why}")
     values = dict(run.fact("job"))
     try:
-        job = Job(**{**values, "dense": tuple(values["dense"]), "epochs": tuple(values["epochs"])})
+        job = Job(**{**values, "dense": tuple(values["dense"]), "epochs": tuple(values["epochs"]),
+                     "learning_rate": tuple(values.get("learning_rate", ()))})  # fmt: skip
     except (TypeError, KeyError) as error:
         raise RunError(f"the job in {run.path}/run.json does not read: {error}") from error
     return dataclasses.replace(job, data=data or job.data)

@@ -93,7 +93,8 @@ def _job_of(run: RunDirectory) -> Job:
     values = dict(run.fact("job"))
     try:
         return Job(
-            **{**values, "dense": tuple(values["dense"]), "epochs": (), "devices": 1, "rate": 1.0}
+            **{**values, "dense": tuple(values["dense"]), "epochs": (), "learning_rate": (),
+               "devices": 1, "rate": 1.0}
         )
     except (TypeError, KeyError) as error:
         raise RunError(f"the job in {run.path}/run.json does not read: {error}") from error

@@ -1,8 +1,7 @@
-"""`tl-export RUN`: write a finished run as a bundle of proven files."""
+"""The command run: write a finished run as a bundle of proven files."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tl_keras.cli.console import show, table, told
-from tl_keras.errors import GateError, ParityError
-from tl_keras.utils.interrupt import stoppable
+from tl_keras.cli.console import error_boundary, open_console, show, table
+from tl_keras.cli.options import Debug, MovedData, Run, number, refuse_unused, split_words
 from tl_keras.utils.quiet import start_tensorflow
 
 if TYPE_CHECKING:
@@ -20,43 +18,35 @@ if TYPE_CHECKING:
 
     from export.variant import Attempt, Variant
 
-__all__ = ["HELP", "SHORT_HELP", "export_run"]
-
-DIFFERS = 3
-SHORT_HELP = "Turn a finished run into a bundle of proven files (the default)."
-HELP = """Write a finished run as TensorFlow Lite and ONNX, in float32 and smaller.
-
-Float32 files must give the answers of Keras on the validation pictures, and quantized ones may
-lose no more than --max-drop, or nothing is written. Where one loses more, repairs are tried one
-after the other, from more calibration pictures to quantization-aware training.
-
-Recipes: fp16, int8 (both formats); dynamic_int8, int8_uint8_out, int8_int16_activations (tflite).
-
-Example:  tl-export runs/photos --to tflite,onnx --quantize int8,fp16 --out bundle/
-"""
+__all__ = ["export_run"]
 
 
 def export_run(  # noqa: PLR0913 - a command's options are its arguments
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A directory that tl-keras fit has written.")
-    ],
-    to: Annotated[str, typer.Option(help="Formats, with commas between.")] = "tflite,onnx",
+    run: Run,
+    to: Annotated[
+        str, typer.Option(help="tflite and onnx, with a comma between.")
+    ] = "tflite,onnx",
     quantize: Annotated[
-        str, typer.Option(help="Recipes for smaller files, with commas between.")
+        str,
+        typer.Option(
+            help="Smaller files: fp16, int8 (both formats), dynamic_int8, int8_uint8_out, "
+            "int8_int16_activations (tflite), with commas between.",
+            show_default="none",
+        ),
     ] = "",
     max_drop: Annotated[
-        float, typer.Option(help="Accuracy that a quantized file may lose; 0.01 is a point.")
-    ] = 0.01,
+        float | None,
+        number("Accuracy that a quantized file may lose, as a share.", 0, 1, show_default="0.01"),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Bundle to write: a folder, or x.zip.", show_default="RUN/export"),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Where the run's pictures are now, if they moved.")
-    ] = None,
+    data: MovedData = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="Compare on at most so many.", show_default="all of validation"),
+        number("Compare on at most so many images.", 1, 1_000_000_000,
+               show_default="all of validation"),
     ] = None,
     train: Annotated[
         bool, typer.Option("--train/--no-train", help="Allow quantization-aware training.")
@@ -65,40 +55,34 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         str, typer.Option(help="Of the model, for its card, as in apache-2.0.", show_default=False)
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Run the command; `HELP` says what it does."""
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Turn a finished run into a bundle of proven files.
+
+    Files in float32 must give the answers of Keras on the validation images, and quantized ones
+    may lose no more than --max-drop, or nothing is written and the exit code is 3. Where one
+    loses more, repairs are tried one after the other, from more calibration images to
+    quantization-aware training.
+
+    Example:  tl-export runs/photos --quantize int8,fp16 --out bundle.zip
+    """
     target = out or run / "export"
-    with _refusal_told(), told(debug, lambda: "Nothing was written."), stoppable() as stopping:
+    with error_boundary(debug, lambda: "Nothing was written.") as stopping:
         from export.pipeline import ExportConfig, check_config, check_destination, export
         from export.quantize.search import Limits
         from export.source import from_run
 
-        limits = Limits(max_drop=max_drop, train=train)
-        orders = ExportConfig(_words(to), _words(quantize), limits, license=license)
-        _, notes = check_config(orders)
+        refuse_unused("--max-drop", max_drop, bool(quantize), "--quantize")
+        limits = Limits(max_drop=0.01 if max_drop is None else max_drop, train=train)
+        config = ExportConfig(split_words(to), split_words(quantize), limits, license=license)
+        _, notes = check_config(config)
         check_destination(target, force)
         start_tensorflow()
         with _bar() as bar:
             bar("reading the run", 0, 1)
             source = from_run(run, data=data, samples=samples)
-            made = export(source, orders, target, force=force, progress=stopping(bar))
+            made = export(source, config, target, force=force, progress=stopping(bar))
         _show(made, notes, target)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-@contextmanager
-def _refusal_told() -> Iterator[None]:
-    """Give a file that differs, or loses too much, its own exit code."""
-    try:
-        yield
-    except typer.Exit as stop:
-        if isinstance(stop.__cause__, ParityError | GateError):
-            raise typer.Exit(DIFFERS) from stop
-        raise
 
 
 class _Bar:
@@ -119,11 +103,10 @@ class _Bar:
 
 @contextmanager
 def _bar() -> Iterator[_Bar]:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    console = Console(file=sys.stderr)
+    console = open_console(stderr=True)
     # No thread may draw: what is written during a conversion is kept from the terminal.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         yield _Bar(progress)
@@ -131,10 +114,10 @@ def _bar() -> Iterator[_Bar]:
 
 def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
     columns = ("file", "size", "accuracy", "drop", "labels equal", "ms")
-    closing = table(f"written to {out}", *columns)
+    rows = table(f"written to {out}", *columns)
     for one in made:
         proof = one.verdict
-        closing.add_row(
+        rows.add_row(
             one.name,
             f"{one.bytes / 1e6:.2f} MB",
             "" if proof.accuracy is None else f"{100 * proof.accuracy:.2f} %",
@@ -142,14 +125,14 @@ def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
             f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
             f"{one.latencies[-1].median_ms:.2f}" if one.latencies else "",
         )
-    show(closing)
+    show(rows)
     remarks = [*notes, *(f"{one.name}: {line}" for one in made for line in _remarks(one))]
     show(*remarks)
 
 
 def _remarks(variant: Variant) -> list[str]:
-    climbed = [_describe_attempt(one) for one in variant.attempts]
-    strategies = ["; ".join(climbed)] if len(climbed) > 1 else []
+    tried = [_describe_attempt(one) for one in variant.attempts]
+    strategies = ["; ".join(tried)] if len(tried) > 1 else []
     return [*strategies, *variant.notes]
 
 

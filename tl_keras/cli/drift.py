@@ -1,36 +1,30 @@
-"""`tl-keras shift`: a run against other pictures."""
+"""The command drift: whether other images differ from those that a run knows."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tl_keras.cli.console import bars, percent, show, table, told
+from tl_keras.cli.console import bars, command_line, error_boundary, percent, show, table
+from tl_keras.cli.options import Debug, Run, Seed, SkipBad
 from tl_keras.errors import PlanError
 
 if TYPE_CHECKING:
     from tl_keras.workflows.drift import ShiftReport
 
-__all__ = ["shift"]
-
-HELP = (
-    "Say whether other pictures differ from those that a run knows, and what it costs.\n\n"
-    "Example:  tl-keras shift runs/photos other_photos/"
-)
+__all__ = ["drift"]
 
 
-def shift(  # noqa: PLR0913 - a command's options are its arguments
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A directory that fit has written.")],
+def drift(  # noqa: PLR0913 - a command's options are its arguments
+    run: Run,
     other: Annotated[
         str | None,
-        typer.Argument(metavar="OTHER", help="Class folders, a folder of pictures, a CSV file."),
+        typer.Argument(metavar="OTHER", help="Class folders, a folder of images, or a CSV file."),
     ] = None,
     corrupt: Annotated[
-        str, typer.Option(help="In place of OTHER: half of the held-out pictures, as in blur:3.")
+        str, typer.Option(help="In place of OTHER: half of the held-out images, as in blur:3.")
     ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Where to write the report.", show_default="RUN/shift")
@@ -41,11 +35,17 @@ def shift(  # noqa: PLR0913 - a command's options are its arguments
     to: Annotated[
         Path | None, typer.Option(help="The remedy's run.", show_default="RUN-REMEDY")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other permutations.")] = 0,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+    debug: Debug = False,
 ) -> None:
-    """Run `shift`; its help says what it does."""
-    with told(debug, lambda: f"{run}'s model is as it was, and no new run was written."):
+    """Say whether other images differ from a run's.
+
+    The report compares the features and the answers, and estimates the accuracy on the others.
+
+    Example:  tl-keras drift runs/photos other_photos/
+    """
+    with error_boundary(debug, lambda: f"{run}'s model is as it was, and no new run was written."):
         from tl_keras.workflows.adapt import check_remedy, remedy_run
         from tl_keras.workflows.drift import shift_run
 
@@ -55,13 +55,14 @@ def shift(  # noqa: PLR0913 - a command's options are its arguments
         _refuse_places(out, to, place if remedy else None)
         with bars() as progress:
             report = shift_run(
-                run, other, corruption=corrupt, out=out, seed=seed, progress=progress
-            )
+                run, other, corruption=corrupt, out=out, seed=seed, skip_bad=skip_bad,
+                progress=progress,
+            )  # fmt: skip
             if remedy:
-                command = shlex.join(["tl-keras", *sys.argv[1:]])
                 made = remedy_run(
-                    run, str(other), remedy, place, progress=progress, command=command
-                )
+                    run, str(other), remedy, place, skip_bad=skip_bad, progress=progress,
+                    command=command_line(),
+                )  # fmt: skip
                 report.write(made.fact("remedy"))
         _show(run, other or corrupt, report)
         if remedy:
@@ -82,7 +83,7 @@ def _show(run: Path, other: str, report: ShiftReport) -> None:
     facts = report.shift.facts
     made = table(f"{run} and {other}", "", "known", "new")
     counts = facts["pictures"]
-    made.add_row("pictures", str(counts["reference"]), str(counts["new"]))
+    made.add_row("images", str(counts["reference"]), str(counts["new"]))
     made.add_row("discrepancy (MMD)", "", p_value(facts["mmd"]["p_value"]))
     made.add_row("A-distance, 0 to 2", "", f"{facts['domain']['a_distance']:.2f}")
     moved = facts["features"]

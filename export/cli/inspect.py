@@ -1,46 +1,52 @@
-"""`tl-export inspect FILE`: what is in a .tflite or .onnx file."""
+"""The command inspect: what is in a .tflite or .onnx file."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tl_keras.cli.console import percent, show, table, told
+from tl_keras.cli.console import error_boundary, percent, show, show_json, table
+from tl_keras.cli.options import AsJson, Debug
 
 if TYPE_CHECKING:
     from export.runtime.inspect import Inspected, Tensor
 
-__all__ = ["HELP", "SHORT_HELP", "inspect_file"]
+__all__ = ["inspect"]
 
-SHORT_HELP = "Show what is in a .tflite or .onnx file."
-HELP = """Show what a model file takes and gives, its operators, how much of it is quantized,
-its metadata and its labels. Nothing is run.
-
-Example:  tl-export inspect model.tflite
-"""
 _MOST = 12
 
 
-def inspect_file(
+def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite or .onnx file.")],
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
 ) -> None:
-    """Run the command; `HELP` says what it does."""
-    with told(debug):
+    """Show what is in a .tflite or .onnx file.
+
+    What it takes and gives, its operators, how much of it is quantized, its metadata and its
+    labels. Nothing is run.
+
+    Example:  tl-export inspect model.tflite
+    """
+    with error_boundary(debug):
         from export.bundle.card import size
         from export.runtime.inspect import inspect_model
 
         found = inspect_model(file)
-        closing = table(f"{file.name}: {found.format}, {size(found.bytes)}", "", "")
-        closing.columns[1].justify = "left"
+        if as_json:
+            show_json(dataclasses.asdict(found))
+            return
+        made = table(f"{file.name}: {found.format}, {size(found.bytes)}", "", "")
+        made.columns[1].justify = "left"
         for side, tensors in (("input", found.inputs), ("output", found.outputs)):
             for tensor in tensors:
-                closing.add_row(side, _tensor(tensor))
+                made.add_row(side, _tensor(tensor))
         for row in _rows(found):
-            closing.add_row(*row)
-        show(closing)
+            made.add_row(*row)
+        show(made)
 
 
 def _tensor(tensor: Tensor) -> str:

@@ -1,0 +1,57 @@
+"""The command evaluate: score a run's model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tl_keras.cli.console import bars, error_boundary, score_table, show, show_json
+from tl_keras.cli.options import AsJson, Debug, Run
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: Run,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Other images: a folder of class folders, a CSV file, or a built-in set.",
+            show_default="the run's own",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="train, val or test.",
+            show_default="test if there is one, else val; all of other images without splits",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the scores to this JSON file, too.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Score a run's model on its test split or on other images.
+
+    Example:  tl-keras evaluate runs/photos --data new_photos/
+    """
+    with error_boundary(debug):
+        from tl_keras.workflows.evaluate import evaluate_run
+
+        with bars() as progress:
+            scores = evaluate_run(run, data, split, progress)
+        if out:
+            from tl_keras.utils.files import write_atomically
+
+            write_atomically(out, (json.dumps(scores, indent=1) + "\n").encode())
+        if as_json:
+            show_json(scores)
+            return
+        part = scores["split"]
+        where = data if part is None else f"the {part} split of {data or run}"
+        show(score_table(f"{run} on {where}", {"score": scores}))

@@ -1,0 +1,123 @@
+"""The command fit: train a model on labelled images."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tl_keras.cli.console import bars, command_line, error_boundary, show_run
+from tl_keras.cli.options import (
+    Augment,
+    Base,
+    BatchSize,
+    Data,
+    Debug,
+    Dense,
+    Epochs,
+    Plan,
+    Pooling,
+    Precision,
+    RunOut,
+    Seed,
+    Size,
+    SkipBad,
+    Task,
+    TestShare,
+    ValShare,
+    Views,
+    Weights,
+    number,
+    numbers,
+    refuse_unused,
+    split_numbers,
+)
+from tl_keras.errors import PlanError
+
+__all__ = ["fit", "way_on"]
+
+
+def fit(  # noqa: PLR0913 - a command's options are its arguments
+    data: Data,
+    out: RunOut,
+    base: Base = "mobilenet_v2",
+    size: Size = None,
+    weights: Weights = "default",
+    plan: Plan = "",
+    epochs: Epochs = "",
+    learning_rate: Annotated[
+        str,
+        numbers(
+            "Peak learning rate of each stage, with commas between, as lr-find suggests it.",
+            float, 10, show_default="the plan's",
+        ),
+    ] = "",
+    lr_scale: Annotated[
+        float | None,
+        number("Factor on the plan's learning rates.", 0, 1000, above=True, show_default="1"),
+    ] = None,
+    batch_size: BatchSize = 32,
+    augment: Augment = None,
+    views: Views = None,
+    pooling: Pooling = "avg",
+    dense: Dense = "",
+    dropout: Annotated[float, number("Dropout in the head.", 0, 1, below=True)] = 0.0,
+    adapt: Annotated[
+        str,
+        typer.Option(
+            help="Layers that plan lora or adapters adapts: patterns with commas between.",
+            show_default="some within 2.4 % of the weights",
+        ),
+    ] = "",
+    rank: Annotated[
+        int | None, number("Rank of plan lora.", 1, 1024, show_default="4")
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        number("Minutes that plan auto may take to choose.", 0, 100_000, above=True,
+               show_default="10"),
+    ] = None,
+    task: Task = "classes",
+    val: ValShare = 0.2,
+    test: TestShare = 0.0,
+    precision: Precision = "auto",
+    devices: Annotated[int, number("GPUs to train on.", 1, 1024)] = 1,
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Train a model on labelled images, stage by stage.
+
+    Every image is checked first. The new run holds the model, its scores and a report.
+
+    Example:  tl-keras fit photos/ --base mobilenet_v2 --out runs/photos
+    """
+    with error_boundary(debug, lambda: way_on(out)):
+        from tl_keras.workflows.fit import Job, train
+
+        chosen = plan or ("scratch" if weights == "none" else "lp-ft")
+        refuse_unused("--rank", rank, chosen == "lora", "--plan lora")
+        refuse_unused("--minutes", minutes, chosen == "auto", "--plan auto")
+        refuse_unused("--views", views, augment != "none" or views == 1, "--augment flip+crop")
+        if learning_rate and lr_scale is not None:
+            raise PlanError("got both --learning-rate and --lr-scale; give one of the two")
+        given = {"batch_size": batch_size, "views": views or 4, "augment": augment}
+        settings: dict[str, Any] = {name: value for name, value in given.items() if value}
+        job = Job(
+            data, base, size, weights, pooling, split_numbers(dense), dropout, plan, settings,
+            split_numbers(epochs), lr_scale or 1.0, task, val, test, seed, precision, devices,
+            skip_bad, adapt=adapt, rank=rank or 4, minutes=minutes or 10.0,
+            learning_rate=split_numbers(learning_rate, float),
+        )  # fmt: skip
+        with bars() as progress:
+            run = train(job, out, progress=progress, command=command_line())
+        show_run(run)
+
+
+def way_on(run: Path) -> str:
+    """Return what to say of a run that was stopped."""
+    if (run / "run.json").exists():
+        return f"Go on with: tl-keras resume {shlex.quote(str(run))}"
+    return "Nothing was written yet."

@@ -1,0 +1,91 @@
+"""The command lr-find: find a learning rate."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tl_keras.cli.console import bars, error_boundary, show
+from tl_keras.cli.options import (
+    Base,
+    BatchSize,
+    Data,
+    Debug,
+    Seed,
+    Size,
+    SkipBad,
+    Task,
+    Weights,
+    number,
+    split_words,
+)
+from tl_keras.training.plan import PLAN_NAMES, named_plan
+
+__all__ = ["lr_find"]
+
+
+def lr_find(  # noqa: PLR0913 - a command's options are its arguments
+    data: Data,
+    base: Base = "mobilenet_v2",
+    size: Size = None,
+    weights: Weights = "default",
+    task: Task = "classes",
+    train: Annotated[
+        str, typer.Option(help="What learns: head, all, blocks:2 and others, with commas between.")
+    ] = "head",
+    steps: Annotated[int, number("Steps at most.", 10, 100000)] = 100,
+    batch_size: BatchSize = 32,
+    out: Annotated[Path, typer.Option(help="Where to draw the search, as PNG.")] = Path(
+        "lr_find.png"
+    ),
+    skip_bad: SkipBad = False,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    """Find a learning rate, and draw the search.
+
+    Some steps are trained at rising rates while the loss is watched.
+
+    Example:  tl-keras lr-find photos/ --base mobilenet_v2 --out rates.png
+    """
+    with error_boundary(debug, lambda: "Nothing was written."):
+        from tl_keras.runs.prepare import Job
+        from tl_keras.workflows.evaluate import find_rate
+
+        selectors = split_words(train)
+        settings = {"batch_size": batch_size}
+        job = Job(
+            data, base, size, weights, settings=settings, task=task, seed=seed, skip_bad=skip_bad
+        )
+        with bars() as progress:
+            found = find_rate(job, selectors, steps, out, progress)
+        given = {"--base": base, "--size": size, "--weights": weights, "--task": task,
+                 "--batch-size": batch_size, "--seed": seed}  # fmt: skip
+        plain = {"--weights": "default", "--task": "classes", "--batch-size": 32, "--seed": 0}
+        words = [f"{name} {shlex.quote(str(value))}" for name, value in given.items()
+                 if value is not None and plain.get(name) != value]  # fmt: skip
+        use = _way_to_use(selectors, found.suggestion, weights)
+        use += " --skip-bad" * skip_bad
+        show(
+            f"suggested learning rate {found.suggestion:.1e}; the curve is in {out}",
+            f"tl-keras fit {shlex.quote(data)} {' '.join(words)} {use} --out RUN",
+        )
+
+
+def _way_to_use(selectors: tuple[str, ...], found: float, weights: str) -> str:
+    """Return the plan and its rates that use a rate in the stage which trains what was searched.
+
+    The rates of stages before that are the plan's own.
+    """
+    for name in ("scratch" if weights == "none" else "lp-ft", *PLAN_NAMES):
+        rates = []
+        for stage in named_plan(name).stages:
+            if {*stage.train} - {"head"} == {*selectors} - {"head"}:
+                rates.append(found)
+                words = ",".join(f"{rate:.2g}" for rate in rates)
+                return f"--plan {name} --learning-rate {words}"
+            rates.append(stage.learning_rate)
+    return f"--learning-rate {found:.2g}"

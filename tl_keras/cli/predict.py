@@ -1,0 +1,42 @@
+"""The command predict: say what is on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tl_keras.cli.console import bars, error_boundary, show, show_json, table
+from tl_keras.cli.options import AsJson, Debug, Run, number
+
+__all__ = ["predict"]
+
+
+def predict(
+    run: Run,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Images, or folders of images.")
+    ],
+    top: Annotated[int, number("Classes shown for each image.", 1, 100000)] = 3,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is on images.
+
+    Example:  tl-keras predict runs/photos new/*.jpg --top 3
+    """
+    with error_boundary(debug):
+        from tl_keras.workflows.evaluate import predict_files
+
+        with bars() as progress:
+            rows = predict_files(run, images, top, progress)
+        if as_json:
+            show_json(rows)
+            return
+        made = table("", "image", "outputs")
+        for row in rows:
+            said = ", ".join(f"{one['name']} {one['value']:.3f}" for one in row["outputs"])
+            made.add_row(str(row["path"]), said)
+        made.columns[1].justify = "left"
+        show(made)
