@@ -71,6 +71,16 @@ def test_every_classifier_of_keras_is_in_the_registry():
     assert offered == known - {"small_resnet"}
 
 
+@pytest.mark.slow
+def test_every_base_ends_at_the_layer_that_its_entry_declares():
+    for name, info in registry.BASES.items():
+        plain = registry.construct(info, info.minimum_size)
+        built = bases.build_base(name, size=info.minimum_size, weights=None)
+        assert len(built.weights) == len(plain.weights), name
+        assert built.output_shape == plain.output_shape, name
+        keras.backend.clear_session()
+
+
 def test_the_names_of_scaling_are_what_keras_prepares():
     x = pictures()
     for info in registry.BASES.values():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from training_models import small_transformer
 
 from tl_keras.errors import ModelError
 from tl_keras.models import graph
@@ -81,6 +82,58 @@ def test_a_users_model_is_a_base_without_its_head(tmp_path, way):
     np.testing.assert_array_equal(run(map_of, pictures()), run(up_to, pictures()))
 
 
+@pytest.mark.parametrize(("pooling", "replaced"), [
+    ("avg", ["pool", "drop", "mine"]), ("first", ["get_item", "drop", "mine"])])
+def test_a_vision_transformer_works_whole(tmp_path, caplog, pooling, replaced):
+    source = small_transformer(pooling)
+    head = Head(pooling=pooling)
+    model = build_model(source, 4, head=head)
+    assert model.count_params() == source.count_params() - 13 * 3 + 13 * 4
+    said = caplog.messages[0]
+    assert all(name in said for name in ("last_norm", "(None, 16, 12)", *replaced))
+    ends = [graph.feature_point(one) for one in (source, model)]
+    assert ends[0].layer == ends[1].layer == "last_norm"
+    tokens = [run(keras.Model(one.input, end.tensor), pictures())
+              for one, end in zip((source, model), ends, strict=True)]
+    np.testing.assert_array_equal(*tokens)
+    model.save(tmp_path / "vit.keras")
+    again = keras.saving.load_model(tmp_path / "vit.keras")
+    assert graph.feature_point(again).layer == "last_norm"
+    np.testing.assert_array_equal(run(again, pictures()), run(model, pictures()))
+    assert build_model(again, 2, head=head).count_params() == model.count_params() - 26
+
+
+def test_what_follows_the_pooling_and_is_no_stock_head_is_kept():
+    class Own(keras.layers.Layer):
+        def call(self, x):
+            return x * 2.0
+
+    x = keras.Input((8, 8, 3))
+    y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(x))
+    y = Own(name="own")(y)
+    model = build_model(keras.Model(x, keras.layers.Dense(9)(y)), 2)
+    assert [layer.name for layer in model.layers][-3:] == ["own", "head_logits", "head_predictions"]
+
+
+def test_the_place_of_the_features_can_be_named(caplog):
+    model = build_model("small_resnet", 2, weights=None, features="stage2_block1_relu")
+    assert graph.feature_point(model).layer == "stage2_block1_relu"
+    assert build_model(small_transformer(), 2, features="block1_norm").count_params() == (
+        4 * 4 * 3 * 12 + 12 + 24 + 26)
+    with pytest.raises(ModelError, match="nearest are: block1_norm"):
+        build_model(small_transformer(), 2, features="block1_nrm")
+
+
+def test_a_model_of_several_inputs_is_a_base_too():
+    image, facts = keras.Input((8, 8, 3), name="image"), keras.Input((5,), name="facts")
+    left = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 1)(image))
+    joined = keras.layers.Concatenate(name="joined")([left, keras.layers.Dense(3)(facts)])
+    source = keras.Model({"image": image, "facts": facts}, keras.layers.Dense(2)(joined))
+    model = build_model(source, 3, features="joined")
+    x = {"image": pictures(8), "facts": np.ones((2, 5), "float32")}
+    assert run(model, x).shape == (2, 3)
+
+
 def test_a_users_model_is_copied_not_changed():
     source = nested()
     before = [weight.copy() for weight in source.get_weights()]
@@ -108,7 +161,7 @@ def test_a_model_of_this_project_is_a_base_too():
     (lambda: keras.Sequential([keras.layers.Dense(2)]), {}, "graph"),
     (lambda: keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 1)]), {}, "8, 1"),
     (lambda: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(),
-                               keras.layers.Dense(2)]), {}, "pooling none"),
+                               keras.layers.Dense(2)]), {}, r"replace \(dense.*features=NAME"),
     (lambda: keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 1)]), {},
      "size=224"),
     (nested, {"weights": "imagenet"}, "of your own"),

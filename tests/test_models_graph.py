@@ -3,6 +3,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+from training_models import small_transformer
 
 from tl_keras.errors import ModelError
 from tl_keras.models import graph
@@ -142,9 +143,33 @@ def test_blocks_hold_every_weight_of_the_base_once_in_order(base):
     assert len(graph.blocks(model)) == 5
 
 
-def test_the_head_is_known_by_its_names_or_by_the_last_feature_map():
-    base = keras.applications.MobileNetV2(
-        weights=None, alpha=0.35, input_shape=(32, 32, 3), classes=5)
-    pooling, predictions = graph.head_layers(base)
-    assert pooling.startswith("global_average_pooling2d")
-    assert predictions == "predictions"
+@pytest.mark.parametrize(("name", "count"), [
+    ("VGG16", 4), ("MobileNet", 5), ("MobileNetV2", 2), ("MobileNetV3Small", 7)])
+def test_the_head_of_a_classifier_is_what_its_bare_base_lacks(name, count):
+    make = getattr(keras.applications, name)
+    whole = make(weights=None, input_shape=(32, 32, 3), classes=5)
+    bare = make(weights=None, input_shape=(32, 32, 3), include_top=False)
+    head = graph.head_layers(whole)
+    assert len(head) == count
+    assert len(whole.layers) - len(head) == len(bare.layers)
+    assert graph.feature_point(whole).shape == bare.output_shape
+    assert graph.head_layers(bare) == []
+
+
+def test_the_blocks_of_a_transformer_begin_with_its_attention():
+    found = graph.blocks(small_transformer())
+    assert [block[0] for block in found] == ["patches", "block1_norm", "block2_norm"]
+    assert found[-1][-1] == "last_norm"
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_the_head_of_two_inputs_is_the_same_in_either_order(swapped):
+    image, facts = keras.Input((8, 8, 3)), keras.Input((5,))
+    x = keras.layers.Conv2D(4, 3, strides=2, name="conv1")(image)
+    x = keras.layers.Conv2D(4, 3, strides=2, name="conv2")(x)
+    ways = [keras.layers.GlobalAveragePooling2D(name="pool")(x),
+            keras.layers.Dense(3, name="facts")(facts)]
+    joined = keras.layers.Concatenate(name="joined")(ways[::-1] if swapped else ways)
+    model = keras.Model([image, facts], keras.layers.Dense(2, name="out")(joined))
+    assert set(graph.head_layers(model)) == {"pool", "facts", "joined", "out"}
+    assert graph.blocks(model) == [["conv1"], ["conv2"]]

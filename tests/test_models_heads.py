@@ -45,6 +45,17 @@ def test_pooling_gives_what_numpy_gives(pooling):
     np.testing.assert_allclose(vector(model, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", [*POOLED, "first"])
+def test_a_sequence_is_pooled_over_its_tokens(pooling):
+    x = keras.Input((6, 6, 3))
+    tokens = keras.layers.Reshape((-1, 4))(keras.layers.Conv2D(4, 1, name="features")(x))
+    model = build_model(keras.Model(x, tokens), 3, head=Head(pooling=pooling))
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
+    maps = features(model, images)
+    expected = maps[:, 0, 0] if pooling == "first" else POOLED[pooling](maps)
+    np.testing.assert_allclose(vector(model, images), expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("pooling", POOLED)
 def test_every_layer_of_the_head_says_so_in_its_name(pooling):
     model = build_model(base(), 3, head=Head(pooling=pooling, dense=(5, 4), dropout=0.1))
@@ -93,10 +104,13 @@ def test_predictions_are_float32_under_half_precision():
     assert run(model, np.zeros((1, 6, 6, 3))).dtype == np.float32
 
 
-def test_a_vector_is_taken_as_it_is_with_pooling_none():
+@pytest.mark.parametrize("options", [
+    {"head": Head(pooling="none")}, {"features": "mine"}, {"features": "mine", "head": Head("max")},
+])
+def test_a_vector_is_taken_as_it_is(options):
     x = keras.Input((6, 6, 3))
     model = keras.Model(x, keras.layers.GlobalMaxPooling2D(name="mine")(x))
-    built = build_model(model, 2, head=Head(pooling="none"))
+    built = build_model(model, 2, **options)
     assert [layer.name for layer in built.layers[1:]] == [
         "mine", "head_logits", "head_predictions"]
 
@@ -112,7 +126,7 @@ def test_a_head_that_makes_no_sense_is_refused(values, said):
 
 @pytest.mark.parametrize(("outputs", "head", "said"), [
     (1, Head(), "2 or more"), (0, Head(activation="sigmoid"), "1 or more"),
-    (2, Head(pooling="none"), "choose a pooling"),
+    (2, Head(pooling="none"), "choose a pooling"), (2, Head(pooling="first"), "avg, max"),
 ])
 def test_a_head_that_does_not_fit_is_refused(outputs, head, said):
     with pytest.raises(ModelError, match=said):

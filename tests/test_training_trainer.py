@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from training_models import small_model, splits, weights_of
+from training_models import small_model, small_transformer, splits, weights_of
 
 from tl_keras.errors import ModelError, PlanError, RunError, TrainingError
+from tl_keras.models.build import build_model
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.trainer import StageRunner, fit
 
@@ -27,6 +28,15 @@ def test_only_the_selected_layers_move_and_batchnorm_statistics_stay() -> None:
     assert moved == {
         "head_logits/kernel", "head_logits/bias", "block2_conv/kernel", "block2_conv/bias"
     }  # fmt: skip
+
+
+def test_a_transformer_trains_from_its_cached_tokens() -> None:
+    model = build_model(small_transformer(), 3)
+    result = fit(model, splits(), "lp-ft", precision="float32")
+    head, whole = result.stages
+    assert head["trainable_parameters"] == 39
+    assert whole["trainable_parameters"] == model.count_params()
+    assert min(row["val_loss"] for row in result.history) < result.history[0]["val_loss"]
 
 
 def test_batchnorm_trains_when_the_stage_says_so() -> None:

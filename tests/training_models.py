@@ -28,6 +28,25 @@ def small_model(outputs: int = 3, dropout: float = 0.0, size: int = 16):
     return keras.Model(inputs, x, name="small")
 
 
+def small_transformer(pooling: str = "avg", outputs: int = 3):
+    """Patches, two blocks of attention and dense layers, and a user's own head."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(12, 4, strides=4, name="patches")(layers.Rescaling(1 / 255)(inputs))
+    x = layers.Reshape((16, 12))(x)
+    for block in (1, 2):
+        y = layers.LayerNormalization(name=f"block{block}_norm")(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(2, 6, name=f"block{block}_mha")(y, y)])
+        x = layers.Add()([x, layers.Dense(12, "relu", name=f"block{block}_dense")(x)])
+    x = layers.LayerNormalization(name="last_norm")(x)
+    x = layers.GlobalAveragePooling1D(name="pool")(x) if pooling == "avg" else x[:, 0]
+    x = layers.Dropout(0.1, name="drop")(x)
+    return keras.Model(inputs, layers.Dense(outputs, "softmax", name="mine")(x), name="vit")
+
+
 def coloured(count: int, seed: int, classes: int = 3) -> Samples:
     """Noisy pictures whose class is the colour channel that is brightest."""
     generator = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from tl_keras.features.backends import Engine, Predict, choose_engine, prefix_fu
 from tl_keras.features.store import FeatureFile, fill
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
+from tl_keras.models.heads import pool
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.suggest import nearest
 
@@ -26,11 +27,10 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "POOLINGS", "Features", "Place", "candidate_places", "extract", "feature_model",
+    "Features", "Place", "candidate_places", "extract", "feature_model",
     "feature_tensor", "parse_places", "written",
 ]  # fmt: skip
 
-POOLINGS = ("avg", "max", "avg+max", "flatten")
 Place = tuple[str, ...]
 _BATCH = 32
 _MOST = 12
@@ -46,21 +46,20 @@ def candidate_places(model: keras.Model) -> list[Place]:
     """Return the layers worth trying: where blocks end, and the cuts within the last block.
 
     Activations and sums count, what lies between a convolution and its activation does not.
-    At most 12, evenly spread where there are more; the last feature map is always among them.
+    At most 12, evenly spread where there are more; where the features end is always among them.
     """
-    head = set(graph.head_layers(model)) if len(model.outputs[0].shape) != 4 else set()
-    cuts = [cut for cut in graph.cut_points(model) if len(cut.shape) == 4]
-    inside = [cut for cut in cuts if cut.layer not in head]
-    names = [cut.layer for cut in inside if _is_done(cut) or cut is inside[-1]]
+    end = graph.feature_point(model)
+    cuts = [cut for cut in graph.cut_points(model) if 0 < cut.position < end.position]
+    names = [cut.layer for cut in cuts if len(cut.shape) > 2 and _is_done(cut)] + [end.layer]
     parts = [[name for name in block if name in set(names)] for block in graph.blocks(model)]
     parts = [part for part in parts if part]
     if not parts:
-        return [(names[-1],)] if names else [(graph.steps(model)[-1].name,)]
+        return [(end.layer,)]
     ends = [part[-1] for part in parts[:-1]]
     rest, room = parts[-1], _MOST - len(ends)
     chosen = np.unique(np.linspace(0, len(rest) - 1, max(1, min(room, len(rest)))).round())
     last = [rest[int(i)] for i in chosen]
-    return [(name,) for name in dict.fromkeys([*ends, *last, rest[-1]])]
+    return [(name,) for name in dict.fromkeys([*ends, *last, end.layer])]
 
 
 def _is_done(cut: graph.CutPoint) -> bool:
@@ -74,7 +73,7 @@ def parse_places(text: str, model: keras.Model) -> list[Place]:
 
     Args:
         text: Places with commas between, each one layer or several joined with "+"; "auto"
-            gives :func:`candidate_places`, "last" the last feature map.
+            gives :func:`candidate_places`, "last" where the features end.
         model: Whose layers they are.
 
     Raises:
@@ -112,17 +111,19 @@ def feature_tensor(model: keras.Model, place: Place, pooling: str = "avg") -> An
     Args:
         model: A functional model.
         place: Its layers.
-        pooling: What becomes of feature maps (h, w, c): "avg" and "max" over positions,
-            "avg+max" both, "flatten" all positions. A vector stays as it is.
+        pooling: What becomes of feature maps and sequences, see
+            :func:`tl_keras.models.heads.pool`.
 
     Raises:
         ModelError: There is no such layer or pooling.
     """
+    import keras
+
     tensors, free = _tensors(model), free_names(model)
-    vectors = []
-    for name in place:
-        vectors += _vectors(_tensor_of(tensors, name), pooling, free)
-    return _joined(vectors, free("head_concat"))
+    vectors = [pool(_tensor_of(tensors, name), pooling, free) for name in place]
+    if len(vectors) == 1:
+        return vectors[0]
+    return keras.layers.Concatenate(name=free("head_concat"))(vectors)
 
 
 def free_names(model: keras.Model) -> Callable[[str], str]:
@@ -136,31 +137,6 @@ def free_names(model: keras.Model) -> Callable[[str], str]:
         return found
 
     return free
-
-
-def _joined(vectors: Sequence[Any], name: str) -> Any:
-    from keras import layers
-
-    return vectors[0] if len(vectors) == 1 else layers.Concatenate(name=name)(vectors)
-
-
-def _vectors(tensor: Any, pooling: str, free: Callable[[str], str]) -> list[Any]:
-    from keras import layers
-
-    if pooling not in POOLINGS:
-        raise ModelError(f"got pooling '{pooling}'; expected one of {', '.join(POOLINGS)}")
-    rank = len(tensor.shape)
-    if rank == 2:
-        return [tensor]
-    if pooling == "flatten" or rank not in (3, 4):
-        return [layers.Flatten(name=free("head_flatten"))(tensor)]
-    average, maximum = (
-        (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
-        if rank == 4
-        else (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)
-    )
-    made = [average(name=free("head_avg_pool"))(tensor)] if "avg" in pooling else []
-    return made + ([maximum(name=free("head_max_pool"))(tensor)] if "max" in pooling else [])
 
 
 def feature_model(model: keras.Model, place: Place, pooling: str = "avg") -> keras.Model:
@@ -229,10 +205,7 @@ def extract(
 
     names, tensors = list(dict.fromkeys(layers)), _tensors(model)
     free = free_names(model)
-    outputs = [
-        _joined(_vectors(_tensor_of(tensors, name), pooling, free), free("head_concat"))
-        for name in names
-    ]
+    outputs = [pool(_tensor_of(tensors, name), pooling, free) for name in names]
     prefix = keras.Model(model.inputs[0], outputs)
     size = int(model.input_shape[1])
     readers = {split: PictureReader(part, size) for split, part in parts.items()}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import ModelError
 from tl_keras.models.backbones.load import build_base
-from tl_keras.models.graph import cut_points, is_functional
+from tl_keras.models.graph import feature_point, has_weights, is_functional, steps
 from tl_keras.models.heads import Head, attach
 from tl_keras.models.rewrite import flatten
+from tl_keras.utils.suggest import nearest
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["build_model", "vgg16_average", "vgg16_flatten"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def build_model(
@@ -25,13 +29,17 @@ def build_model(
     head: Head | None = None,
     size: int | None = None,
     weights: str | Path | None = "default",
+    features: str | None = None,
 ) -> keras.Model:
     """One flat functional model: raw RGB in, predictions out.
 
     A user's own model (an object, a `.keras` file, or a function that takes the size in
-    pixels and returns a model) must take RGB 0..255 itself, scaling included. Its own head is
-    cut off: all after the last feature map (4-D tensor) that alone crosses its graph. With
-    pooling "none" it is taken as it is and must give a vector. It is copied, not changed.
+    pixels and returns a model) must take RGB 0..255 itself, scaling included. Its own
+    classification head is replaced and named in a log line: a pooling, flattening or choice of
+    the first token, and the stock layers (dense, dropout, normalization, activation) on the
+    vector behind it. Nothing else is left away: where other layers follow the pooling, the
+    features are the vector that they give. With pooling "none" the model is taken whole and
+    must give a vector. It is copied, not changed.
 
     Args:
         base: Name of a base (`tl_keras.models.backbones.load.base_names`), or a user's own model.
@@ -39,6 +47,8 @@ def build_model(
         head: The head; None is average pooling and softmax.
         size: Side of the pictures in pixels; None is the base's own.
         weights: For a base by name: "default", "imagenet", a file or None (random).
+        features: The layer whose output, a map (h, w, c), a sequence (t, c) or a vector (c),
+            the head is put on, in place of where the base ends. What follows it is left away.
 
     Returns:
         A model from float32 (None, size, size, 3), RGB 0..255, to float32 (None, outputs).
@@ -53,11 +63,12 @@ def build_model(
 
     head = head or Head()
     if _is_own_model(base):
-        body = _user_base(base, size, weights, head.pooling)
+        body = _user_base(base, size, weights, head.pooling, features)
     else:
         body = build_base(str(base), size=size, weights=weights)
-    predictions = attach(body, head, outputs)
-    return keras.Model(body.inputs[0], predictions, name=body.name)
+    if features is not None:
+        body = _up_to(body, features)
+    return keras.Model(body.input, attach(body, head, outputs), name=body.name)
 
 
 def vgg16_flatten(
@@ -98,18 +109,24 @@ def _is_own_model(base: Any) -> bool:
     return not isinstance(base, (str, Path)) or str(base).endswith((".keras", ".h5"))
 
 
-def _user_base(base: Any, size: int | None, weights: Any, pooling: str) -> keras.Model:
+def _user_base(
+    base: Any, size: int | None, weights: Any, pooling: str, features: str | None
+) -> keras.Model:
     if weights not in ("default", None):
         raise ModelError(
             f"got weights {str(weights)!r} for a model of your own, which has its weights; "
             "load them into it first")
     model = _resolve(base, size)
-    _check_input(model)
-    flat = _without_head(flatten(model), pooling)
-    own = flat.inputs[0].shape[1]
-    if own is None and size is None:
+    _check_input(model, size)
+    flat = flatten(model)
+    if features is None and pooling != "none":
+        flat = _without_head(flat)
+    shape = flat.inputs[0].shape
+    if len(shape) != 4:
+        return flat
+    if shape[1] is None and size is None:
         raise ModelError("the model takes pictures of any size; say which: size=224")
-    return flat if size in (None, own) else flatten(flat, size)
+    return flat if size in (None, shape[1]) else flatten(flat, size)
 
 
 def _resolve(base: Any, size: int | None) -> Any:
@@ -127,27 +144,48 @@ def _resolve(base: Any, size: int | None) -> Any:
         "file or a function that takes the size and returns a keras.Model")
 
 
-def _check_input(model: Any) -> None:
+def _check_input(model: Any, size: int | None) -> None:
     if not is_functional(model):
         raise ModelError(
             f"got {type(model).__name__}, whose graph cannot be read; expected a functional or "
             "a built sequential keras.Model")
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
-    if len(shapes) != 1 or len(model.outputs) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3:
+    images = [shape for shape in shapes if len(shape) == 4]
+    if len(model.outputs) != 1 or any(shape[3] != 3 for shape in images):
         raise ModelError(
-            f"got a model with inputs {shapes} and {len(model.outputs)} outputs; expected one "
-            "input (None, size, size, 3) and one output")
+            f"got a model with inputs {shapes} and {len(model.outputs)} outputs; expected images "
+            "(None, size, size, 3) or other arrays, and one output")
+    if size is not None and len(shapes) + len(images) != 2:
+        raise ModelError(
+            f"got size={size} for a model with inputs {shapes}; only a model of one image has one")
 
 
-def _without_head(model: keras.Model, pooling: str) -> keras.Model:
-    """The model up to its last feature map; the whole of it for pooling "none"."""
+def _without_head(model: keras.Model) -> keras.Model:
+    """The model up to where its features end; what is left away is named."""
+    end = feature_point(model)
+    replaced = [step for step in steps(model)[end.position + 1 :]]
+    names = ", ".join(dict.fromkeys(step.name for step in replaced))
+    body = _up_to(model, end.layer)
+    if not has_weights(steps(body)):
+        raise ModelError(
+            f"'{model.name}' has no layer with weights before what a new head would replace "
+            f"({names}); name the layer whose output to keep (features=NAME), or choose pooling "
+            "none to take the model's output as it is")
+    if not all(step.name.startswith("head_") for step in replaced):
+        _LOG.warning(
+            "the features of '%s' end at '%s' %s; a new head replaces %s",
+            model.name, end.layer, end.shape, names)
+    return body
+
+
+def _up_to(model: keras.Model, layer: str) -> keras.Model:
+    """The model up to the output of a layer, which it may be declared to have its features at."""
     import keras
 
-    if pooling == "none" or len(model.outputs[0].shape) == 4:
-        return model
-    maps = [cut for cut in cut_points(model)[1:] if len(cut.shape) == 4]
-    if not maps:
+    made = {step.name: step.outputs for step in steps(model)}
+    if len(made.get(layer, ())) != 1:
+        near = nearest(layer, made, cutoff=0.3) or list(made)[-3:]
         raise ModelError(
-            f"the model gives shape {tuple(model.outputs[0].shape)} and has no feature map to "
-            "pool; choose pooling none to take its output as it is")
-    return keras.Model(model.inputs[0], maps[-1].tensor, name=model.name)
+            f"'{model.name}' has no layer '{layer}' with one output for its features; the nearest "
+            f"are: {', '.join(near)}")
+    return keras.Model(model.input, made[layer][0], name=model.name)

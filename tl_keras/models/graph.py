@@ -7,7 +7,7 @@ one that reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,18 @@ from tl_keras.errors import ModelError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["CutPoint", "Step", "blocks", "cut_points", "head_layers", "is_functional", "split",
-           "steps"]
+__all__ = ["CutPoint", "Step", "blocks", "cut_points", "feature_point", "has_weights",
+           "head_layers", "is_functional", "split", "steps"]
 
 HEAD_PREFIX = "head_"
+# What makes a vector of a feature map or a sequence, besides Keras' Global* layers.
+_POOLINGS = ("Flatten", "GetItem", "Max", "Mean", "Reshape", "Squeeze", "Take")
+# What may stand between vectors in a head, besides Dense.
+_PLAIN = ("Activation", "ActivityRegularization", "Add", "AlphaDropout", "Average",
+          "BatchNormalization", "Concatenate", "Dropout", "ELU", "GaussianDropout",
+          "GaussianNoise", "GroupNormalization", "Identity", "LayerNormalization", "LeakyReLU",
+          "Maximum", "Multiply", "PReLU", "RMSNormalization", "ReLU", "Rescaling", "Softmax",
+          "UnitNormalization")
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,12 +136,6 @@ def steps(model: keras.Model) -> list[Step]:
     return found
 
 
-def _last_uses(model: keras.Model, walk: list[Step]) -> dict[int, int]:
-    uses = {id(tensor): i for i, step in enumerate(walk) for tensor in step.inputs}
-    uses.update({id(tensor): len(walk) for tensor in model.outputs})
-    return uses
-
-
 def cut_points(model: keras.Model) -> list[CutPoint]:
     """Tensors that alone cross the graph, from the input to the output, both among them.
 
@@ -149,9 +151,14 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
     Raises:
         ModelError: When the graph cannot be read.
     """
-    walk = steps(model)
-    uses = _last_uses(model, walk)
-    pending = {id(tensor) for tensor in model.inputs}
+    return _cuts(steps(model), model.inputs, model.outputs)
+
+
+def _cuts(walk: list[Step], starts: Sequence[Any], ends: Sequence[Any]) -> list[CutPoint]:
+    """The cut points of a part of a graph that leads from some tensors to others."""
+    uses = {id(tensor): i for i, step in enumerate(walk) for tensor in step.inputs}
+    uses.update({id(tensor): len(walk) for tensor in ends})
+    pending = {id(tensor) for tensor in starts}
     found = []
     for position, step in enumerate(walk):
         pending |= {id(tensor) for tensor in step.outputs if id(tensor) in uses}
@@ -203,59 +210,137 @@ def _alone(tensors: list[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
-def _last_map(walk: list[Step]) -> int:
-    """Position of the last step that is no part of a head and makes a feature map, else -1."""
-    maps = [i for i, step in enumerate(walk)
-            if len(step.outputs[0].shape) == 4 and not step.name.startswith(HEAD_PREFIX)]
-    return maps[-1] if maps else -1
+def _kind(step: Step) -> str:
+    return type(step.operation).__name__
+
+
+def _vectors(walk: list[Step]) -> set[int]:
+    """Ids of the tensors without positions: of rank 2, or 1 x 1 maps behind a global pooling."""
+    found: set[int] = set()
+    for step in walk:
+        carried = _kind(step) in ("Conv2D", *_PLAIN) and bool(step.inputs) and all(
+            id(tensor) in found for tensor in step.inputs)
+        pooled = _kind(step).startswith("Global")
+        found |= {id(x) for x in step.outputs if len(x.shape) == 2 or carried or pooled}
+    return found
+
+
+def _is_of_a_head(step: Step, vectors: set[int]) -> bool:
+    """Whether a step is what classifiers end in: pooling, or stock layers on vectors."""
+    import keras
+
+    if not step.inputs or not all(id(tensor) in vectors for tensor in step.outputs):
+        return False
+    if not all(id(tensor) in vectors for tensor in step.inputs):
+        return _kind(step) in _POOLINGS or _kind(step).startswith("Global")
+    plain = not isinstance(step.operation, keras.Layer)
+    return plain or _kind(step) in ("Dense", "Conv2D", *_PLAIN, *_POOLINGS)
+
+
+def _head_positions(model: keras.Model, walk: list[Step]) -> set[int]:
+    """Positions of the head's steps, in whichever order the walk takes branches."""
+    named = {i for i, step in enumerate(walk) if step.name.startswith(HEAD_PREFIX)}
+    vectors = _vectors(walk)
+    head: set[int] = set()
+    if named:
+        behind: set[int] = set()
+        for i, step in enumerate(walk):
+            if i in named or any(id(tensor) in behind for tensor in step.inputs):
+                head.add(i)
+                behind |= {id(tensor) for tensor in step.outputs}
+        return head
+    needed: set[int] = set()  # tensors that the base itself reads
+    for i in reversed(range(len(walk))):
+        ends_here = not any(id(tensor) in needed for tensor in walk[i].outputs)
+        if ends_here and _is_of_a_head(walk[i], vectors):
+            head.add(i)
+        else:
+            needed |= {id(tensor) for tensor in walk[i].inputs}
+    learned = [i for i in sorted(head) if has_weights([walk[i]])]
+    if learned and not has_weights([step for i, step in enumerate(walk) if i not in head]):
+        # A model of vectors through and through: only its last layer is the head.
+        head = {i for i in head if i >= learned[-1]}
+    return head
 
 
 def head_layers(model: keras.Model) -> list[str]:
     """Names of the layers of the head, bottom to top.
 
-    The layers named head_*; where there are none, all after the last feature map (4-D tensor).
+    The layers named head_* and what follows them. Where there are none: the pooling (or
+    flattening, or choice of the first token) and all behind it, as far as these are stock
+    layers on vectors. Of a model with several inputs, dense layers on another input that meet
+    the pooled features belong to the head.
 
     Raises:
         ModelError: When the graph cannot be read.
     """
     walk = steps(model)
-    named = [step.name for step in walk if step.name.startswith(HEAD_PREFIX)]
-    return list(dict.fromkeys(named or [step.name for step in walk[_last_map(walk) + 1:]]))
+    head = _head_positions(model, walk)
+    return list(dict.fromkeys(step.name for i, step in enumerate(walk) if i in head))
 
 
-def _has_weights(part: list[Step]) -> bool:
-    return any(getattr(step.operation, "weights", []) for step in part)
+def feature_point(model: keras.Model) -> CutPoint:
+    """Where the features of a model end and its head begins; the output if it has no head.
 
-
-def _parts(model: keras.Model) -> list[tuple[list[Step], int]]:
-    """Steps of the base between cut points, with the resolution in pixels that each leaves."""
-    head = set(head_layers(model))
+    Raises:
+        ModelError: When the graph cannot be read, or no tensor alone leads into the head.
+    """
     walk = steps(model)
-    parts, start = [], 0
+    head = _head_positions(model, walk)
     for cut in cut_points(model):
-        part = walk[start:cut.position + 1]
+        if all(i in head for i in range(cut.position + 1, len(walk))):
+            return cut
+    raise ModelError(
+        f"no tensor of '{model.name}' alone leads to its {len(model.outputs)} outputs; expected "
+        "one place where its features end")
+
+
+def has_weights(part: Sequence[Step]) -> bool:
+    """Whether some steps hold weights, other than what scales the input."""
+    return any(getattr(step.operation, "weights", []) for step in part
+               if _kind(step) != "Normalization")
+
+
+def _parts(model: keras.Model) -> list[tuple[list[Step], int, bool]]:
+    """Steps of the base between cut points, with the resolution that each leaves.
+
+    The resolution is the least side of a feature map, or the length of a sequence. The last
+    value tells whether the part attends to other positions of a sequence.
+    """
+    walk = steps(model)
+    head = _head_positions(model, walk)
+    base = [step for i, step in enumerate(walk) if i not in head]
+    read = {id(tensor) for step in base for tensor in step.inputs}
+    base = [step for step in base if step.inputs or id(step.outputs[0]) in read]
+    made = [tensor for step in base for tensor in step.outputs]
+    outside = {id(x) for i in head for x in walk[i].inputs} | {id(x) for x in model.outputs}
+    starts = [tensor for tensor in model.inputs if id(tensor) in read]
+    parts, start = [], 0
+    for cut in _cuts(base, starts, [tensor for tensor in made if id(tensor) in outside]):
+        part = base[start : cut.position + 1]
+        sides = [side for side in cut.shape[1:-1] if side is not None]
+        attends = len(cut.shape) == 3 and any(map(_attends, part))
+        parts.append((part, min(sides, default=0), attends))
         start = cut.position + 1
-        if part and part[-1].name not in head:
-            parts.append((part, _resolution(cut)))
     return parts
 
 
-def _resolution(cut: CutPoint) -> int:
-    sides = cut.shape[1:3] if len(cut.shape) == 4 else ()
-    return min((side for side in sides if side is not None), default=0)
+def _attends(step: Step) -> bool:
+    return _kind(step).endswith(("Attention", "Softmax")) or (
+        getattr(getattr(step.operation, "activation", None), "__name__", "") == "softmax")
 
 
 def _grouped(model: keras.Model) -> list[list[Step]]:
     """A drop made by weights (a strided convolution) opens a block, a pooling closes one."""
     groups: list[list[Step]] = [[]]
     before = 0
-    for part, resolution in _parts(model):
+    for part, resolution, attends in _parts(model):
         drops = 4 * resolution <= 3 * before
-        opens = drops and _has_weights(part) and _has_weights(groups[-1])
+        opens = (drops or attends) and has_weights(part) and has_weights(groups[-1])
         if opens:
             groups.append([])
         groups[-1].extend(part)
-        if drops and not _has_weights(part) and _has_weights(groups[-1]):
+        if drops and not has_weights(part) and has_weights(groups[-1]):
             groups.append([])
         before = resolution
     return groups
@@ -267,7 +352,8 @@ def blocks(model: keras.Model) -> list[list[str]]:
     Borders lie where the spatial resolution drops (by a quarter or more: an unpadded
     convolution takes less) at a cut point: a drop made by layers with
     weights (a strided convolution) opens a block, one made by layers without weights
-    (pooling) closes it. Blocks without weights join their lower neighbour. For VGG16 this
+    (pooling) closes it. In a sequence each attention opens one: the blocks of a transformer.
+    Blocks without weights join their lower neighbour. For VGG16 this
     gives block1 to block5. The input and the scaling behind it belong to no block.
 
     Raises:
@@ -277,7 +363,7 @@ def blocks(model: keras.Model) -> list[list[str]]:
     for group in _grouped(model):
         names = [step.name for step in group
                  if type(step.operation).__name__ not in ("InputLayer", "Rescaling") or found]
-        if found and not _has_weights(group):
+        if found and not has_weights(group):
             found[-1].extend(names)
         elif names:
             found.append(list(dict.fromkeys(names)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,9 @@ from tl_keras.errors import ModelError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ACTIVATIONS", "POOLINGS", "Head", "attach"]
+__all__ = ["ACTIVATIONS", "POOLINGS", "Head", "attach", "pool"]
 
-POOLINGS = ("avg", "max", "avg+max", "gem", "flatten", "none")
+POOLINGS = ("avg", "max", "avg+max", "gem", "flatten", "first", "none")
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
 GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6
@@ -23,10 +24,12 @@ class Head:
     """What goes on top of a base.
 
     Attributes:
-        pooling: How the last feature map (h, w, c) becomes a vector: "avg" and "max" over
-            positions (c values), "avg+max" both side by side (2 c), "gem" the generalised mean
-            with power 3 over positive parts (Radenovic et al. 2019, arXiv 1711.02512; c),
-            "flatten" all positions (h w c), "none" for a base that gives a vector already.
+        pooling: How the features, a map (h, w, c) or a sequence (t, c), become a vector: "avg"
+            and "max" over positions (c values), "avg+max" both side by side (2 c), "gem" the
+            generalized mean with power 3 over positive parts (Radenovic et al. 2019,
+            arXiv 1711.02512; c), "flatten" all positions (h w c), "first" the first token of a
+            sequence (c). Features that are a vector already stay as they are. "none" takes a
+            model's whole output, which must be a vector.
         dense: Units of the hidden layers, bottom to top, each with ReLU.
         dropout: Share of values dropped before each dense layer's successor and before the
             output, 0 to below 1. 0 adds no layer.
@@ -66,53 +69,73 @@ def _units(dense: Any) -> tuple[int, ...]:
     return units
 
 
-def _gem(x: Any) -> Any:
+def _named(x: Any, name: str) -> Any:
+    x._keras_history.operation.name = name
+    return x
+
+
+def _gem(x: Any, name: Callable[[str], str]) -> Any:
     """Mean of cubes over positions, then the cube root; all of it loads without tl_keras."""
     import keras
     from keras import layers
 
-    x = layers.ReLU(name="head_gem_positive")(x)
-    x = layers.Multiply(name="head_gem_cube")([x, x, x])
-    x = layers.GlobalAveragePooling2D(name="head_gem_mean")(x)
+    x = layers.ReLU(name=name("head_gem_positive"))(x)
+    x = layers.Multiply(name=name("head_gem_cube"))([x, x, x])
+    mean = layers.GlobalAveragePooling2D if len(x.shape) == 4 else layers.GlobalAveragePooling1D
+    x = mean(name=name("head_gem_mean"))(x)
     # The slope of a cube root at zero is infinite.
-    x = layers.Rescaling(1.0, _GEM_FLOOR, name="head_gem_floor")(x)
-    x = keras.ops.power(x, 1.0 / GEM_POWER)
-    x._keras_history.operation.name = "head_gem_root"
-    return x
+    x = layers.Rescaling(1.0, _GEM_FLOOR, name=name("head_gem_floor"))(x)
+    return _named(keras.ops.power(x, 1.0 / GEM_POWER), name("head_gem_root"))
 
 
-def _pool(x: Any, pooling: str) -> Any:
+def pool(x: Any, pooling: str, name: Callable[[str], str] = str) -> Any:
+    """Make a vector (None, d) of features, by stock layers named head_*.
+
+    Args:
+        x: A Keras tensor: a map (None, h, w, c), a sequence (None, t, c) or a vector
+            (None, d), which stays as it is.
+        pooling: One of `POOLINGS`, see :class:`Head`.
+        name: Gives a layer's name, or another where it is taken.
+
+    Raises:
+        ModelError: The pooling is unknown or does not fit the shape.
+    """
     from keras import layers
 
-    if pooling == "gem":
-        return _gem(x)
-    if pooling == "flatten":
-        return layers.Flatten(name="head_flatten")(x)
-    average = layers.GlobalAveragePooling2D(name="head_avg_pool")
-    maximum = layers.GlobalMaxPooling2D(name="head_max_pool")
-    if pooling == "avg+max":
-        return layers.Concatenate(name="head_concat")([average(x), maximum(x)])
-    return average(x) if pooling == "avg" else maximum(x)
-
-
-def _to_vector(x: Any, pooling: str) -> Any:
     rank = len(x.shape)
-    if pooling == "none" and rank == 2:
+    if pooling not in POOLINGS:
+        raise ModelError(f"got pooling {pooling!r}; expected one of {_list(POOLINGS)}")
+    if rank == 2:
         return x
-    if pooling != "none" and rank == 4:
-        return _pool(x, pooling)
-    wanted = "a vector (None, c)" if pooling == "none" else "a feature map (None, h, w, c)"
-    raise ModelError(
-        f"the base gives shape {tuple(x.shape)}, pooling {pooling!r} expects {wanted}; "
-        + ("choose a pooling such as avg" if pooling == "none" else "choose pooling none"))
+    ways = ("flatten",) if rank not in (3, 4) else POOLINGS[:-1] if rank == 3 else POOLINGS[:-2]
+    if pooling not in ways:
+        raise ModelError(
+            f"the features have shape {tuple(x.shape)}, which pooling {pooling!r} does not take; "
+            f"choose a pooling of {_list(ways)}")
+    if pooling == "flatten":
+        return layers.Flatten(name=name("head_flatten"))(x)
+    if pooling == "first":
+        return _named(x[:, 0], name("head_first"))
+    if pooling == "gem":
+        return _gem(x, name)
+    average, maximum = (
+        (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+        if rank == 4
+        else (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)
+    )
+    vectors = [average(name=name("head_avg_pool"))(x)] if "avg" in pooling else []
+    vectors += [maximum(name=name("head_max_pool"))(x)] if "max" in pooling else []
+    if len(vectors) == 1:
+        return vectors[0]
+    return layers.Concatenate(name=name("head_concat"))(vectors)
 
 
 def attach(base: keras.Model, head: Head, outputs: int) -> Any:
     """Put a head on a base.
 
     Args:
-        base: A functional model that gives a feature map (None, h, w, c), or a vector
-            (None, c) for pooling "none".
+        base: A functional model that gives a feature map (None, h, w, c), a sequence
+            (None, t, c) or a vector (None, c).
         head: The head.
         outputs: Number of outputs, 1 or more; 2 or more for softmax.
 
@@ -125,7 +148,7 @@ def attach(base: keras.Model, head: Head, outputs: int) -> Any:
     from keras import layers
 
     _check_outputs(outputs, head.activation)
-    x = _to_vector(base.outputs[0], head.pooling)
+    x = pool(base.outputs[0], head.pooling)
     for number, units in enumerate(head.dense, start=1):
         x = layers.Dense(units, activation="relu", name=f"head_dense_{number}")(x)
         x = _drop(x, head.dropout, number)

@@ -183,26 +183,39 @@ def flatten(model: keras.Model, size: int | None = None) -> keras.Model:
     """A flat copy of a model: one graph, no model inside a model.
 
     Args:
-        model: A functional or built sequential model with one picture input (h, w, 3).
-        size: Side of the new input in pixels; None keeps the model's own.
+        model: A functional or built sequential model.
+        size: Side of the new input in pixels, for a model of one image; None keeps its own.
 
     Returns:
-        A functional model, float32 input, with the same layers under the same names. A name
-        that two nested models share gets the nested model's name in front.
+        A functional model with the same layers under the same names; a single image input is
+        float32 and called "pixels". A name that two nested models share gets the nested
+        model's name in front.
 
     Raises:
         ModelError: When the graph cannot be read, holds a Lambda, or does not fit `size`.
     """
     import keras
 
-    shape = tuple(model.inputs[0].shape)[1:] if is_functional(model) else ()
-    entry = keras.Input((size, size, 3) if size else shape, name="pixels")
+    entries = _entries(model, size)
     rewriter = Rewriter()
     try:
-        outputs = rewriter.run(model, [entry])
+        outputs = rewriter.run(model, keras.tree.flatten(entries))
     except ModelError:
         raise
     except ValueError as error:
         raise ModelError(f"the model cannot be built at {size} px: {error}") from error
     rewriter.copy_weights()
-    return keras.Model(entry, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+    return keras.Model(entries, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+
+
+def _entries(model: keras.Model, size: int | None) -> Any:
+    """New inputs in the structure of the model's own."""
+    import keras
+
+    if not is_functional(model):
+        steps(model)  # says what is wrong with it
+    first = tuple(model.inputs[0].shape)[1:]
+    if len(model.inputs) == 1 and len(first) == 3:
+        return keras.Input((size, size, 3) if size else first, name="pixels")
+    return keras.tree.map_structure(
+        lambda x: keras.Input(tuple(x.shape)[1:], dtype=x.dtype, name=x.name), model.input)

@@ -92,7 +92,7 @@ def _unfit_serial(layer: Any) -> str | None:
         return "is a layer of the head without weights"
     one = len(layer._inbound_nodes) == 1 and len(layer._inbound_nodes[0].input_tensors) >= 1
     shapes = len(layer.output.shape) if one and not isinstance(layer.output, list) else 0
-    return None if shapes in (2, 4) else "gives no single feature map or vector"
+    return None if shapes in (2, 3, 4) else "gives no single feature map, sequence or vector"
 
 
 def _unfit_parallel(layer: Any) -> str | None:

@@ -13,7 +13,6 @@ import numpy as np
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, ModelError, PlanError
 from tl_keras.features.extract import (
-    POOLINGS,
     Features,
     Place,
     extract,
@@ -21,6 +20,7 @@ from tl_keras.features.extract import (
     free_names,
     written,
 )
+from tl_keras.models.heads import POOLINGS
 from tl_keras.probing import classifiers
 from tl_keras.probing.classifiers import Classifier
 from tl_keras.probing.linear import ridge

@@ -276,7 +276,7 @@ def describe_pictures(
     """
     import keras
 
-    both = keras.Model(model.inputs, [_base_end(model), model.outputs[0]])
+    both = keras.Model(model.inputs, [graph.feature_point(model).tensor, model.outputs[0]])
     size, total = int(model.input_shape[1]), sum(map(len, sets))
     readers = [PictureReader(samples, size) for samples in sets]
     first = readers[0].read(range(min(_BATCH, len(readers[0]))), 0)
@@ -293,11 +293,6 @@ def describe_pictures(
         features, outputs = (np.concatenate(part) for part in zip(*rows, strict=True))
         found.append(Described(features, outputs))
     return found
-
-
-def _base_end(model: keras.Model) -> Any:
-    head = set(graph.head_layers(model))
-    return [cut.tensor for cut in graph.cut_points(model) if cut.layer not in head][-1]
 
 
 def _averaged(features: np.ndarray) -> np.ndarray:

@@ -96,15 +96,18 @@ def build_base(
             for random ones.
 
     Returns:
-        A model that takes RGB 0..255, float32 (None, size, size, 3), and gives the last
-        feature map (None, h, w, c). Layers keep their own names; `input_scaling` comes first.
-        BatchNorm layers are as their constructor left them.
+        A model that takes RGB 0..255, float32 (None, size, size, 3), and gives the features
+        that its entry declares: a map (None, h, w, c). Layers keep their own names;
+        `input_scaling` comes first. BatchNorm layers are as their constructor left them.
 
     Raises:
         ModelError: For an unknown name, a size the base refuses or a file of another base.
         DownloadError: When the weights must be downloaded and cannot be.
     """
+    import keras
+
     info = describe(name)
     side = check_size(info, size)
     chosen = info.default_weights if weights == "default" else weights
-    return load_weights(info, side, chosen)
+    model = load_weights(info, side, chosen)
+    return keras.Model(model.inputs[0], model.get_layer(info.features).output, name=model.name)

@@ -21,6 +21,7 @@ class BaseInfo:
         name: Name in this project, with "@alpha" when a width other than 1 was asked for.
         constructor: Name of the function that builds it.
         module: Module of `keras.applications` it lies in, or this project's own module.
+        features: The layer whose output is the features that a head is put on.
         scaling: What its weights expect, from RGB 0..255: "caffe" (BGR, ImageNet mean taken
             off), "tf" (-1..1), "torch" (0..1, ImageNet mean taken off, divided by the
             deviation) or "included" (its own layers do it).
@@ -35,6 +36,7 @@ class BaseInfo:
     name: str
     constructor: str
     module: str
+    features: str
     scaling: str
     default_size: int
     minimum_size: int
@@ -44,24 +46,34 @@ class BaseInfo:
     default_weights: str = "imagenet"
 
 
-_VGG = ("vgg", "caffe", "CC-BY-4.0", "Simonyan and Zisserman 2014, arXiv 1409.1556")
-_RESNET = ("resnet", "caffe", "MIT", "He et al. 2015, arXiv 1512.03385")
-_RESNET_V2 = ("resnet_v2", "tf", "BSD", "He et al. 2016, arXiv 1603.05027")
-_MOBILENET = ("mobilenet", "tf", "Apache-2.0", "Howard et al. 2017, arXiv 1704.04861")
-_MOBILENET_V2 = ("mobilenet_v2", "tf", "Apache-2.0", "Sandler et al. 2018, arXiv 1801.04381")
-_MOBILENET_V3 = ("mobilenet_v3", "included", "Apache-2.0", "Howard et al. 2019, arXiv 1905.02244")
-_EFFICIENT = ("efficientnet", "included", "Apache-2.0", "Tan and Le 2019, arXiv 1905.11946")
-_EFFICIENT_V2 = ("efficientnet_v2", "included", "Apache-2.0", "Tan and Le 2021, arXiv 2104.00298")
-_DENSENET = ("densenet", "torch", "BSD-3-Clause", "Huang et al. 2016, arXiv 1608.06993")
-_INCEPTION = ("inception_v3", "tf", "Apache-2.0", "Szegedy et al. 2015, arXiv 1512.00567")
-_INCEPTION_RESNET = ("inception_resnet_v2", "tf", "Apache-2.0",
+_VGG = ("vgg", "block5_pool", "caffe", "CC-BY-4.0", "Simonyan and Zisserman 2014, arXiv 1409.1556")
+_RESNET = ("resnet", "conv5_block3_out", "caffe", "MIT", "He et al. 2015, arXiv 1512.03385")
+_RESNET_V2 = ("resnet_v2", "post_relu", "tf", "BSD", "He et al. 2016, arXiv 1603.05027")
+_MOBILENET = ("mobilenet", "conv_pw_13_relu", "tf", "Apache-2.0",
+              "Howard et al. 2017, arXiv 1704.04861")
+_MOBILENET_V2 = ("mobilenet_v2", "out_relu", "tf", "Apache-2.0",
+                 "Sandler et al. 2018, arXiv 1801.04381")
+_MOBILENET_V3 = ("mobilenet_v3", "activation_17", "included", "Apache-2.0",
+                 "Howard et al. 2019, arXiv 1905.02244")
+_MOBILENET_V3_LARGE = ("mobilenet_v3", "activation_19", *_MOBILENET_V3[2:])
+_EFFICIENT = ("efficientnet", "top_activation", "included", "Apache-2.0",
+              "Tan and Le 2019, arXiv 1905.11946")
+_EFFICIENT_V2 = ("efficientnet_v2", "top_activation", "included", "Apache-2.0",
+                 "Tan and Le 2021, arXiv 2104.00298")
+_DENSENET = ("densenet", "relu", "torch", "BSD-3-Clause", "Huang et al. 2016, arXiv 1608.06993")
+_INCEPTION = ("inception_v3", "mixed10", "tf", "Apache-2.0",
+              "Szegedy et al. 2015, arXiv 1512.00567")
+_INCEPTION_RESNET = ("inception_resnet_v2", "conv_7b_ac", "tf", "Apache-2.0",
                      "Szegedy et al. 2016, arXiv 1602.07261")
-_XCEPTION = ("xception", "tf", "MIT", "Chollet 2016, arXiv 1610.02357")
-_NASNET = ("nasnet", "tf", "Apache-2.0", "Zoph et al. 2017, arXiv 1707.07012")
-_CONVNEXT = ("convnext", "included", "MIT", "Liu et al. 2022, arXiv 2201.03545")
+_XCEPTION = ("xception", "block14_sepconv2_act", "tf", "MIT", "Chollet 2016, arXiv 1610.02357")
+_NASNET = ("nasnet", "activation_187", "tf", "Apache-2.0", "Zoph et al. 2017, arXiv 1707.07012")
+_NASNET_LARGE = ("nasnet", "activation_259", *_NASNET[2:])
+_CONVNEXT = ("convnext", "layer_normalization", "included", "MIT",
+             "Liu et al. 2022, arXiv 2201.03545")
 
+# module, features, scaling, license and publication are those of the family
 # name, constructor, family, default size, minimum size
-_ROWS: tuple[tuple[str, str, tuple[str, str, str, str], int, int], ...] = (
+_ROWS: tuple[tuple[str, str, tuple[str, str, str, str, str], int, int], ...] = (
     ("vgg16", "VGG16", _VGG, 224, 32),
     ("vgg19", "VGG19", _VGG, 224, 32),
     ("resnet50", "ResNet50", _RESNET, 224, 32),
@@ -73,7 +85,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, str, str, str], int, int], ...] = (
     ("mobilenet", "MobileNet", _MOBILENET, 224, 32),
     ("mobilenet_v2", "MobileNetV2", _MOBILENET_V2, 224, 32),
     ("mobilenet_v3_small", "MobileNetV3Small", _MOBILENET_V3, 224, 32),
-    ("mobilenet_v3_large", "MobileNetV3Large", _MOBILENET_V3, 224, 32),
+    ("mobilenet_v3_large", "MobileNetV3Large", _MOBILENET_V3_LARGE, 224, 32),
     ("efficientnet_b0", "EfficientNetB0", _EFFICIENT, 224, 32),
     ("efficientnet_b1", "EfficientNetB1", _EFFICIENT, 240, 32),
     ("efficientnet_b2", "EfficientNetB2", _EFFICIENT, 260, 32),
@@ -96,7 +108,7 @@ _ROWS: tuple[tuple[str, str, tuple[str, str, str, str], int, int], ...] = (
     ("inception_resnet_v2", "InceptionResNetV2", _INCEPTION_RESNET, 299, 75),
     ("xception", "Xception", _XCEPTION, 299, 71),
     ("nasnet_mobile", "NASNetMobile", _NASNET, 224, 32),
-    ("nasnet_large", "NASNetLarge", _NASNET, 331, 32),
+    ("nasnet_large", "NASNetLarge", _NASNET_LARGE, 331, 32),
     ("convnext_tiny", "ConvNeXtTiny", _CONVNEXT, 224, 32),
     ("convnext_small", "ConvNeXtSmall", _CONVNEXT, 224, 32),
     ("convnext_base", "ConvNeXtBase", _CONVNEXT, 224, 32),
@@ -107,13 +119,13 @@ _ROWS: tuple[tuple[str, str, tuple[str, str, str, str], int, int], ...] = (
 
 def _registry() -> dict[str, BaseInfo]:
     found = {}
-    for name, constructor, (module, scaling, licence, paper), size, least in _ROWS:
+    for name, constructor, (module, end, scaling, licence, paper), size, least in _ROWS:
         module = name if module == "vgg" else module
         alpha = 1.0 if name.startswith("mobilenet") else None
         found[name] = BaseInfo(
-            name, constructor, module, scaling, size, least, licence, paper, alpha)
+            name, constructor, module, end, scaling, size, least, licence, paper, alpha)
     found["small_resnet"] = BaseInfo(
-        "small_resnet", "small_resnet", OWN, "included", 32, 16, "Apache-2.0",
+        "small_resnet", "small_resnet", OWN, "stage3_block2_relu", "included", 32, 16, "Apache-2.0",
         "this project; residual after He et al. 2015, arXiv 1512.03385",
         default_weights="glyphs")
     return found
