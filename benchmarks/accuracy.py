@@ -126,7 +126,7 @@ def _features(args: argparse.Namespace, samples) -> np.ndarray:
         _KEPT["prefix"] = prefix_function(graph.split(model, "head_avg_pool")[0], "onnxruntime")
     reader, rows = PictureReader(samples, _KEPT["size"]), []
     for first in range(0, len(samples), 32):
-        pictures = reader.read(range(first, min(first + 32, len(samples))), 0)
+        pictures = reader.images(range(first, min(first + 32, len(samples))), 0)
         rows.append(_KEPT["prefix"](pictures)[0])
     return np.concatenate(rows)
 

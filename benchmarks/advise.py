@@ -131,7 +131,7 @@ def features_of(word: str, sets) -> dict[str, np.ndarray]:
             reader = PictureReader(part, int(model.input_shape[1]))
             starts = range(0, len(part), 32)
             batches = (range(s, min(s + 32, len(part))) for s in starts)
-            rows = [predict(reader.read(batch, 0))[0] for batch in batches]
+            rows = [predict(reader.images(batch, 0))[0] for batch in batches]
             made[f"{name}-{kind}"] = np.concatenate(rows)
     return made
 

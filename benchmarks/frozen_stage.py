@@ -139,7 +139,7 @@ def _plain(args: argparse.Namespace, data, seed: int) -> tuple[float, float, str
 def _in_memory(samples, size: int) -> tuple[np.ndarray, np.ndarray]:
     from tl_keras.modalities.image.reader import PictureReader
 
-    return PictureReader(samples, size).read(range(len(samples)), 0), samples.labels
+    return PictureReader(samples, size).images(range(len(samples)), 0), samples.labels
 
 
 def _faster_jit(model, train: tuple[np.ndarray, np.ndarray]) -> bool:

@@ -56,6 +56,7 @@ def _peak(folder: Path, count: int) -> float:
     from tl_keras.utils.quiet import start_tensorflow
 
     start_tensorflow()
+    from tl_keras import modalities
     from tl_keras.data.samples import Samples
     from tl_keras.data.splits import split
     from tl_keras.models.build import build_model
@@ -64,7 +65,9 @@ def _peak(folder: Path, count: int) -> float:
 
     paths = tuple(str(path) for path in sorted(folder.iterdir())[:count])
     labels = np.arange(count) % 4
-    samples = Samples(paths, labels.astype(np.int64), ("a", "b", "c", "d"), paths)
+    samples = Samples(
+        paths, labels.astype(np.int64), ("a", "b", "c", "d"), paths, modalities.get("image")
+    )
     model = build_model("mobilenet_v2@0.35", 4, size=224, weights=None)
     plan = Plan("memory", (Stage("head", ("head",), 3, 1e-3),))
     fit(model, split(samples), plan, precision="onnxruntime")

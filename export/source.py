@@ -158,7 +158,7 @@ def from_run(
     return Source(
         model=model,
         class_names=tuple(directory.record["classes"]),
-        pictures=PictureReader(chosen, signature(model).size).read(range(len(chosen)), 0),
+        pictures=PictureReader(chosen, signature(model).size).images(range(len(chosen)), 0),
         keys=chosen.keys,
         task=chosen.task,
         name=Path(run).resolve().name,

@@ -110,13 +110,13 @@ def test_samples_are_corrupted_when_they_are_read_and_not_before():
     samples = from_arrays(np.asarray(photo())[None], [0], ["a"])
     dark = corrupted(samples, "dark", 5)
     assert dark.keys == samples.keys
-    assert np.mean(dark.decoder(dark.items[0], 32)) < 0.3 * np.mean(photo())
-    assert np.asarray(samples.decoder(samples.items[0])).mean() == np.asarray(photo()).mean()
+    assert np.mean(dark.modality.open(dark.items[0], 32)) < 0.3 * np.mean(photo())
+    assert np.asarray(samples.modality.open(samples.items[0])).mean() == np.asarray(photo()).mean()
 
 
 def test_noise_on_a_large_photo_is_seen_at_the_models_size():
     samples = corrupted(from_arrays(np.full((1, 600, 400, 3), 128, np.uint8), [0], ["a"]), "noise")
-    image = samples.decoder(samples.items[0], 40)
+    image = samples.modality.open(samples.items[0], 40)
     assert min(image.size) == 40
     assert np.asarray(image).std() > 30
 

@@ -46,7 +46,7 @@ def test_the_old_outputs_are_of_the_very_view_that_is_shown(tmp_path):
     model, data = small_model(3), splits()
     indices, views = np.array([4, 9, 30]), np.array([0, 2, 1])
     targets, _ = lesson(model, data, tmp_path).batch(views, indices)
-    shown = PictureReader(data.train, 16, "flip", 3).read(indices, views)
+    shown = PictureReader(data.train, 16, "flip", 3).images(indices, views)
     np.testing.assert_allclose(
         targets[:, 3:], np.asarray(model(shown.astype(np.float32))), atol=1e-5
     )

@@ -27,7 +27,7 @@ def test_digits_are_scikit_learns_at_full_range():
     assert samples.items.dtype == np.uint8 and samples.items.shape == (1797, 8, 8, 1)
     assert np.abs(samples.items[..., 0] / 255 - data.images / 16).max() < 1 / 255
     assert samples.labels.tolist() == data.target.tolist()
-    assert samples.decoder(samples.items[0]).mode == "RGB"
+    assert samples.modality.open(samples.items[0]).mode == "RGB"
 
 
 def test_the_training_pictures_of_digits_never_change():

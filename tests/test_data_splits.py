@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tl_keras import modalities
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import assign, find_shared, leave_out, shared_error, split
 from tl_keras.errors import DataError
@@ -16,7 +17,9 @@ def _samples(counts, splits=None, prefix=""):
     keys = [f"{c}/{prefix}{i}.jpg" for c, n in enumerate(counts) for i in range(n)]
     labels = np.repeat(np.arange(len(counts)), counts)
     names = tuple("abcdefghij"[: len(counts)])
-    return Samples(keys, labels, names, tuple(keys), splits, root="/data")
+    return Samples(
+        keys, labels, names, tuple(keys), modalities.get("image"), splits, root="/data"
+    )
 
 
 def _words(samples, **more):

@@ -13,7 +13,7 @@ from tl_keras.evaluation.calibration import (
     negative_log_likelihood,
     reliability_bins,
 )
-from tl_keras.evaluation.metrics import evaluate
+from tl_keras.tasks import evaluate
 
 
 def calibrated(n: int = 20000, classes: int = 4, seed: int = 0):

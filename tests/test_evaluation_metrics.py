@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tl_keras.errors import DataError, TLKerasError
-from tl_keras.evaluation.metrics import confusion_matrix, evaluate, worst_mistakes
+from tl_keras.evaluation.metrics import confusion_matrix, worst_mistakes
+from tl_keras.tasks import evaluate
 from tl_keras.utils.stats import bootstrap, wilson
 
 
@@ -178,7 +179,7 @@ def test_values_equal_scikit_learn():
     ({"probabilities": np.full((3, 3), np.nan)}, "not finite"),
     ({"probabilities": np.zeros((0, 3)), "labels": []}, "at least one"),
     ({"probabilities": np.zeros(3)}, "shape"),
-    ({"task": "boxes"}, '"classes", "tags" or "values"'),
+    ({"task": "boxes"}, 'classes, tags, values'),
     ({"temperature": 0.0}, "above 0"),
 ])
 def test_what_does_not_fit_is_named_with_what_was_expected(change, said):

@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
     record = {"state": "incomplete", "data": facts, "classes": list(samples.class_names)}
     run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "digits", record)
     model = small_model(outputs=len(samples.class_names))
-    settle(model, PictureReader(splits.train, 16).read(range(16), 0))
+    settle(model, PictureReader(splits.train, 16).images(range(16), 0))
     model.save(run.path / "model.keras")
     run.write_split(splits)
     run.write_labels(samples.class_names)

@@ -151,7 +151,7 @@ def test_a_view_is_the_same_part_of_the_picture_at_every_size():
     picture = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64))] * 2, -1)[..., :3]
     samples = from_arrays(picture[None], [0], ["a", "b"])
     readers = (make_view_reader(samples, n, "flip+crop", 3, None) for n in (16, 32))
-    small, large = (reader.read([0], 5) for reader in readers)
+    small, large = (reader.images([0], 5) for reader in readers)
     shrunk = np.asarray(Image.fromarray(large[0]).resize((16, 16), Image.Resampling.BOX))
     assert np.abs(shrunk.astype(int) - small[0]).max() <= 6
 
@@ -161,7 +161,7 @@ def test_mixed_pictures_labels_and_weights_are_the_same_mix(tmp_path):
     objective = BaselineObjective(data, plan_of(augment="none"), mixing)
     views, indices = np.array([0, 1, 1, 1]), np.array([5, 6, 7, 8])
     partners, shares = mixing.view(1)
-    read = objective.reader(16, 0).read(indices, views)
+    read = objective.reader(16, 0).images(indices, views)
     labels, weights = objective.batch(views, indices)
     assert (read[0] == data.train.items[5]).all()
     assert labels[0].tolist() == np.eye(3)[data.train.labels[5]].tolist()
@@ -238,8 +238,6 @@ def test_without_the_teachers_share_a_taught_student_is_the_untaught_one(tmp_pat
 
 def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
     from tl_keras.features.predict import predict
-    from tl_keras.training.model_selection import sample_losses
-    from tl_keras.training.objective import targets
 
     student, teacher = small_model(), small_model()
     # A teacher that is sure of the wrong class: its answers make the plain loss worse.
@@ -255,7 +253,9 @@ def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
     assert rows[-1]["val_loss"] > rows[0]["val_loss"]
     assert result.stages[0]["best_epoch"] == 0
     val = objective.data.val
-    plain = sample_losses(predict(student, val), targets(val), "classes").mean()
+    plain = val.kind.sample_losses(
+        predict(student, val), val.kind.targets(val.labels, len(val.class_names))
+    ).mean()
     assert rows[0]["val_loss"] == pytest.approx(plain, rel=1e-4)
 
 

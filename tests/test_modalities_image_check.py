@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_keras.data.samples import from_arrays
+from tl_keras.data.samples import fingerprint, from_arrays
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import assign, find_shared
-from tl_keras.modalities.image.check import check_pictures, fingerprint, pixel_digest
+from tl_keras.modalities.image.check import check_pictures, pixel_digest
 
 
 def _photo(seed, size=(40, 30)):
@@ -54,7 +54,7 @@ def test_all_bad_pictures_are_listed_with_their_reasons_and_nothing_else(tmp_pat
 
 def test_the_error_names_each_and_the_way_out(tmp_path):
     message = str(check_pictures(load_samples(_spoilt(tmp_path))).error())
-    assert message.startswith("4 of 15 pictures")
+    assert message.startswith("4 of 15 images")
     assert message.count("\n  ") == 4 and "--skip-bad" in message
 
 

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from tl_keras.errors import DataError, StorageError
-from tl_keras.evaluation.metrics import evaluate, fit_temperature
+from tl_keras.evaluation.calibration import fit_temperature
 from tl_keras.evaluation.mistakes import collect_mistakes
 from tl_keras.reports import figures as plots
 from tl_keras.reports import style
 from tl_keras.reports.history import best_row, stage_spans
+from tl_keras.tasks import evaluate
 
 HISTORY = [
     {"stage": stage, "epoch": k, "learning_rate": rate / (k + 1), "loss": 2 / (k + 1),

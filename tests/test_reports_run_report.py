@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 
 from tl_keras.errors import StorageError
-from tl_keras.evaluation.metrics import evaluate, fit_temperature
+from tl_keras.evaluation.calibration import fit_temperature
 from tl_keras.evaluation.mistakes import collect_mistakes
 from tl_keras.reports import figures as plots
 from tl_keras.reports.filters import duration, thousands
 from tl_keras.reports.run_report import write_report
+from tl_keras.tasks import evaluate
 
 EVIL = '<script>alert("x")</script>&\'"><img src=http://evil.example/x onerror=y>'
 VOID = {"meta", "img", "br", "link", "hr", "input"}

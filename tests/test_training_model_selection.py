@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tl_keras.training.model_selection import average, clearly_better, lower, sample_losses
+from tl_keras import tasks
+from tl_keras.training.model_selection import average, clearly_better, lower
 
 
 def test_losses_are_those_of_scikit_learn() -> None:
@@ -14,12 +15,13 @@ def test_losses_are_those_of_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     outputs = generator.dirichlet(np.ones(4), 50)
     labels = generator.integers(0, 4, 50)
-    losses = sample_losses(outputs, np.eye(4)[labels], "classes")
+    losses = tasks.get("classes").sample_losses(outputs, np.eye(4)[labels])
     assert losses.mean() == pytest.approx(log_loss(labels, outputs, labels=range(4)), rel=1e-5)
     tags = (generator.random((50, 4)) < 0.5).astype(float)
     expected = np.mean([log_loss(tags[:, k], outputs[:, k]) for k in range(4)])
-    assert sample_losses(outputs, tags, "tags").mean() == pytest.approx(expected, rel=1e-5)
-    squared = sample_losses(outputs, tags, "values").mean()
+    losses = tasks.get("tags").sample_losses(outputs, tags)
+    assert losses.mean() == pytest.approx(expected, rel=1e-5)
+    squared = tasks.get("values").sample_losses(outputs, tags).mean()
     assert squared == pytest.approx(mean_squared_error(tags, outputs))
 
 

@@ -204,7 +204,9 @@ def test_a_picture_that_vanishes_while_training_is_named(tmp_path) -> None:
     paths = tuple(str(tmp_path / f"{i}.png") for i in range(len(data.train)))
     for path, picture in zip(paths, data.train.items, strict=True):
         Image.fromarray(picture).save(path)
-    train = Samples(paths, data.train.labels, data.train.class_names, paths)
+    train = Samples(
+        paths, data.train.labels, data.train.class_names, paths, data.train.modality
+    )
     (tmp_path / "7.png").unlink()
     with pytest.raises(DataError, match=r"7\.png"):
         fit(small_model(), Splits(train, data.val, None), _plan(ALL))

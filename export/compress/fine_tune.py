@@ -12,7 +12,8 @@ from export.compress.keras2.load import load_tf_keras
 from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, TrainingError
-from tl_keras.modalities.image.reader import Epochs, PictureReader, batches
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.training.batches import Epochs, batches
 from tl_keras.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -118,13 +119,12 @@ def _check(teacher: keras.Model, data: Splits) -> None:
 def _make_batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:
     import tensorflow as tf
 
-    from tl_keras.training.stage_data import targets
-
     reader = PictureReader(data.train, signature(teacher).size, how.augment, how.seed)
-    labels, plain = targets(data.train), how.augment == "none"
+    train, plain = data.train, how.augment == "none"
+    labels = train.kind.targets(train.labels, len(train.class_names))
 
     def fetch(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        return reader.read(indices, 0 if plain else int(epoch)), labels[indices]
+        return reader.images(indices, 0 if plain else int(epoch)), labels[indices]
 
     def with_answers(pictures: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pictures = tf.cast(pictures, tf.float32)

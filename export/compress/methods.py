@@ -202,7 +202,7 @@ def _settle(model: keras.Model, data: Splits, how: FineTune) -> None:
     reader = PictureReader(data.train, signature(model).size)
     starts = range(0, len(reader), how.batch_size)
     chunks = (range(start, min(start + how.batch_size, len(reader))) for start in starts)
-    reestimate(model, (reader.read(chunk, 0).astype(np.float32) for chunk in chunks))
+    reestimate(model, (reader.images(chunk, 0).astype(np.float32) for chunk in chunks))
 
 
 def _cluster(

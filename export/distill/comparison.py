@@ -8,14 +8,14 @@ import numpy as np
 
 from export.distill.students import Prepared
 from export.distill.teacher import TeacherCache
+from tl_keras import tasks
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.features.predict import predict
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models.logits import softmax
 from tl_keras.runs.lifecycle import score
-from tl_keras.training.model_selection import clearly_better, sample_losses
-from tl_keras.training.objective import targets
+from tl_keras.training.model_selection import clearly_better
 
 if TYPE_CHECKING:
     import keras
@@ -51,7 +51,8 @@ def compare_students(students: dict[str, keras.Model], val: Samples) -> dict[str
             "why": "There are no validation pictures to compare the students on.",
         }
     outputs = {name: predict(model, val) for name, model in students.items()}
-    return choose_student(outputs["alone"], outputs["distilled"], targets(val))
+    labels = val.kind.targets(val.labels, len(val.class_names))
+    return choose_student(outputs["alone"], outputs["distilled"], labels)
 
 
 def choose_student(alone: np.ndarray, distilled: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def choose_student(alone: np.ndarray, distilled: np.ndarray, labels: np.ndarray)
         "kept" ("alone" or "distilled"), "clear" and "why".
     """
     wrong = [_wrong(outputs, labels) for outputs in (alone, distilled)]
-    losses = [sample_losses(outputs, labels, "classes") for outputs in (alone, distilled)]
+    losses = [tasks.get("classes").sample_losses(outputs, labels) for outputs in (alone, distilled)]
     by_loss = wrong[0].mean() == wrong[1].mean()
     figures = losses if by_loss else wrong
     kept = "distilled" if figures[1].mean() <= figures[0].mean() else "alone"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tl_keras.modalities.image.reader import PictureReader, permutation
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.training.batches import permutation
 
 __all__ = ["MixedReader", "Mixing"]
 
@@ -72,26 +73,30 @@ class MixedReader(PictureReader):
     def __init__(self, plain: PictureReader, mixing: Mixing) -> None:
         self.plain, self.mixing = plain, mixing
         self.samples, self.size, self.seed = plain.samples, plain.size, plain.seed
+        self.specs = plain.specs
 
     @property
     def varied(self) -> bool:
         """Whether views differ from the plain picture: they do."""
         return True
 
-    def read(self, indices: Sequence[int] | np.ndarray, numbers: int | np.ndarray) -> np.ndarray:
+    def images(
+        self, indices: Sequence[int] | np.ndarray, views: int | np.ndarray = 0
+    ) -> np.ndarray:
         """Return pictures as uint8 of shape (n, size, size, 3), RGB 0..255.
 
         Args:
             indices: Which pictures, n of them.
-            numbers: The view of each, or one number for all; 0 is the plain picture.
+            views: The view of each, or one number for all; 0 is the plain picture.
 
         Raises:
             DataError: A picture cannot be read.
         """
-        chosen, views = np.asarray(indices), np.broadcast_to(numbers, len(indices))
-        partners, shares = self.mixing.of(views, chosen)
-        own = self.plain.read(chosen, views)
+        chosen = np.asarray(indices)
+        seen: np.ndarray = np.broadcast_to(views, len(indices))
+        partners, shares = self.mixing.of(seen, chosen)
+        own = self.plain.images(chosen, seen)
         if (shares == 1).all():
             return own
-        other, part = self.plain.read(partners, views), shares.reshape(-1, 1, 1, 1)
+        other, part = self.plain.images(partners, seen), shares.reshape(-1, 1, 1, 1)
         return np.rint(part * own + (1 - part) * other).astype(np.uint8)

@@ -208,7 +208,7 @@ class TeacherCache:
         if self.precision != "auto":
             self.engine = engines.Engine(self.precision, f"{self.precision}: as asked for")
             return engines.prefix_function(self.model, self.precision)
-        sample = self.reader.read(range(min(32, len(self.reader))), 0)
+        sample = self.reader.images(range(min(32, len(self.reader))), 0)
         rows = len(self.reader) * self.views
         self.engine, function = engines.choose_engine(self.model, sample, rows)
         return function

@@ -87,7 +87,7 @@ def read_calibration_images(samples: Samples, size: int, count: int, seed: int =
         DataError: if a picture cannot be read.
     """
     chosen = samples.take(choose_stratified(samples, count, seed))
-    return PictureReader(chosen, size).read(range(len(chosen)), 0)
+    return PictureReader(chosen, size).images(range(len(chosen)), 0)
 
 
 @dataclass(eq=False)

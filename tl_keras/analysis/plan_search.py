@@ -145,13 +145,12 @@ def share_of(train: Samples, share: float, seed: int) -> Samples:
     """Return a share of the samples, at least 8, as much of each class as there is in all."""
     count = min(len(train), max(_FEWEST, round(share * len(train))))
     order = np.random.default_rng(seed).permutation(len(train))
-    if train.task == "classes":
-        # One of each class in turn, so that no class is missing from a share that has room.
-        place = np.empty(len(train))
-        for label in np.unique(train.labels):
-            rows = order[train.labels[order] == label]
-            place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-        order = order[np.argsort(place[order], kind="stable")]
+    # One of each stratum in turn, so that no class is missing from a share that has room.
+    place, strata = np.empty(len(train)), train.kind.strata(train.labels)
+    for stratum in np.unique(strata):
+        rows = order[strata[order] == stratum]
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    order = order[np.argsort(place[order], kind="stable")]
     return train.take(np.sort(order[:count]))
 
 
@@ -183,16 +182,11 @@ def _trial(
 
 def score(model: keras.Model, samples: Samples) -> tuple[float | None, float]:
     """Return accuracy (None for values) and loss of a model on samples."""
-    outputs: np.ndarray = answers(model, samples).astype(np.float64)
-    labels = samples.labels
-    if samples.task == "values":
-        return None, float(((outputs - labels) ** 2).mean())
-    if samples.task == "tags":
-        said = np.clip(outputs, 1e-7, 1 - 1e-7)
-        loss = -(labels * np.log(said) + (1 - labels) * np.log(1 - said)).mean()
-        return float(((outputs > 0.5) == (labels > 0.5)).mean()), float(loss)
-    chosen = np.maximum(outputs[np.arange(len(labels)), labels], 1e-7)
-    return float((outputs.argmax(axis=1) == labels).mean()), float(-np.log(chosen).mean())
+    outputs, task = answers(model, samples), samples.kind
+    right = task.correct(outputs, samples.labels)
+    targets = task.targets(samples.labels, outputs.shape[1])
+    loss = float(task.sample_losses(outputs, targets).mean())
+    return (None if right is None else float(right.mean())), loss
 
 
 def _why(choice: Choice, minutes: float) -> str:

@@ -111,8 +111,7 @@ def compare_transfer(
 def _check(judged: Samples, seeds: int) -> None:
     if seeds < 2:
         raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
-    if judged.task != "classes":
-        raise DataError(f"the verdict counts right answers; got task {judged.task}, not classes")
+    judged.kind.require_single_label("the verdict")
     if len(judged) < _FEWEST:
         raise DataError(
             f"got {len(judged)} pictures to judge on, expected at least {_FEWEST}; add pictures, "
@@ -134,4 +133,4 @@ def answers(model: keras.Model, samples: Samples) -> np.ndarray:
     reader = PictureReader(samples, int(model.input_shape[1]))
     run = prefix_function(model, "float32")
     parts = [range(s, min(s + _BATCH, len(samples))) for s in range(0, len(samples), _BATCH)]
-    return np.concatenate([run(reader.read(part, 0))[0] for part in parts])
+    return np.concatenate([run(reader.images(part, 0))[0] for part in parts])

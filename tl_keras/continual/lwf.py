@@ -88,7 +88,7 @@ class OldOutputs:
     def _write(self, path: Path, number: int) -> None:
         places = np.arange(len(self.reader))
         batches = np.split(places, range(_BATCH, len(places), _BATCH))
-        rows = [self.predict(self.reader.read(batch, number))[0] for batch in batches]
+        rows = [self.predict(self.reader.images(batch, number))[0] for batch in batches]
         with atomic_path(path) as made:
             np.save(made, np.concatenate(rows))
 

@@ -8,16 +8,17 @@ tags separated by "|" (task "tags", nothing for none) or numbers separated by "|
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tl_keras import tasks
 from tl_keras.data.folders import SPLIT_WORDS, listed
 from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError
+from tl_keras.modalities.base import Modality
 
 __all__ = ["from_csv"]
 
@@ -32,12 +33,15 @@ class _Row:
     split: str
 
 
-def from_csv(table: str, task: str = "classes", fewest: int = 2) -> Samples:
+def from_csv(
+    table: str, modality: Modality, task: str = "classes", fewest: int = 2
+) -> Samples:
     """Read a CSV file (UTF-8, comma-separated, with a header).
 
     Args:
         table: absolute path of the CSV file.
-        task: "classes", "tags" or "values"; says how the label column is read.
+        modality: what the files are.
+        task: name of a task; says how the label column is read.
         fewest: classes that there must be, 1 or 2.
 
     Returns:
@@ -56,10 +60,14 @@ def from_csv(table: str, task: str = "classes", fewest: int = 2) -> Samples:
     _refuse_repeated(table, rows, items)
     _refuse_unknown(table, rows, items)
     words = tuple(_split_word(table, row) for row in rows)
-    names, labels = _LABELS[task](table, rows)
-    if task == "classes" and len(names) < fewest:
+    kind = tasks.get(task)
+    names, labels = kind.parse(
+        [row.label for row in rows], lambda index: f"{table}, line {rows[index].line}"
+    )
+    if len(names) < min(fewest, kind.fewest):
         raise DataError(f"{table} has one class ({names[0]}); expected two or more.")
-    samples = Samples(items, labels, names, keys, words if any(words) else None, task, table)
+    splits = words if any(words) else None
+    samples = Samples(items, labels, names, keys, modality, splits, task, table)
     _refuse_untrained(samples)
     return samples
 
@@ -162,61 +170,11 @@ def _split_word(table: str, row: _Row) -> str:
     return SPLIT_WORDS[word] if word else ""
 
 
-def _class_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray]:
-    for row in rows:
-        if not row.label:
-            raise DataError(f"{table}, line {row.line}: {row.path} has no label.")
-    names = tuple(sorted({row.label for row in rows}))
-    index = {name: i for i, name in enumerate(names)}
-    return names, np.array([index[row.label] for row in rows], np.int64)
-
-
-def _tag_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray]:
-    tags = [{tag for part in row.label.split("|") if (tag := part.strip())} for row in rows]
-    names = tuple(sorted(set().union(*tags)))
-    if not names:
-        raise DataError(f"{table} has no tags: separate the tags of a picture by '|'.")
-    index = {name: i for i, name in enumerate(names)}
-    labels: np.ndarray = np.zeros((len(rows), len(names)), np.float32)
-    for i, row_tags in enumerate(tags):
-        labels[i, [index[tag] for tag in row_tags]] = 1
-    return names, labels
-
-
-def _value_labels(table: str, rows: Sequence[_Row]) -> tuple[tuple[str, ...], np.ndarray]:
-    values = [_values(table, row) for row in rows]
-    count = len(values[0])
-    for row, numbers in zip(rows, values, strict=True):
-        if len(numbers) != count:
-            raise DataError(
-                f"{table}, line {row.line}: {len(numbers)} values, expected {count} as above."
-            )
-    names = ("value",) if count == 1 else tuple(f"value {i + 1}" for i in range(count))
-    return names, np.array(values, np.float32)
-
-
-def _values(table: str, row: _Row) -> list[float]:
-    try:
-        numbers = [float(part) for part in row.label.split("|")]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(math.isfinite(number) for number in numbers):
-        raise DataError(
-            f"{table}, line {row.line}: label {row.label!r} is no finite number "
-            "(several numbers are separated by '|')."
-        )
-    return numbers
-
-
-_LABELS = {"classes": _class_labels, "tags": _tag_labels, "values": _value_labels}
-
-
 def _refuse_untrained(samples: Samples) -> None:
-    if samples.task != "classes" or samples.splits is None:
+    if samples.splits is None:
         return
-    learnt = [word in ("", "train") for word in samples.splits]
-    trained = set(samples.labels[np.array(learnt)].tolist())
-    if missing := [n for i, n in enumerate(samples.class_names) if i not in trained]:
+    learned = np.array([word in ("", "train") for word in samples.splits])
+    if missing := samples.kind.missing(samples.labels[learned], samples.class_names):
         raise DataError(
             f"{samples.root}: the classes {listed(missing)} are in val or test only. "
             "Give each class rows in train."

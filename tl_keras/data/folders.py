@@ -21,12 +21,10 @@ import numpy as np
 
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
+from tl_keras.modalities.base import Modality
 
-__all__ = ["PICTURES", "SPLIT_WORDS", "from_folder", "listed"]
+__all__ = ["SPLIT_WORDS", "from_folder", "listed"]
 
-PICTURES = frozenset(
-    {"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "heif"}
-)
 _TEXT = {"txt", "md", "rst", "json", "jsonl", "xml", "csv", "tsv", "yml", "yaml", "html", "htm"}
 SIDE = frozenset(_TEXT | {"ini", "cfg", "db", "log", "py", "ipynb", "npy", "npz"})
 _SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
@@ -51,14 +49,15 @@ class _Part:
     classes: dict[str, list[str]]
 
 
-def from_folder(root: str, fewest: int = 2) -> Samples:
+def from_folder(root: str, modality: Modality, fewest: int = 2) -> Samples:
     """Read a folder of class folders, or of split folders that hold class folders.
 
     A folder named as a split (`SPLIT_WORDS`) is a split folder if it holds folders and no
-    pictures of its own; so a class named "train" is still a class.
+    samples of its own; so a class named "train" is still a class.
 
     Args:
         root: absolute path of the folder.
+        modality: what the files are.
         fewest: classes that there must be, 1 or 2.
 
     Returns:
@@ -70,14 +69,14 @@ def from_folder(root: str, fewest: int = 2) -> Samples:
             classes that differ between splits.
     """
     folders = _folders(root)
-    splits = {name: path for name, path in folders.items() if _is_split(name, path)}
+    splits = {name: path for name, path in folders.items() if _is_split(name, path, modality)}
     if splits:
-        parts = _split_parts(root, folders, splits)
+        parts = _split_parts(root, folders, splits, modality)
         _same_classes(parts)
     else:
-        parts = [_Part("", root, {name: _files(path) for name, path in folders.items()})]
-    _refuse_poor(root, parts, fewest)
-    return _samples(root, parts)
+        parts = [_Part("", root, _classes(folders, modality))]
+    _refuse_poor(root, parts, fewest, modality)
+    return _samples(root, parts, modality)
 
 
 def listed(names: list[str], most: int = 10) -> str:
@@ -110,31 +109,33 @@ def _extension(name: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def _is_split(name: str, path: str) -> bool:
+def _is_split(name: str, path: str, modality: Modality) -> bool:
     if name.lower() not in SPLIT_WORDS:
         return False
     entries = list(_visible(path))
-    pictures = any(_extension(e.name) in PICTURES for e in entries)
-    return not pictures and any(e.is_dir() for e in entries)
+    samples = any(_extension(e.name) in modality.suffixes for e in entries)
+    return not samples and any(e.is_dir() for e in entries)
 
 
-def _files(path: str) -> list[str]:
+def _files(path: str, modality: Modality) -> list[str]:
     """List the sample files below a class folder, at any depth, sorted."""
-    found, waiting = [], [path]
+    found, waiting, side = [], [path], SIDE - modality.suffixes
     while waiting:
         folder = waiting.pop()
         try:
             for entry in _visible(folder):
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                elif _extension(entry.name) not in SIDE and not entry.is_dir():
+                elif _extension(entry.name) not in side and not entry.is_dir():
                     found.append(entry.path)
         except OSError as error:
             raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from error
     return sorted(found)
 
 
-def _split_parts(root: str, folders: dict[str, str], splits: dict[str, str]) -> list[_Part]:
+def _split_parts(
+    root: str, folders: dict[str, str], splits: dict[str, str], modality: Modality
+) -> list[_Part]:
     others = sorted(set(folders) - set(splits))
     if others:
         raise DataError(
@@ -150,14 +151,14 @@ def _split_parts(root: str, folders: dict[str, str], splits: dict[str, str]) -> 
     if "train" not in meanings:
         raise DataError(f"{root} has {listed(list(splits))} but no train folder: add one.")
     return [
-        _Part(word, folders[meanings[word]], _classes(folders[meanings[word]]))
+        _Part(word, folders[meanings[word]], _classes(_folders(folders[meanings[word]]), modality))
         for word in SPLITS
         if word in meanings
     ]
 
 
-def _classes(path: str) -> dict[str, list[str]]:
-    return {name: _files(folder) for name, folder in _folders(path).items()}
+def _classes(folders: dict[str, str], modality: Modality) -> dict[str, list[str]]:
+    return {name: _files(folder, modality) for name, folder in folders.items()}
 
 
 def _same_classes(parts: list[_Part]) -> None:
@@ -173,19 +174,19 @@ def _same_classes(parts: list[_Part]) -> None:
             )
 
 
-def _refuse_poor(root: str, parts: list[_Part], fewest: int) -> None:
-    names = list(parts[0].classes)
+def _refuse_poor(root: str, parts: list[_Part], fewest: int, modality: Modality) -> None:
+    names, suffixes, noun = list(parts[0].classes), modality.suffixes, modality.noun
     if not names:
-        loose = sum(_extension(e.name) in PICTURES for e in _visible(parts[0].path))
+        loose = sum(_extension(e.name) in suffixes for e in _visible(parts[0].path))
         raise DataError(
-            f"{parts[0].path} has no class folders ({loose} pictures lie in it). "
-            "Put the pictures of each class into a folder named as the class."
+            f"{parts[0].path} has no class folders ({loose} {noun}s lie in it). "
+            f"Put the {noun}s of each class into a folder named as the class."
         )
     empty = [_key(root, p.path, n) for p in parts for n, files in p.classes.items() if not files]
     if empty:
         raise DataError(
-            f"Empty classes in {root}: {listed(empty)}. Add pictures "
-            f"({', '.join(sorted(PICTURES))}) or remove the folder."
+            f"Empty classes in {root}: {listed(empty)}. Add {noun}s "
+            f"({', '.join(sorted(suffixes))}) or remove the folder."
         )
     if len(names) < fewest:
         raise DataError(
@@ -199,7 +200,7 @@ def _key(root: str, *path: str) -> str:
     return _composed(relative.replace(os.sep, "/"))
 
 
-def _samples(root: str, parts: list[_Part]) -> Samples:
+def _samples(root: str, parts: list[_Part], modality: Modality) -> Samples:
     names = tuple(parts[0].classes)
     # Cutting the prefix is many times faster than os.path.relpath, and there may be millions.
     start = len(root.rstrip(os.sep)) + 1
@@ -215,6 +216,7 @@ def _samples(root: str, parts: list[_Part]) -> Samples:
         labels=np.array([row[2] for row in rows], np.int64),
         class_names=names,
         keys=tuple(row[0] for row in rows),
+        modality=modality,
         splits=tuple(row[3] for row in rows) if parts[0].split else None,
         root=root,
     )

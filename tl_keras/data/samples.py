@@ -1,24 +1,25 @@
 """`Samples`: labelled things, each with a stable identity, and nothing about what they are.
 
-A sample is an item (a path or an array) and a label; the decoder alone knows how an item
-becomes a picture. Everything downstream takes `Samples`, wherever they came from.
+A sample is an item (a path or an array) and a label; its modality knows how an item is read, its
+task what the label means. Everything downstream takes `Samples`, wherever they came from.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from tl_keras import modalities, tasks
 from tl_keras.errors import DataError
-from tl_keras.modalities.image import decode
+from tl_keras.modalities.base import Modality
+from tl_keras.tasks.base import Task
 
-__all__ = ["SPLITS", "TASKS", "Samples", "from_arrays", "in_order"]
+__all__ = ["SPLITS", "Samples", "fingerprint", "from_arrays", "in_order"]
 
-TASKS = ("classes", "tags", "values")
 SPLITS = ("train", "val", "test")
 
 
@@ -27,17 +28,16 @@ class Samples:
     """Labelled samples in a fixed order.
 
     Attributes:
-        items: file paths, or a uint8 array of shape (n, height, width, 3 | 1), values 0..255.
-        labels: int64 (n,) class index for task "classes"; float32 (n, outputs) for "tags"
-            (0 or 1) and "values" (any finite number).
+        items: file paths or arrays, as the modality has them.
+        labels: one row a sample, as the task has them: int64 (n,) class index for "classes",
+            float32 (n, outputs) for "tags" (0 or 1) and "values" (any finite number).
         class_names: one name per output, in output order; sorted for folders and CSV files.
         keys: stable identity of each sample: the path relative to `root` with "/" between
             parts, or a content hash for arrays.
+        modality: what the items are and how they are read.
         splits: per sample "train", "val", "test" or "" (unsaid), where the source says so.
-        task: "classes" (one class a picture), "tags" (several labels a picture) or
-            "values" (regression).
+        task: name of a task, see `tl_keras.tasks`.
         root: where it came from: an absolute path, "builtin:digits" or "arrays".
-        decoder: turns an item into what the views take (an upright RGB `PIL.Image.Image`).
 
     Raises:
         DataError: if lengths differ, or the task or a split word is unknown.
@@ -47,10 +47,10 @@ class Samples:
     labels: np.ndarray
     class_names: tuple[str, ...]
     keys: tuple[str, ...]
+    modality: Modality
     splits: tuple[str, ...] | None = None
     task: str = "classes"
     root: str = ""
-    decoder: Callable[..., Any] = decode.open_picture
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -63,8 +63,7 @@ class Samples:
             raise DataError(
                 f"Items, labels, keys and splits must have one length; got {sorted(lengths)}."
             )
-        if self.task not in TASKS:
-            raise DataError(f"Unknown task {self.task!r}; expected one of {TASKS}.")
+        tasks.get(self.task)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -75,15 +74,14 @@ class Samples:
         """Number of outputs a model for these samples has."""
         return len(self.class_names)
 
+    @property
+    def kind(self) -> Task:
+        """The task itself, which knows what the labels mean."""
+        return tasks.get(self.task)
+
     def counts(self) -> dict[str, int]:
-        """Samples per class (task "classes") or per tag (task "tags"); empty for "values"."""
-        if self.task == "values":
-            return {}
-        if self.task == "tags":
-            numbers = self.labels.sum(axis=0)
-        else:
-            numbers = np.bincount(self.labels, minlength=self.outputs)
-        return {name: int(n) for name, n in zip(self.class_names, numbers, strict=True)}
+        """Samples of each name, in output order; empty where that means nothing."""
+        return self.kind.counts(self.labels, self.class_names)
 
     def take(self, indices: Iterable[int] | np.ndarray) -> Samples:
         """Return the samples at `indices`, in that order; class names stay as they are."""
@@ -118,12 +116,13 @@ def in_order(samples: Samples, class_names: Sequence[str]) -> Samples:
     return replace(part, labels=new[part.labels], class_names=names)
 
 
-def from_arrays(
-    pictures: np.ndarray,
+def from_arrays(  # noqa: PLR0913
+    items: np.ndarray,
     labels: Sequence[Any] | np.ndarray,
     class_names: Sequence[str] | None = None,
     *,
     task: str = "classes",
+    modality: str = "image",
     splits: Sequence[str] | None = None,
     keys: Sequence[str] | None = None,
     root: str = "arrays",
@@ -131,101 +130,56 @@ def from_arrays(
     """Make samples of arrays.
 
     Args:
-        pictures: uint8, shape (n, height, width), (n, height, width, 1) or
+        items: One row a sample; images are uint8 (n, height, width), (n, height, width, 1) or
             (n, height, width, 3), RGB, values 0..255.
         labels: shape (n,): class indices, or class names (any text); shape (n, outputs) of
             0 and 1 for task "tags"; shape (n,) or (n, outputs) of numbers for "values".
         class_names: names in output order; for text labels taken from them, sorted; else "0"...
         task: "classes", "tags" or "values".
-        splits: "train", "val", "test" or "" for each picture, if it is decided already.
-        keys: stable names of the pictures; hashes of their contents by default.
+        modality: what the items are.
+        splits: "train", "val", "test" or "" for each sample, if it is decided already.
+        keys: stable names of the samples; hashes of their contents by default.
         root: what to write down as their origin.
 
     Raises:
         DataError: if shapes, types or ranges are not as above.
     """
-    pictures = _checked_pictures(np.asarray(pictures))
-    if len(labels) != len(pictures):
-        raise DataError(f"Got {len(pictures)} pictures and {len(labels)} labels: one for each.")
-    names, numbers = _checked_labels(np.asarray(labels), class_names, task)
+    kind = modalities.get(modality)
+    items = kind.check_arrays(items)
+    if len(labels) != len(items):
+        raise DataError(f"Got {len(items)} {kind.noun}s and {len(labels)} labels: one for each.")
+    names, numbers = tasks.get(task).check(np.asarray(labels), class_names)
     return Samples(
-        items=pictures,
+        items=items,
         labels=numbers,
         class_names=names,
-        keys=tuple(keys) if keys is not None else _content_keys(pictures),
+        keys=tuple(keys) if keys is not None else _content_keys(items),
+        modality=kind,
         splits=None if splits is None else tuple(splits),
         task=task,
         root=root,
     )
 
 
-def _checked_pictures(pictures: np.ndarray) -> np.ndarray:
-    if pictures.dtype != np.uint8:
-        raise DataError(
-            f"Pictures are {pictures.dtype}; expected uint8, 0..255. "
-            "For values in 0..1: (pictures * 255).round().astype('uint8')."
-        )
-    if pictures.ndim == 3:
-        pictures = pictures[..., np.newaxis]
-    if pictures.ndim != 4 or pictures.shape[-1] not in (1, 3) or not pictures.size:
-        raise DataError(
-            f"Pictures have the shape {pictures.shape}; expected (n, height, width, 3) or "
-            "(n, height, width, 1), with at least one picture."
-        )
-    return pictures
+def fingerprint(samples: Samples, digests: Sequence[str]) -> str:
+    """Hash a data set: SHA-256 of its (key, label, pixel digest) rows, in sorted order.
+
+    It changes with any picture, label or name, and not with the order of the files.
+    """
+    rows = zip(samples.keys, samples.labels.tolist(), digests, strict=True)
+    names = "\x1f".join((samples.task, *samples.class_names))
+    digest = hashlib.sha256(names.encode("utf-8", "surrogateescape"))
+    for row in sorted("\x1f".join((key, repr(label), pixels)) for key, label, pixels in rows):
+        digest.update(b"\x1e" + row.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
-def _checked_labels(
-    labels: np.ndarray, class_names: Sequence[str] | None, task: str
-) -> tuple[tuple[str, ...], np.ndarray]:
-    if task != "classes":
-        return _output_labels(labels, class_names, task)
-    if labels.ndim != 1:
-        raise DataError(f"Labels have the shape {labels.shape}; expected (n,) class indices.")
-    if labels.dtype.kind in "UOS":
-        return _named_labels([str(label) for label in labels], class_names)
-    if labels.dtype.kind not in "iub":
-        raise DataError(f"Labels are {labels.dtype}; expected whole numbers or class names.")
-    count = len(class_names) if class_names is not None else int(labels.max()) + 1
-    if labels.min() < 0 or labels.max() >= count:
-        raise DataError(
-            f"Class indices go from {labels.min()} to {labels.max()}; expected 0..{count - 1}."
-        )
-    names = class_names if class_names is not None else [str(i) for i in range(count)]
-    return tuple(names), labels.astype(np.int64)
-
-
-def _named_labels(
-    labels: list[str], class_names: Sequence[str] | None
-) -> tuple[tuple[str, ...], np.ndarray]:
-    names = tuple(class_names) if class_names is not None else tuple(sorted(set(labels)))
-    index = {name: i for i, name in enumerate(names)}
-    if unknown := sorted(set(labels) - set(names)):
-        raise DataError(f"Labels {unknown[:5]} are not among the class names {list(names)[:20]}.")
-    return names, np.array([index[label] for label in labels], np.int64)
-
-
-def _output_labels(
-    labels: np.ndarray, class_names: Sequence[str] | None, task: str
-) -> tuple[tuple[str, ...], np.ndarray]:
-    numbers: np.ndarray = labels.astype(np.float32)
-    numbers = numbers[:, np.newaxis] if numbers.ndim == 1 else numbers
-    if numbers.ndim != 2 or not np.isfinite(numbers).all():
-        raise DataError(f"Labels of shape {labels.shape}: expected finite numbers (n, outputs).")
-    if task == "tags" and not np.isin(numbers, (0, 1)).all():
-        raise DataError("Tags are 0 or 1 for each output; got other numbers.")
-    names = class_names or [str(i) for i in range(numbers.shape[1])]
-    if len(names) != numbers.shape[1]:
-        raise DataError(f"Got {len(names)} class names for {numbers.shape[1]} outputs.")
-    return tuple(names), numbers
-
-
-def _content_keys(pictures: np.ndarray) -> tuple[str, ...]:
-    """Hash each picture; a repeated picture gets "#2", "#3"... so that keys stay unique."""
+def _content_keys(items: np.ndarray) -> tuple[str, ...]:
+    """Hash each sample; a repeated one gets "#2", "#3"... so that keys stay unique."""
     seen: dict[str, int] = {}
     keys = []
-    for picture in pictures:
-        name = hashlib.blake2b(np.ascontiguousarray(picture).tobytes(), digest_size=16).hexdigest()
+    for item in items:
+        name = hashlib.blake2b(np.ascontiguousarray(item).tobytes(), digest_size=16).hexdigest()
         seen[name] = seen.get(name, 0) + 1
         keys.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
     return tuple(keys)

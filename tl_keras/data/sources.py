@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+from tl_keras import modalities, tasks
 from tl_keras.data.builtin import builtin, builtin_names, is_builtin
 from tl_keras.data.csv_files import from_csv
 from tl_keras.data.folders import from_folder
-from tl_keras.data.samples import TASKS, Samples, from_arrays
+from tl_keras.data.samples import Samples, from_arrays
 from tl_keras.errors import DataError
+from tl_keras.modalities.base import Modality
 from tl_keras.utils.files import irregular
 from tl_keras.utils.suggest import nearest
 
@@ -18,15 +20,20 @@ _BUILTIN = "builtin:"
 
 
 def load_samples(
-    source: str | os.PathLike[str], *, task: str = "classes", fewest: int = 2
+    source: str | os.PathLike[str],
+    *,
+    task: str = "classes",
+    modality: str = "image",
+    fewest: int = 2,
 ) -> Samples:
-    """Read labelled pictures.
+    """Read labelled samples.
 
     Args:
         source: a folder of class folders; a folder of train / val (valid, validation) / test
             folders of class folders; a CSV file with the columns path, label and maybe
             split; or, if no such path exists, the name of a built-in data set ("digits").
-        task: "classes", "tags" or "values"; the last two need a CSV file.
+        task: name of a task; all but "classes" need a CSV file.
+        modality: name of a modality.
         fewest: classes that there must be, 1 or 2.
 
     Returns:
@@ -36,37 +43,41 @@ def load_samples(
         DataError: if there is nothing there, or it is not laid out as above; the message
             says what was found and what to do.
     """
-    if task not in TASKS:
-        raise DataError(f"Unknown task {task!r}; expected one of {', '.join(TASKS)}.")
+    tasks.get(task)
+    kind = modalities.get(modality)
     text = os.fspath(source)
     path = os.path.abspath(os.path.expanduser(text))
     if os.path.isfile(path):
-        return _from_file(path, task, fewest)
-    if kind := irregular(path).removeprefix("a folder"):
-        raise DataError(f"{text} is {kind}; expected a folder or a .csv file.")
+        return _from_file(path, kind, task, fewest)
+    if odd := irregular(path).removeprefix("a folder"):
+        raise DataError(f"{text} is {odd}; expected a folder or a .csv file.")
     if not os.path.isdir(path) and not is_builtin(text):
         raise DataError(_missing(text, path))
-    if task != "classes":
+    if not tasks.get(task).single_label:
         raise DataError(f"Task {task!r} needs a CSV file with path,label; got {text}.")
-    return from_folder(path, fewest) if os.path.isdir(path) else builtin(text)
+    return from_folder(path, kind, fewest) if os.path.isdir(path) else builtin(text)
 
 
 def load_again(
-    root: str, moved: str | os.PathLike[str] | None = None, task: str = "classes"
+    root: str,
+    moved: str | os.PathLike[str] | None = None,
+    task: str = "classes",
+    modality: str = "image",
 ) -> Samples:
-    """Read the labelled pictures that `Samples.root` names, as they are now.
+    """Read the labelled samples that `Samples.root` names, as they are now.
 
     Args:
         root: where they came from, as `Samples` tells; a built-in name stays one, whatever
             folder of that name there is now.
         moved: where they are now, as for `load_samples`; by default where they were.
         task: as for `load_samples`.
+        modality: as for `load_samples`.
 
     Raises:
         DataError: if nothing is there, or as `load_samples`.
     """
     if moved is not None:
-        return load_samples(os.fspath(moved).removeprefix(_BUILTIN), task=task)
+        return load_samples(os.fspath(moved).removeprefix(_BUILTIN), task=task, modality=modality)
     if root.startswith(_BUILTIN):
         return builtin(root.removeprefix(_BUILTIN))
     if not os.path.exists(root):
@@ -74,16 +85,16 @@ def load_again(
             f"The run's pictures were at {root}, where nothing is now; put them back, or where "
             "they moved give --data to resume or tl-export"
         )
-    return load_samples(root, task=task)
+    return load_samples(root, task=task, modality=modality)
 
 
-def _from_file(path: str, task: str, fewest: int) -> Samples:
+def _from_file(path: str, modality: Modality, task: str, fewest: int) -> Samples:
     if not path.lower().endswith(".csv"):
         raise DataError(
             f"{path} is a file; expected a folder of class folders, or a .csv file with the "
             "columns path,label[,split]."
         )
-    return from_csv(path, task, fewest)
+    return from_csv(path, modality, task, fewest)
 
 
 def _missing(text: str, path: str) -> str:

@@ -210,7 +210,7 @@ def _rounded(number: float) -> int:
 
 
 def _strata(samples: Samples) -> list[int]:
-    return samples.labels.tolist() if samples.task == "classes" else [0] * len(samples)
+    return samples.kind.strata(samples.labels).tolist()
 
 
 def _ordered_groups(
@@ -301,12 +301,5 @@ def _conflicts(samples: Samples, digests: Sequence[str], words: Sequence[str]) -
 
 
 def _place(samples: Samples, words: Sequence[str], index: int) -> str:
-    label = samples.labels[index]
-    if samples.task == "classes":
-        text = samples.class_names[int(label)]
-    elif samples.task == "tags":
-        names = zip(samples.class_names, label, strict=True)
-        text = "|".join(name for name, on in names if on) or "no tag"
-    else:
-        text = "|".join(f"{value:g}" for value in label)
+    text = samples.kind.describe(samples.labels[index], samples.class_names)
     return f"{words[index]}: {text}"

@@ -10,7 +10,6 @@ from tl_keras.errors import DataError
 from tl_keras.evaluation.calibration import (
     apply_temperature,
     expected_calibration_error,
-    fit_temperature,
     negative_log_likelihood,
 )
 from tl_keras.evaluation.validation import (
@@ -21,53 +20,11 @@ from tl_keras.evaluation.validation import (
 )
 from tl_keras.utils.stats import bootstrap, wilson
 
-__all__ = ["confusion_matrix", "evaluate", "fit_temperature", "worst_mistakes"]
+__all__ = [
+    "confusion_matrix", "evaluate_classes", "evaluate_tags", "evaluate_values", "worst_mistakes",
+]  # fmt: skip
 
 _TOP = (3, 5)
-
-
-def evaluate(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    *,
-    task: str = "classes",
-    seed: int = 0,
-    temperature: float | None = None,
-) -> dict:
-    """Every figure for one split, as plain numbers, strings and lists (JSON takes it as is).
-
-    For "classes": count, accuracy, balanced_accuracy, macro_f1 (each {value, low, high,
-    method}: bootstrap 95 % intervals, 2000 resamples), top_k ({"3": ..., "5": ...} where
-    there are more classes than that), nll (nats), ece (15 bins), per_class (name, precision,
-    recall, f1, support, and low, high: Wilson's 95 % interval of the recall), confusion
-    (counts, rows are the true class); with a temperature also temperature, nll_calibrated
-    and ece_calibrated.
-    For "tags": count, mean_average_precision (over the tags that occur), micro_f1, macro_f1,
-    exact_match, threshold, per_tag.
-    For "values": count, mae, rmse, r2 (None where undefined), per_output.
-
-    Args:
-        probabilities: (n, outputs): softmax rows, sigmoid columns, or values.
-        labels: int (n,) class indices; (n, outputs) of 0/1 for tags, of numbers for values.
-        class_names: one name an output, in output order.
-        task: "classes", "tags" or "values".
-        seed: of the bootstrap.
-        temperature: from fit_temperature on another split; "classes" only.
-
-    Returns:
-        The figures, with "task" among them.
-
-    Raises:
-        DataError: shapes, ranges, names or the task do not fit.
-    """
-    if task == "classes":
-        return _evaluate_classes(probabilities, labels, class_names, seed, temperature)
-    if task == "tags":
-        return _evaluate_tags(probabilities, labels, class_names)
-    if task == "values":
-        return _evaluate_values(probabilities, labels, class_names)
-    raise DataError(f'task is {task!r}; expected "classes", "tags" or "values".')
 
 
 def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -105,18 +62,35 @@ def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, n: int = 16) -
     return wrong[order][: max(0, n)]
 
 
-def _evaluate_classes(
+def evaluate_classes(
     probabilities: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
-    seed: int,
-    temperature: float | None,
+    seed: int = 0,
+    temperature: float | None = None,
 ) -> dict:
+    """Return the figures of a classifier.
+
+    count, accuracy, balanced_accuracy, macro_f1 (each {value, low, high, method}: bootstrap 95 %
+    intervals, 2000 resamples), top_k ({"3": ..., "5": ...} where there are more classes than
+    that), nll (nats), ece (15 bins), per_class (name, precision, recall, f1, support, and low,
+    high: Wilson's 95 % interval of the recall), confusion (counts, rows are the true class);
+    with a temperature also temperature, nll_calibrated and ece_calibrated.
+
+    Args:
+        probabilities: (n, classes), rows sum to 1.
+        labels: int (n,), class indices.
+        class_names: One name a class.
+        seed: Of the bootstrap.
+        temperature: Fitted on another split; None leaves calibration out.
+
+    Raises:
+        DataError: Shapes, ranges or names do not fit.
+    """
     probabilities, labels = checked_classes(probabilities, labels)
     names = checked_names(class_names, probabilities.shape[1])
     confusion = confusion_matrix(probabilities.argmax(1), labels, len(names))
     return {
-        "task": "classes",
         "count": len(labels),
         **bootstrap(confusion, seed),
         "top_k": _top_k(probabilities, labels),
@@ -168,9 +142,23 @@ def _per_class(confusion: np.ndarray, names: list[str]) -> list[dict]:
     return rows
 
 
-def _evaluate_tags(
+def evaluate_tags(
     probabilities: np.ndarray, labels: np.ndarray, tag_names: Sequence[str], threshold: float = 0.5
 ) -> dict:
+    """Return the figures of a tagger.
+
+    count, threshold, mean_average_precision (over the tags that occur), micro_f1, macro_f1,
+    exact_match, per_tag (name, average_precision, f1, support).
+
+    Args:
+        probabilities: (n, tags), each 0..1.
+        labels: (n, tags), each 0 or 1.
+        tag_names: One name a tag.
+        threshold: From which a tag counts as given.
+
+    Raises:
+        DataError: Shapes, ranges or names do not fit.
+    """
     from sklearn.metrics import average_precision_score
 
     probabilities, labels = checked_tags(probabilities, labels)
@@ -187,7 +175,6 @@ def _evaluate_tags(
         })
     known = [t["average_precision"] for t in per_tag if t["average_precision"] is not None]
     return {
-        "task": "tags",
         "count": len(labels),
         "threshold": threshold,
         "mean_average_precision": float(np.mean(known)) if known else None,
@@ -203,9 +190,22 @@ def _f1(guessed: np.ndarray, labels: np.ndarray) -> float:
     return float(2 * hits / max(guessed.sum() + labels.sum(), 1))
 
 
-def _evaluate_values(
+def evaluate_values(
     predictions: np.ndarray, labels: np.ndarray, output_names: Sequence[str]
 ) -> dict:
+    """Return the figures of a regression.
+
+    count, mae, rmse, r2 (mean over outputs; None where undefined), per_output (name, mae, rmse,
+    r2), in the units of the labels.
+
+    Args:
+        predictions: (n, outputs).
+        labels: (n, outputs).
+        output_names: One name an output.
+
+    Raises:
+        DataError: Shapes or names do not fit.
+    """
     predictions, labels = checked_values(predictions, labels)
     names = checked_names(output_names, labels.shape[1])
     per_output = [
@@ -214,7 +214,6 @@ def _evaluate_values(
     ]
     known = [output["r2"] for output in per_output if output["r2"] is not None]
     return {
-        "task": "values",
         "count": len(labels),
         "mae": float(np.abs(predictions - labels).mean()),
         "rmse": float(np.sqrt(((predictions - labels) ** 2).mean())),

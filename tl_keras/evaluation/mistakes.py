@@ -13,9 +13,7 @@ from tl_keras.evaluation.metrics import worst_mistakes
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Mistake", "collect_mistakes", "preview"]
-
-_LARGEST = 320  # pixels: sharp at the size a page shows, small in a file
+__all__ = ["Mistake", "collect_mistakes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +39,7 @@ class Mistake:
 
 def collect_mistakes(
     items: Sequence[Any] | np.ndarray,
-    open_item: Callable[[Any], Image],
+    thumbnail: Callable[[Any], Image | None],
     probabilities: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
@@ -51,7 +49,7 @@ def collect_mistakes(
 
     Args:
         items: one an entry of the labels: paths or arrays (Samples.items).
-        open_item: makes a PIL picture of an item (Samples.decoder).
+        thumbnail: makes a small PIL image of an item, or None (Modality.thumbnail).
         probabilities: (m, classes), rows sum to 1.
         labels: int (m,), true class indices.
         class_names: in output order.
@@ -67,7 +65,7 @@ def collect_mistakes(
     for k in worst_mistakes(probabilities, labels, n):
         true, predicted = int(labels[k]), int(np.argmax(probabilities[k]))
         found.append(Mistake(
-            picture=preview(items[k], open_item),
+            picture=thumbnail(items[k]),
             true=str(class_names[true]),
             predicted=str(class_names[predicted]),
             confidence=float(np.max(probabilities[k])),
@@ -75,13 +73,3 @@ def collect_mistakes(
             source=str(items[k]) if isinstance(items[k], str) else "",
         ))
     return found
-
-
-def preview(item: Any, open_item: Callable[[Any], Image]) -> Image | None:
-    """Return an item as a small image, RGB; None where it was moved or damaged since."""
-    try:
-        picture = open_item(item).convert("RGB")
-    except (OSError, ValueError):
-        return None  # the figures still stand
-    picture.thumbnail((_LARGEST, _LARGEST))
-    return picture

@@ -232,7 +232,7 @@ def _engine(
         chosen = Engine(precision, f"{precision}: as asked for")
         return chosen, prefix_function(prefix, precision)
     longest = max(readers, key=len)
-    sample = longest.read(range(min(_BATCH, len(longest))), 0)
+    sample = longest.images(range(min(_BATCH, len(longest))), 0)
     return choose_engine(prefix, sample, sum(map(len, readers)))
 
 
@@ -247,7 +247,7 @@ def _fill(
         return
     fill(
         files,
-        lambda indices: predict(reader.read(indices, 0)),
+        lambda indices: predict(reader.images(indices, 0)),
         _BATCH,
         lambda done, total: progress(task, done, total),
     )

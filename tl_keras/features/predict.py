@@ -44,7 +44,7 @@ def predict(
     call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     for first in range(0, total, batch_size):
         indices = range(first, min(first + batch_size, total))
-        rows.append(np.asarray(call(tf.cast(reader.read(indices, 0), tf.float32))))
+        rows.append(np.asarray(call(tf.cast(reader.images(indices, 0), tf.float32))))
         if progress:
             progress(indices[-1] + 1, total)
     return np.concatenate(rows) if rows else np.zeros((0, model.output_shape[-1]), np.float32)

@@ -189,7 +189,7 @@ class FeatureStore:
         if self.precision != "auto":
             self._note(engines.Engine(self.precision, f"{self.precision}: as asked for"))
             return engines.prefix_function(prefix, self.precision)
-        sample = self.train.read(range(min(FILL_BATCH, len(self.train))), 0)
+        sample = self.train.images(range(min(FILL_BATCH, len(self.train))), 0)
         rows = len(self.train) * self.views + len(self.val)
         engine, predict = engines.choose_engine(prefix, sample, rows)
         self._note(engine)
@@ -231,4 +231,4 @@ class ReadAhead:
         return pictures
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
-        return self.reader.read(indices, self.view)
+        return self.reader.images(indices, self.view)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tl_keras.data.splits import Splits
-from tl_keras.errors import DataError, ModelError, PlanError
+from tl_keras.errors import ModelError, PlanError
 from tl_keras.features.extract import (
     Features,
     Place,
@@ -147,8 +147,7 @@ def fit_probe(
     Raises:
         TLKerasError: Layers or data are not as they should be.
     """
-    if data.train.task != "classes":
-        raise DataError(f"got task '{data.train.task}'; a probe expects 'classes'")
+    data.train.kind.require_single_label("a probe")
     parts = {"train": data.train, "val": data.val}
     parts = parts if data.test is None else {**parts, "test": data.test}
     marks = [time.perf_counter()]

@@ -217,8 +217,12 @@ class RunDirectory:
         """
         if self.fact("data", "root") == kept.ROOT:
             return kept.found(self.path, self.fact("classes"))
-        samples = load_again(self.fact("data", "root"), root, self.fact("data", "task"))
-        if samples.task == "classes":
+        data = self.fact("data")
+        samples = load_again(
+            self.fact("data", "root"), root, self.fact("data", "task"),
+            data.get("modality", "image"),
+        )  # fmt: skip
+        if samples.labels.ndim == 1:
             samples = in_order(samples, self.fact("classes"))
         places = {key: index for index, key in enumerate(samples.keys)}
         chosen: dict[str, list[int]] = {"train": [], "val": [], "test": []}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tl_keras import modalities
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
 from tl_keras.modalities.image.decode import open_picture
@@ -96,7 +97,9 @@ def samples_of(rows: Sequence[Row], class_names: Sequence[str], root: str) -> Sa
     labels = np.array([index[row.label] for row in rows], np.int64)
     items, keys = [row.path for row in rows], tuple(row.digest for row in rows)
     words = tuple(row.split for row in rows)
-    return Samples(items, labels, tuple(class_names), keys, words, "classes", root)
+    return Samples(
+        items, labels, tuple(class_names), keys, modalities.get("image"), words, "classes", root
+    )
 
 
 def found(

@@ -12,8 +12,6 @@ import numpy as np
 
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.evaluation.calibration import fit_temperature
-from tl_keras.evaluation.metrics import evaluate
 from tl_keras.features.predict import predict
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.utils.progress import Progress
@@ -26,12 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["close_run", "draw", "score"]
 
 # What a task shows of its results: names in `tl_keras.reports.figures.FIGURES`.
-_FIGURES = {
-    "classes": ("confusion", "reliability", "recall", "mistakes"),
-    "values": ("scatter",),
-}
-
-
 
 def close_run(
     run: RunDirectory,
@@ -61,8 +53,8 @@ def close_run(
         if len(part)
     }
     temperature = None
-    if data.train.task == "classes" and "val" in outputs:
-        temperature = fit_temperature(outputs["val"], data.val.labels)
+    if "val" in outputs:
+        temperature = data.train.kind.fit_temperature(outputs["val"], data.val.labels)
     metrics = {
         name: score(values, parts[name], run.record["seed"], temperature)
         for name, values in outputs.items()
@@ -90,13 +82,8 @@ def score(
     outputs: np.ndarray, samples: Samples, seed: int, temperature: float | None
 ) -> dict[str, Any]:
     """Return the scores of a model's outputs for samples, see `tl_keras.evaluate`."""
-    return evaluate(
-        outputs,
-        samples.labels,
-        samples.class_names,
-        task=samples.task,
-        seed=seed,
-        temperature=temperature if samples.task == "classes" else None,
+    return samples.kind.evaluate(
+        outputs, samples.labels, samples.class_names, seed=seed, temperature=temperature
     )
 
 
@@ -125,13 +112,14 @@ def draw(
     if history:
         plots["curves"] = plot_curves(history, folder / "curves.png")
     names, labels, mistakes = samples.class_names, samples.labels, []
-    if samples.task == "classes":
-        mistakes = collect_mistakes(samples.items, samples.decoder, outputs, labels, names)
+    if "mistakes" in samples.kind.figures:
+        show = samples.modality.thumbnail
+        mistakes = collect_mistakes(samples.items, show, outputs, labels, names)
     evidence = {
         "outputs": outputs, "targets": labels, "class_names": names, "metrics": metrics,
         "temperature": temperature, "mistakes": mistakes,
     }  # fmt: skip
-    return {**plots, **draw_figures(_FIGURES.get(samples.task, ()), folder, evidence)}, mistakes
+    return {**plots, **draw_figures(samples.kind.figures, folder, evidence)}, mistakes
 
 
 def _write_report(

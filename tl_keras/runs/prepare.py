@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tl_keras import modalities, tasks
 from tl_keras.data import splits as splitting
 from tl_keras.data.builtin import is_builtin
-from tl_keras.data.samples import TASKS, Samples
+from tl_keras.data.samples import Samples, fingerprint
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits, check_shares, find_shared, leave_out, shared_error
 from tl_keras.errors import DataError, ModelError, PlanError
 from tl_keras.features.backends import ENGINES
-from tl_keras.modalities.image.augment import parse_augment
-from tl_keras.modalities.image.check import BadPicture, CheckReport, check_pictures, fingerprint
+from tl_keras.modalities.base import BadSample, CheckReport
 from tl_keras.models.backbones.load import check_size, describe
 from tl_keras.models.heads import Head
 from tl_keras.peft.plans import adapted, check_adaptation
@@ -39,7 +41,6 @@ __all__ = [
     "without_bad",
 ]  # fmt: skip
 
-_ACTIVATIONS = {"classes": "softmax", "tags": "sigmoid", "values": "linear"}
 _SAVED = (".keras", ".h5")
 
 
@@ -143,15 +144,14 @@ def check_options(job: Job) -> None:
     Raises:
         TLKerasError: An option is out of its range, or names nothing that there is.
     """
-    if job.task not in TASKS:
-        raise DataError(f"unknown task '{job.task}', expected one of {', '.join(TASKS)}")
+    task = tasks.get(job.task)
     job = settled(job)
     # Whatever "auto" chooses will have these settings too.
     plan = named_plan("lp-ft" if job.plan == "auto" else job.plan, **job.settings)
-    parse_augment(plan.augment)
+    modalities.get("image").check_augment(plan.augment)
     check_adaptation(job.plan, job.patterns, job.rank)
     check_shares(job.val, job.test)
-    Head(job.pooling, job.dense, job.dropout, _ACTIVATIONS[job.task])
+    Head(job.pooling, job.dense, job.dropout, task.activation)
     _check_numbers(job)
     _check_base(job)
 
@@ -223,7 +223,7 @@ def build(job: Job, samples: Samples) -> keras.Model:
 
     from tl_keras.models.build import build_model
 
-    head = Head(job.pooling, job.dense, job.dropout, _ACTIVATIONS[job.task])
+    head = Head(job.pooling, job.dense, job.dropout, tasks.get(job.task).activation)
     weights = None if job.weights == "none" else job.weights
     keras.utils.set_random_seed(job.seed)
     # Keras tells of downloads on standard output, across the bars.
@@ -255,7 +255,7 @@ def checked_data(
     began = time.perf_counter()
     samples = load_samples(job.data, task=job.task) if samples is None else samples
     if report is None:
-        report = check_pictures(samples, progress=lambda d, n: progress("check of pictures", d, n))
+        report = _check(samples, progress)
     samples, digests, left_out = _good_ones(samples, report, job.skip_bad)
     words = splitting.assign(samples, job.val, job.test, job.seed, digests)
     shared = find_shared(samples, digests, words)
@@ -278,8 +278,13 @@ def without_bad(samples: Samples, skip: bool, progress: Progress) -> Samples:
     """Return the samples that can be used if bad ones are to be skipped, else all, unchecked."""
     if not skip:
         return samples
-    report = check_pictures(samples, progress=lambda d, n: progress("check of images", d, n))
+    report = _check(samples, progress)
     return samples.take(report.good) if report.bad else samples
+
+
+def _check(samples: Samples, progress: Progress) -> CheckReport:
+    word = f"check of {samples.modality.noun}s"
+    return samples.modality.check(samples, progress=lambda d, n: progress(word, d, n))
 
 
 def _good_ones(
@@ -293,20 +298,16 @@ def _good_ones(
     return samples.take(good), [report.digests[i] for i in good], _listed(report.bad)
 
 
-def _listed(bad: Sequence[BadPicture]) -> list[dict[str, str]]:
+def _listed(bad: Sequence[BadSample]) -> list[dict[str, str]]:
     return [{"path": picture.path, "reason": picture.reason} for picture in bad]
 
 
 def _refuse_lost_classes(samples: Samples) -> None:
-    if samples.task != "classes":
-        return
-    words = samples.splits or ()
-    train = samples.take([i for i, word in enumerate(words) if word == "train"])
-    lost = [name for name, count in train.counts().items() if not count]
-    if lost:
+    learned = np.array([word == "train" for word in samples.splits or ()])
+    if lost := samples.kind.missing(samples.labels[learned], samples.class_names):
         raise DataError(
-            f"no picture of {', '.join(lost[:10])} is left to train on in {samples.root}; add "
-            "some, or remove the class"
+            f"no {samples.modality.noun} of {', '.join(lost[:10])} is left to train on in "
+            f"{samples.root}; add some, or remove the class"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tl_keras.data.splits import Splits
 from tl_keras.errors import TrainingError
-from tl_keras.modalities.image.reader import Epochs, batches, permutation
+from tl_keras.training.batches import Epochs, batches, permutation
 from tl_keras.training.checkpoint import assign, model_variables, values
 from tl_keras.training.config import FitOptions
 from tl_keras.training.plan import Plan, Stage

@@ -6,25 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["average", "clearly_better", "lower", "sample_losses"]
-
-
-def sample_losses(outputs: np.ndarray, targets: np.ndarray, task: str) -> np.ndarray:
-    """Return each sample's loss as float64 (n,).
-
-    Args:
-        outputs: (n, outputs): probabilities for "classes" and "tags", numbers for "values".
-        targets: (n, outputs): one-hot, 0 or 1, or numbers.
-        task: "classes" (negative log-likelihood), "tags" (binary cross-entropy, mean over
-            tags) or "values" (squared error, mean over outputs).
-    """
-    outputs, targets = np.asarray(outputs, np.float64), np.asarray(targets, np.float64)
-    if task == "values":
-        return ((outputs - targets) ** 2).mean(1)
-    inside = np.clip(outputs, 1e-7, 1 - 1e-7)
-    if task == "tags":
-        return -(targets * np.log(inside) + (1 - targets) * np.log(1 - inside)).mean(1)
-    return -(targets * np.log(inside)).sum(1)
+__all__ = ["average", "clearly_better", "lower"]
 
 
 def clearly_better(new: np.ndarray, old: np.ndarray) -> bool:

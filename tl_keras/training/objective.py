@@ -9,33 +9,13 @@ import numpy as np
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.tasks.base import Scale
 from tl_keras.training.plan import Plan
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Objective", "class_weights", "targets"]
-
-
-def targets(samples: Samples) -> np.ndarray:
-    """Return what the model should give as float32 (n, outputs); one-hot for classes."""
-    if samples.task == "classes":
-        return np.eye(len(samples.class_names), dtype=np.float32)[samples.labels]
-    return np.asarray(samples.labels, np.float32)
-
-
-def class_weights(samples: Samples) -> np.ndarray:
-    """Return float32 (n,) weights, mean 1, under which every class counts the same.
-
-    The weight of a sample is n / (classes * samples of its class), as scikit-learn's
-    "balanced". Tasks other than "classes" get ones.
-    """
-    if samples.task != "classes":
-        return np.ones(len(samples), np.float32)
-    counts = np.bincount(samples.labels, minlength=len(samples.class_names))
-    present = np.count_nonzero(counts)
-    weights = len(samples) / (present * np.maximum(counts, 1))
-    return weights[samples.labels].astype(np.float32)
+__all__ = ["Objective"]
 
 
 class Objective:
@@ -57,9 +37,23 @@ class Objective:
 
     def __init__(self, data: Splits, plan: Plan) -> None:
         self.data, self.plan = data, plan
-        self.labels = targets(data.train)
-        ones: np.ndarray = np.ones(len(data.train), np.float32)
-        self.weights = class_weights(data.train) if plan.class_weights else ones
+        self.task, self.outputs = data.train.kind, len(data.train.class_names)
+        self.scale = self.task.scale(data.train.labels)
+        self.labels = self.targets(data.train)
+        self.weights: np.ndarray = np.ones(len(data.train), np.float32)
+        if plan.class_weights:
+            self.weights = self.task.balanced_weights(data.train.labels, self.outputs)
+
+    def use_scale(self, scale: Scale | None) -> None:
+        """Let targets be scaled so while the model learns; None leaves them as they are."""
+        if scale is not self.scale:
+            self.scale = scale
+            self.labels = self.targets(self.data.train)
+
+    def targets(self, samples: Samples) -> np.ndarray:
+        """Return what the model should give while it learns, float32 (n, outputs)."""
+        labels = samples.labels if self.scale is None else self.scale.apply(samples.labels)
+        return self.task.targets(labels, self.outputs)
 
     @property
     def width(self) -> int:
@@ -92,16 +86,7 @@ class Objective:
 
         Validation gives both the labels alone (n, outputs) as targets.
         """
-        import keras
-
-        if self.data.train.task == "tags":
-            plain = keras.metrics.BinaryCrossentropy(name="plain_loss")
-            return "binary_crossentropy", [plain, keras.metrics.BinaryAccuracy(name="accuracy")]
-        if self.data.train.task == "values":
-            return "mean_squared_error", [keras.metrics.MeanSquaredError(name="plain_loss")]
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=self.plan.label_smoothing)
-        plain = keras.metrics.CategoricalCrossentropy(name="plain_loss")
-        return loss, [plain, keras.metrics.CategoricalAccuracy(name="accuracy")]
+        return self.task.loss_and_metrics(self.plan.label_smoothing)
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:
         """Return what the suffix says, (n, outputs), from what the learner gives."""

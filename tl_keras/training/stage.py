@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.modalities.image.reader import Epochs, Fetch, batches
+from tl_keras.training.batches import Epochs, Fetch, batches
 from tl_keras.training.callbacks import StopOnNaN
 from tl_keras.training.checkpoint import (
     assign,
@@ -21,7 +21,6 @@ from tl_keras.training.checkpoint import (
     values,
     write_snapshot,
 )
-from tl_keras.training.model_selection import sample_losses
 from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import LayerwiseAdamW
 from tl_keras.training.plan import Plan, Stage
@@ -168,7 +167,7 @@ class StageTrainer:
             last = min(first + self.data.val_batch_size, self.data.val_rows)
             inputs, targets = self.data.val(0, np.arange(first, last))
             outputs = self.objective.predictions(np.asarray(call(tf.cast(inputs, tf.float32))))
-            losses.append(sample_losses(outputs, targets, self.objective.data.val.task))
+            losses.append(self.objective.task.sample_losses(outputs, targets))
         return np.concatenate(losses)
 
     def best_row(self) -> dict[str, Any] | None:

@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.errors import TLKerasError
-from tl_keras.modalities.image.reader import Fetch, PictureReader
-from tl_keras.training.objective import Objective, class_weights, targets
+from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.training.batches import Fetch
+from tl_keras.training.objective import Objective
 from tl_keras.training.stage import StageData
 
-__all__ = ["Guarded", "cached_data", "class_weights", "picture_data", "targets"]
+__all__ = ["Guarded", "cached_data", "picture_data"]
 
 
 class Guarded:
@@ -55,7 +56,7 @@ def cached_data(
         val: An array (m, *shape).
         shape: Of one sample's features.
     """
-    data, val_labels = objective.data, targets(objective.data.val)
+    data, val_labels = objective.data, objective.targets(objective.data.val)
 
     def fetch(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
         rows: np.ndarray = np.empty((len(indices), *shape), np.float32)
@@ -77,15 +78,15 @@ def cached_data(
 
 def picture_data(objective: Objective, train: PictureReader, val: PictureReader) -> StageData:
     """Feed pictures; epoch e shows view e of each, modulo the objective's number of views."""
-    data, val_labels = objective.data, targets(objective.data.val)
+    data, val_labels = objective.data, objective.targets(objective.data.val)
 
     def fetch(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
         view = int(epoch) if train.varied else 0
         views = np.full(len(indices), view % objective.views if objective.views else view)
-        return train.read(indices, views), *objective.batch(views, indices)
+        return train.images(indices, views), *objective.batch(views, indices)
 
     def fetch_val(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        return val.read(indices, 0), val_labels[indices]
+        return val.images(indices, 0), val_labels[indices]
 
     spec, val_spec = _specs((train.size, train.size, 3), tf.uint8, objective)
     sizes, batch = (len(data.train), len(data.val)), objective.plan.batch_size

@@ -34,6 +34,7 @@ from tl_keras.training.model_selection import average, clearly_better, lower
 from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.plan import Plan, named_plan
+from tl_keras.training.scaling import scaled_output
 from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.stage_data import cached_data, picture_data
 from tl_keras.utils.progress import Progress
@@ -80,8 +81,12 @@ def fit_with(model: keras.Model, data: Splits, plan: Plan, options: FitOptions) 
     with contextlib.ExitStack() as stack:
         folder = options.state_dir or stack.enter_context(tempfile.TemporaryDirectory())
         replica = stack.enter_context(_on_devices(model, options.devices))
+        objective = options.objective or Objective(data, plan)
+        chosen = replace(options, state_dir=folder, objective=objective)
         try:
-            return StageRunner(replica, data, plan, replace(options, state_dir=folder)).run()
+            with scaled_output(replica, objective.scale) as scale:
+                objective.use_scale(scale)
+                return StageRunner(replica, data, plan, chosen).run()
         finally:
             if replica is not model:
                 model.set_weights(replica.get_weights())

@@ -118,7 +118,7 @@ def _new_parts(
 ) -> Checked | None:
     """Return the new pictures in splits, or None where nobody labelled them."""
     present = set(others.samples.labels.tolist()) if others.labelled else set()
-    if others.samples.task == "classes" and len(present) == len(run.fact("classes")):
+    if others.samples.kind.single_label and len(present) == len(run.fact("classes")):
         job = dataclasses.replace(_job(run), data=data, val=_VAL, test=_TEST)
         return checked_data(job, progress, others.samples)
     if name == "batchnorm":
@@ -185,7 +185,7 @@ def _batches(pictures: Samples, size: int, progress: Progress) -> Iterator[np.nd
     order = np.random.default_rng(0).permutation(len(pictures))
     reader, count = PictureReader(pictures, size), max(1, round(len(pictures) / _BATCH))
     for part in np.array_split(order, count):
-        yield reader.read(part, 0)
+        yield reader.images(part, 0)
         progress("statistics", int(part.size), len(pictures))
 
 

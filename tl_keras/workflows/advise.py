@@ -49,8 +49,7 @@ def chosen_samples(samples: Samples, most: int, seed: int = 0) -> Samples:
     Raises:
         DataError: A class has fewer than two pictures, or the task is another.
     """
-    if samples.task != "classes":
-        raise DataError(f"got task '{samples.task}'; advice expects 'classes'")
+    samples.kind.require_single_label("advice")
     words = samples.splits or ("",) * len(samples)
     pool = samples.take([i for i, word in enumerate(words) if word != "test"])
     few = [f"{name} has {count}" for name, count in pool.counts().items() if count < 2]
@@ -162,10 +161,10 @@ def _run(
     """The first pictures, all features, the base's own probabilities, pictures a second."""
     reader = PictureReader(samples, int(opened.features.input_shape[1]))
     rows: list[Sequence[np.ndarray]] = []
-    seconds, first = 0.0, reader.read(range(min(_BATCH, len(samples))), 0)
+    seconds, first = 0.0, reader.images(range(min(_BATCH, len(samples))), 0)
     for start in range(0, len(samples), _BATCH):
         indices = range(start, min(start + _BATCH, len(samples)))
-        batch = reader.read(indices, 0) if start else first
+        batch = reader.images(indices, 0) if start else first
         began = time.perf_counter()
         rows.append(opened.predict(batch))
         # The first run prepares itself.

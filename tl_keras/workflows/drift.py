@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tl_keras import modalities
 from tl_keras.analysis.drift import Described, Shift, find_shift
 from tl_keras.analysis.drift_tests import FEWEST
-from tl_keras.data.folders import PICTURES, listed
+from tl_keras.data.folders import listed
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
 from tl_keras.features.backends import choose_engine
+from tl_keras.modalities.base import Modality
 from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
@@ -72,7 +74,6 @@ class ShiftReport:
         Raises:
             StorageError: It cannot be written.
         """
-        from tl_keras.evaluation.mistakes import preview
         from tl_keras.reports.drift_report import write_drift_report
 
         shift, samples = self.shift, self.others.samples
@@ -83,7 +84,7 @@ class ShiftReport:
         }  # fmt: skip
         write_drift_report(
             self.page.parent, self.title, facts, evidence, samples.keys,
-            lambda index: preview(samples.items[index], samples.decoder),
+            lambda index: samples.modality.thumbnail(samples.items[index]),
         )  # fmt: skip
 
 
@@ -152,15 +153,16 @@ def other_pictures(
 
 
 def _found_others(run: RunDirectory, data: str) -> Others:
-    task = run.fact("data", "task")
+    task, modality = run.fact("data", "task"), run.fact("data").get("modality", "image")
     try:
-        samples = load_samples(data, task=task)
+        samples = load_samples(data, task=task, modality=modality)
     except DataError as error:
         if not Path(data).is_dir():
             raise
-        return Others(_unlabelled(Path(data)), False, f"No true accuracy: {error}")
+        found = _unlabelled(Path(data), modalities.get(modality))
+        return Others(found, False, f"No true accuracy: {error}")
     known, unknown = run.fact("classes"), ""
-    if task != "classes":
+    if not samples.kind.single_label:
         return Others(samples, False)
     if new := [name for name in samples.class_names if name not in known]:
         unknown = f"No true accuracy: {data} has classes that the run does not know, {listed(new)}."
@@ -170,12 +172,13 @@ def _found_others(run: RunDirectory, data: str) -> Others:
     return Others(dataclasses.replace(samples, labels=labels, class_names=tuple(known)), True)
 
 
-def _unlabelled(folder: Path) -> Samples:
-    found = (f for f in folder.rglob("*") if f.suffix.lower().lstrip(".") in PICTURES)
+def _unlabelled(folder: Path, modality: Modality) -> Samples:
+    found = (f for f in folder.rglob("*") if f.suffix.lower().lstrip(".") in modality.suffixes)
     files = sorted(f for f in found if not any(p.startswith(".") for p in f.parts[-2:]))
     keys = tuple(str(file.relative_to(folder)) for file in files)
     labels: np.ndarray = np.zeros(len(files), np.int64)
-    return Samples([str(file) for file in files], labels, ("",), keys, root=str(folder))
+    items = [str(file) for file in files]
+    return Samples(items, labels, ("",), keys, modality, root=str(folder))
 
 
 def held_out(run: RunDirectory) -> Samples:
@@ -197,10 +200,10 @@ def _joined(first: Samples, second: Samples) -> Samples:
 def _halves(held: Samples, corruption: str, seed: int) -> tuple[Samples, Others]:
     kind, severity = parse_corruption(corruption)
     order = np.random.default_rng(seed).permutation(len(held))
-    if held.task == "classes":
+    if held.kind.single_label:
         order = order[np.argsort(held.labels[order], kind="stable")]
     changed = corrupted(held.take(order[1::2]), kind, severity)
-    return held.take(order[::2]), Others(changed, held.task == "classes")
+    return held.take(order[::2]), Others(changed, held.kind.single_label)
 
 
 def _require_enough(others: Samples, held: Samples) -> None:
@@ -220,7 +223,7 @@ def _require_enough(others: Samples, held: Samples) -> None:
 def _found(
     run: RunDirectory, held: Samples, others: Others, seed: int, progress: Progress
 ) -> Shift:
-    classes = run.fact("data", "task") == "classes"
+    classes = held.kind.single_label
     train = run.samples("train")
     chosen = np.random.default_rng(seed).permutation(len(train))[:_MOST_TRAINING]
     sets = (held, others.samples, train.take(np.sort(chosen)))
@@ -279,13 +282,13 @@ def describe_pictures(
     both = keras.Model(model.inputs, [graph.feature_point(model).tensor, model.outputs[0]])
     size, total = int(model.input_shape[1]), sum(map(len, sets))
     readers = [PictureReader(samples, size) for samples in sets]
-    first = readers[0].read(range(min(_BATCH, len(readers[0]))), 0)
+    first = readers[0].images(range(min(_BATCH, len(readers[0]))), 0)
     engine, predict = choose_engine(both, first, total)
     done, found = 0, []
     for reader in readers:
         rows = []
         for start in range(0, len(reader), _BATCH):
-            pictures = reader.read(range(start, min(start + _BATCH, len(reader))), 0)
+            pictures = reader.images(range(start, min(start + _BATCH, len(reader))), 0)
             features, outputs = predict(pictures)
             rows.append((_averaged(features), outputs))
             done += len(pictures)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.data.folders import PICTURES, listed
+from tl_keras import modalities, tasks
+from tl_keras.data.folders import listed
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
 from tl_keras.features.predict import predict
+from tl_keras.modalities.base import Modality
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import score
 from tl_keras.runs.prepare import Job, build, check_options, checked_data
@@ -101,11 +103,12 @@ def predict_files(
         DataError: There is no such file, or one is no picture.
     """
     run = _complete(path)
-    files = [file for given in pictures for file in _files(given)]
+    modality = modalities.get(run.fact("data").get("modality", "image"))
+    files = [file for given in pictures for file in _files(given, modality)]
     labels: np.ndarray = np.zeros(len(files), np.int64)
     keys = tuple(str(file) for file in files)
-    samples = Samples(keys, labels, ("",), keys)
-    names, ranked = run.fact("classes"), run.fact("data", "task") != "values"
+    samples = Samples(keys, labels, ("",), keys, modality)
+    names, ranked = run.fact("classes"), tasks.get(run.fact("data", "task")).ranked
     start_tensorflow()
     outputs = predict(run.model(), samples, progress=lambda d, n: progress("pictures", d, n))
     rows = []
@@ -116,14 +119,15 @@ def predict_files(
     return rows
 
 
-def _files(given: Path) -> list[Path]:
+def _files(given: Path, modality: Modality) -> list[Path]:
+    suffixes, noun = modality.suffixes, modality.noun
     if given.is_dir():
-        found = sorted(f for f in given.rglob("*") if f.suffix.lower().lstrip(".") in PICTURES)
+        found = sorted(f for f in given.rglob("*") if f.suffix.lower().lstrip(".") in suffixes)
         if not found:
-            raise DataError(f"{given} holds no picture; expected {', '.join(sorted(PICTURES))}")
+            raise DataError(f"{given} holds no {noun}; expected {', '.join(sorted(suffixes))}")
         return found
     if not given.exists():
-        raise DataError(f"there is no file {given}; expected a picture or a folder of pictures")
+        raise DataError(f"there is no file {given}; expected one or a folder of {noun}s")
     return [given]
 
 

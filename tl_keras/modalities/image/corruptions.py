@@ -9,21 +9,21 @@ shorter side, so that a severity looks the same at every size.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import io
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError
+from tl_keras.modalities.image.modality import ImageModality
 from tl_keras.utils.suggest import did_you_mean
 
 __all__ = ["CORRUPTIONS", "corrupt", "corrupted", "parse_corruption"]
 
+Data = TypeVar("Data", bound=Any)
 _SIDE = 224
 
 
@@ -138,23 +138,24 @@ def corrupt(image: Image.Image, kind: str, severity: int = 3) -> Image.Image:
     return _KINDS[kind](image, severity, np.random.default_rng(zlib.crc32(image.tobytes())))
 
 
-def corrupted(samples: Samples, kind: str, severity: int = 3) -> Samples:
+def corrupted(samples: Data, kind: str, severity: int = 3) -> Data:
     """Return the same samples, corrupted when they are read, at the size that a model sees.
 
     Raises:
         DataError: The kind is unknown, or the severity is not 1 to 5.
     """
     parse_corruption(f"{kind}:{severity}")
-    decoder = functools.partial(_decode, samples.decoder, kind, severity)
-    return dataclasses.replace(samples, decoder=decoder)
+    return dataclasses.replace(samples, modality=_CorruptedImages(kind, severity))
 
 
-def _decode(
-    decoder: Callable[..., Any], kind: str, severity: int, item: Any, at_least: int | None = None
-) -> Image.Image:
-    image, side = decoder(item, at_least), at_least or _SIDE
-    scale = side / min(image.size)
-    if scale < 1:  # noise on pixels that are averaged away afterwards would be none
-        width, height = (max(1, round(length * scale)) for length in image.size)
-        image = image.resize((width, height), Image.Resampling.BOX)
-    return corrupt(image, kind, severity)
+class _CorruptedImages(ImageModality):
+    def __init__(self, kind: str, severity: int) -> None:
+        self.kind, self.severity = kind, severity
+
+    def open(self, item: Any, at_least: int | None = None) -> Image.Image:
+        image, side = super().open(item, at_least), at_least or _SIDE
+        scale = side / min(image.size)
+        if scale < 1:  # noise on pixels that are averaged away afterwards would be none
+            width, height = (max(1, round(length * scale)) for length in image.size)
+            image = image.resize((width, height), Image.Resampling.BOX)
+        return corrupt(image, self.kind, self.severity)

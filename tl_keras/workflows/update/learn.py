@@ -98,7 +98,7 @@ def features_of(
     rows = []
     for first in range(0, len(reader), _BATCH):
         indices = np.arange(first, min(first + _BATCH, len(reader)))
-        rows.append(predict(reader.read(indices, 0))[0])
+        rows.append(predict(reader.images(indices, 0))[0])
         progress("features", int(indices[-1]) + 1, len(reader))
     return np.concatenate(rows) if rows else np.zeros((0, part.output_shape[-1]), np.float32)
 
@@ -106,7 +106,7 @@ def features_of(
 def _engine(part: keras.Model, reader: PictureReader, precision: str) -> Predict:
     if precision != "auto":
         return prefix_function(part, precision)
-    sample = reader.read(range(min(_BATCH, len(reader))), 0)
+    sample = reader.images(range(min(_BATCH, len(reader))), 0)
     return choose_engine(part, sample, len(reader))[1]
 
 
@@ -220,7 +220,7 @@ def _measured(lesson: Lesson, model: keras.Model, pool: Pool) -> Anchor:
     train = pool.samples.take(pool.of("train"))
     ranked = order("balanced", train.labels, train.keys, lesson.job.seed)[:_FISHER_PICTURES]
     reader = PictureReader(train.take(ranked), int(model.input_shape[1]))
-    pictures = reader.read(range(len(reader)), 0)
+    pictures = reader.images(range(len(reader)), 0)
     return fisher(
         model, pictures,
         progress=lambda done, total: lesson.progress("importance of weights", done, total),

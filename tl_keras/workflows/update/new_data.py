@@ -11,7 +11,7 @@ from tl_keras.data.class_names import merged_classes
 from tl_keras.data.samples import SPLITS, Samples, in_order
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
-from tl_keras.modalities.image.check import CheckReport, check_pictures
+from tl_keras.modalities.base import CheckReport
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.prepare import Checked, Job, checked_data
 from tl_keras.utils.progress import Progress
@@ -61,7 +61,9 @@ def fresh_of(
     Raises:
         DataError: Pictures cannot be used or are known already, or none is new.
     """
-    report = check_pictures(samples, progress=lambda d, n: progress("check of pictures", d, n))
+    report = samples.modality.check(
+        samples, progress=lambda d, n: progress("check of images", d, n)
+    )
     known = [i for i, digest in enumerate(report.digests) if digest in past.known]
     if len(known) == len(samples):
         raise DataError(

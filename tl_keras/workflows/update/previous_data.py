@@ -12,7 +12,6 @@ import numpy as np
 
 from tl_keras.data.samples import SPLITS, Samples, from_arrays
 from tl_keras.errors import DataError
-from tl_keras.modalities.image.check import check_pictures
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.utils.progress import Progress
@@ -84,7 +83,9 @@ def past_of(run: RunDirectory, progress: Progress) -> Pool:
     places = [i for name in SPLITS for i in splits[name]]
     words = tuple(name for name in SPLITS for _ in splits[name])
     chosen = dataclasses.replace(samples.take(places), splits=words)
-    report = check_pictures(chosen, progress=lambda d, n: progress("check of old pictures", d, n))
+    report = chosen.modality.check(
+        chosen, progress=lambda d, n: progress("check of old images", d, n)
+    )
     named = dataclasses.replace(chosen, keys=report.digests)
     pool = _once(Pool(named, np.zeros(len(named), np.int64), gone=len(gone) + len(report.bad)))
     return dataclasses.replace(pool, known=frozenset(pool.samples.keys))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tl_keras import tasks
 from tl_keras.continual.growing import grow
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
@@ -80,8 +81,7 @@ def update(
 
 
 def _refuse_other_tasks(run: RunDirectory) -> None:
-    if (task := run.fact("data", "task")) != "classes":
-        raise RunError(f"{run.path} is of task '{task}'; update knows the task 'classes' alone")
+    tasks.get(run.fact("data", "task")).require_single_label("update")
 
 
 def _refuse_within(out: Path, run: RunDirectory) -> None:

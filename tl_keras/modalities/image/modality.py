@@ -1,0 +1,154 @@
+"""Images: upright RGB of one size, 0..255."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from tl_keras.errors import DataError, ModelError
+from tl_keras.modalities.base import (
+    BadSample,
+    CheckReport,
+    InputSpec,
+    Modality,
+    SampleLike,
+    in_order,
+)
+from tl_keras.modalities.image import decode
+from tl_keras.modalities.image.augment import parse_augment
+from tl_keras.modalities.image.check import pixel_digest
+from tl_keras.modalities.image.reader import PictureReader
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["SUFFIXES", "ImageModality"]
+
+SUFFIXES = frozenset(
+    {"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "heif"}
+)
+"""Endings of the files that a folder is searched for."""
+
+
+class ImageModality(Modality):
+    """Images, as files of any common format or as uint8 arrays (height, width, 1 or 3)."""
+
+    name = "image"
+    noun = "image"
+    suffixes = SUFFIXES
+    default_augment = "flip+crop"
+    input_name = "image"
+    preparation = "the whole picture to this size, bilinear, antialiased"
+
+    def open(self, item: Any, at_least: int | None = None) -> Image.Image:
+        """Return an item as an upright RGB image.
+
+        Args:
+            item: A path or an array.
+            at_least: Shorter side in pixels that suffices; a large JPEG is decoded reduced.
+
+        Raises:
+            DataError: It cannot be decoded.
+        """
+        return decode.open_picture(item, at_least)
+
+    def specs(self, model: keras.Model) -> dict[str, InputSpec]:
+        """Return the one image that a model takes.
+
+        Raises:
+            ModelError: It takes several inputs, or no square RGB image of one size.
+        """
+        shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs]
+        shape = shapes[0]
+        if len(shapes) != 1 or len(shape) != 3 or shape[0] != shape[1] or None in shape:
+            raise ModelError(
+                f"'{model.name}' takes {', '.join(map(str, shapes))}; expected one square RGB "
+                "image of a fixed size, (size, size, 3)"
+            )
+        return {self.input_name: InputSpec(shape, "uint8", "RGB, 0..255, no scaling")}
+
+    def reader(
+        self, samples: SampleLike, specs: dict[str, InputSpec], augment: str = "none", seed: int = 0
+    ) -> PictureReader:
+        """Return what reads images at the size of the first spec."""
+        size = next(iter(specs.values())).shape[0]
+        return PictureReader(samples, size, augment, seed)
+
+    def check_augment(self, text: str) -> None:
+        """See :func:`tl_keras.modalities.image.augment.parse_augment`."""
+        parse_augment(text)
+
+    def check(
+        self,
+        samples: SampleLike,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        workers: int | None = None,
+    ) -> CheckReport:
+        """Decode every image in full, in parallel."""
+
+        def look(index: int) -> tuple[str, BadSample | None]:
+            try:
+                return self.digest(samples.items[index]), None
+            except decode.PictureError as error:
+                return "", BadSample(error.path, error.reason, index)
+            except DataError as error:
+                return "", BadSample(samples.keys[index], str(error), index)
+
+        digests: list[str] = []
+        bad: list[BadSample] = []
+        total = len(samples.keys)
+        for digest, found in in_order(look, total, workers or os.cpu_count() or 1):
+            digests.append(digest)
+            if found is not None:
+                bad.append(found)
+            if progress is not None and (len(digests) % 8 == 0 or len(digests) == total):
+                progress(len(digests), total)
+        return CheckReport(tuple(bad), tuple(digests), samples.root, self.noun)
+
+    def digest(self, item: Any) -> str:
+        """Return a hash of an image's size and pixels."""
+        return pixel_digest(self.open(item))
+
+    def check_arrays(self, items: np.ndarray) -> np.ndarray:
+        """Return uint8 (n, height, width, 1 or 3).
+
+        Raises:
+            DataError: Shape or dtype is another.
+        """
+        items = np.asarray(items)
+        if items.dtype != np.uint8:
+            raise DataError(
+                f"Images are {items.dtype}; expected uint8, 0..255. "
+                "For values in 0..1: (images * 255).round().astype('uint8')."
+            )
+        if items.ndim == 3:
+            items = items[..., np.newaxis]
+        if items.ndim != 4 or items.shape[-1] not in (1, 3) or not items.size:
+            raise DataError(
+                f"Images have the shape {items.shape}; expected (n, height, width, 3) or "
+                "(n, height, width, 1), with at least one image."
+            )
+        return items
+
+    def thumbnail(self, item: Any, most: int = 320) -> Image.Image | None:
+        """Return the image, at most so many pixels wide and high; None if it cannot be opened."""
+        try:
+            image = self.open(item).convert("RGB")
+        except (OSError, ValueError):
+            return None  # moved or damaged since
+        image.thumbnail((most, most))
+        return image
+
+    def encode(self, batch: dict[str, np.ndarray], index: int) -> dict[str, bytes]:
+        """Return one image as PNG."""
+        (values,) = batch.values()
+        pixels = np.clip(np.rint(values[index]), 0, 255).astype(np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        return {"png": stream.getvalue()}

@@ -1,0 +1,253 @@
+"""Classification: one class a sample, or several tags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tl_keras.errors import DataError
+from tl_keras.evaluation.calibration import fit_temperature
+from tl_keras.evaluation.metrics import evaluate_classes, evaluate_tags
+from tl_keras.tasks.base import Task
+
+__all__ = ["Multiclass", "Multilabel"]
+
+_TINY = 1e-7
+
+
+class Multiclass(Task):
+    """One class a sample. Labels are int64 (n,), outputs are probabilities that add up to 1."""
+
+    name = "classes"
+    kind = "classification"
+    activation = "softmax"
+    fewest = 2
+    single_label = True
+    ranked = True
+    output_name = "probabilities"
+    output_values = "probabilities of the classes, which add up to 1"
+    sections = ("classes", "confusion", "calibration", "mistakes")
+    figures = ("confusion", "reliability", "recall", "mistakes")
+
+    def parse(
+        self, cells: Sequence[str], where: Callable[[int], str]
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Read one class name a row; names come out sorted."""
+        for row, cell in enumerate(cells):
+            if not cell:
+                raise DataError(f"{where(row)} has no label.")
+        return self._index(list(cells), None)
+
+    def _index(
+        self, cells: Sequence[str], class_names: Sequence[str] | None
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        names = tuple(class_names) if class_names is not None else tuple(sorted(set(cells)))
+        if unknown := sorted(set(cells) - set(names)):
+            raise DataError(
+                f"Labels {unknown[:5]} are not among the class names {list(names)[:20]}."
+            )
+        index = {name: i for i, name in enumerate(names)}
+        return names, np.array([index[cell] for cell in cells], np.int64)
+
+    def check(
+        self, labels: np.ndarray, class_names: Sequence[str] | None
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Check class indices 0..classes-1, or class names, of shape (n,)."""
+        if labels.ndim != 1:
+            raise DataError(f"Labels have the shape {labels.shape}; expected (n,) class indices.")
+        if labels.dtype.kind in "UOS":
+            return self._index([str(label) for label in labels], class_names)
+        if labels.dtype.kind not in "iub":
+            raise DataError(f"Labels are {labels.dtype}; expected whole numbers or class names.")
+        count = len(class_names) if class_names is not None else int(labels.max()) + 1
+        if labels.min() < 0 or labels.max() >= count:
+            raise DataError(
+                f"Class indices go from {labels.min()} to {labels.max()}; expected 0..{count - 1}."
+            )
+        names = class_names if class_names is not None else [str(i) for i in range(count)]
+        return tuple(names), labels.astype(np.int64)
+
+    def counts(self, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
+        """Return the samples of each class."""
+        numbers = np.bincount(labels, minlength=len(class_names))
+        return {name: int(n) for name, n in zip(class_names, numbers, strict=True)}
+
+    def missing(self, labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+        """Return the classes that no sample has."""
+        return [name for name, count in self.counts(labels, class_names).items() if not count]
+
+    def describe(self, label: np.ndarray, class_names: Sequence[str]) -> str:
+        """Return the class's name."""
+        return str(class_names[int(label)])
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Return the classes themselves."""
+        return np.asarray(labels, np.int64)
+
+    def targets(self, labels: np.ndarray, outputs: int) -> np.ndarray:
+        """Return one-hot rows."""
+        made: np.ndarray = np.zeros((len(labels), outputs), np.float32)
+        made[np.arange(len(labels)), labels] = 1
+        return made
+
+    def balanced_weights(self, labels: np.ndarray, outputs: int) -> np.ndarray:
+        """Return n / (classes * samples of its class), as scikit-learn's "balanced"."""
+        counts = np.bincount(labels, minlength=outputs)
+        weights = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        return weights[labels].astype(np.float32)
+
+    def loss_and_metrics(self, label_smoothing: float = 0.0) -> tuple[Any, list[Any]]:
+        """Return cross-entropy and accuracy."""
+        import keras
+
+        return keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing), [
+            keras.metrics.CategoricalCrossentropy(name="plain_loss"),
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+        ]
+
+    def sample_losses(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return the negative log-likelihood of each sample's class, in nats."""
+        inside = np.clip(np.asarray(outputs, np.float64), _TINY, 1 - _TINY)
+        return -(np.asarray(targets, np.float64) * np.log(inside)).sum(1)
+
+    def evaluate(
+        self,
+        outputs: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        *,
+        seed: int = 0,
+        temperature: float | None = None,
+    ) -> dict[str, Any]:
+        """See :func:`tl_keras.evaluation.metrics.evaluate_classes`."""
+        figures = evaluate_classes(outputs, labels, class_names, seed, temperature)
+        return {"task": self.name, **figures}
+
+    def fit_temperature(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
+        """See :func:`tl_keras.evaluation.calibration.fit_temperature`."""
+        return fit_temperature(outputs, labels)
+
+    def correct(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """Return where the largest output is the label's."""
+        return (outputs.argmax(axis=1) == labels) & np.isfinite(outputs).all(axis=1)
+
+    def recognized(
+        self, outputs: np.ndarray, labels: np.ndarray, index: int
+    ) -> np.ndarray | None:
+        """Return for each sample of a class whether it was taken for it."""
+        return outputs[labels == index].argmax(axis=1) == index
+
+    def agree(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return where both have their largest output at the same place."""
+        same = np.asarray(outputs).argmax(axis=1) == np.asarray(others).argmax(axis=1)
+        return same & np.isfinite(others).all(axis=1)
+
+    def agree_within(
+        self, outputs: np.ndarray, others: np.ndarray, tolerance: float
+    ) -> np.ndarray:
+        """Return where the others' choice is a largest output, within twice the tolerance."""
+        chosen = outputs[np.arange(len(outputs)), others.argmax(axis=1)]
+        near = chosen >= outputs.max(axis=1) - 2 * tolerance
+        return near & np.isfinite(others).all(axis=1)
+
+
+class Multilabel(Task):
+    """Several tags a sample. Labels are float32 (n, tags) of 0 and 1, outputs are 0..1 each."""
+
+    name = "tags"
+    kind = "multilabel-classification"
+    activation = "sigmoid"
+    ranked = True
+    output_name = "probabilities"
+    output_values = "probabilities of the tags, each 0..1"
+    sections = ("metrics",)
+
+    def parse(
+        self, cells: Sequence[str], where: Callable[[int], str]
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Read tags separated by "|", nothing for none; names come out sorted."""
+        tags = [{tag for part in cell.split("|") if (tag := part.strip())} for cell in cells]
+        names = tuple(sorted(set().union(*tags)))
+        if not names:
+            raise DataError(f"{where(0)}: no row has a tag; separate the tags of a row by '|'.")
+        index = {name: i for i, name in enumerate(names)}
+        labels: np.ndarray = np.zeros((len(cells), len(names)), np.float32)
+        for row, chosen in enumerate(tags):
+            labels[row, [index[tag] for tag in chosen]] = 1
+        return names, labels
+
+    def check(
+        self, labels: np.ndarray, class_names: Sequence[str] | None
+    ) -> tuple[tuple[str, ...], np.ndarray]:
+        """Check a table (n, tags) of 0 and 1."""
+        columns = labels.shape[1] if labels.ndim == 2 else 1
+        names, numbers = super().check(labels, class_names or [str(i) for i in range(columns)])
+        if not np.isin(numbers, (0, 1)).all():
+            raise DataError("Tags are 0 or 1 for each output; got other numbers.")
+        return names, numbers
+
+    def counts(self, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
+        """Return the samples of each tag."""
+        return {n: int(c) for n, c in zip(class_names, labels.sum(axis=0), strict=True)}
+
+    def describe(self, label: np.ndarray, class_names: Sequence[str]) -> str:
+        """Return the tags' names."""
+        return "|".join(n for n, on in zip(class_names, label, strict=True) if on) or "no tag"
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """Return each sample's rarest tag, -1 for none."""
+        rarity = np.where(labels > 0, labels.sum(axis=0), np.inf)
+        return np.where(labels.any(axis=1), rarity.argmin(axis=1), -1).astype(np.int64)
+
+    def loss_and_metrics(self, label_smoothing: float = 0.0) -> tuple[Any, list[Any]]:
+        """Return binary cross-entropy, mean over tags, and the share of tags that are right."""
+        import keras
+
+        return keras.losses.BinaryCrossentropy(), [
+            keras.metrics.BinaryCrossentropy(name="plain_loss"),
+            keras.metrics.BinaryAccuracy(name="accuracy"),
+        ]
+
+    def sample_losses(self, outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Return binary cross-entropy, mean over tags."""
+        inside = np.clip(np.asarray(outputs, np.float64), _TINY, 1 - _TINY)
+        targets = np.asarray(targets, np.float64)
+        return -(targets * np.log(inside) + (1 - targets) * np.log(1 - inside)).mean(1)
+
+    def evaluate(
+        self,
+        outputs: np.ndarray,
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        *,
+        seed: int = 0,
+        temperature: float | None = None,
+    ) -> dict[str, Any]:
+        """See :func:`tl_keras.evaluation.metrics.evaluate_tags`."""
+        return {"task": self.name, **evaluate_tags(outputs, labels, class_names)}
+
+    def correct(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """Return where all tags are right."""
+        same = ((outputs >= 0.5) == (labels >= 0.5)).all(axis=1)
+        return same & np.isfinite(outputs).all(axis=1)
+
+    def recognized(
+        self, outputs: np.ndarray, labels: np.ndarray, index: int
+    ) -> np.ndarray | None:
+        """Return for each sample with a tag whether it was given it."""
+        return outputs[labels[:, index] >= 0.5, index] >= 0.5
+
+    def agree(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return where the same outputs are at least 0.5."""
+        same = ((outputs >= 0.5) == (others >= 0.5)).all(axis=1)
+        return same & np.isfinite(others).all(axis=1)
+
+    def agree_within(
+        self, outputs: np.ndarray, others: np.ndarray, tolerance: float
+    ) -> np.ndarray:
+        """Return where tags are the same, or were within the tolerance of 0.5."""
+        near = np.abs(outputs - 0.5) <= tolerance
+        same = (((outputs >= 0.5) == (others >= 0.5)) | near).all(axis=1)
+        return same & np.isfinite(others).all(axis=1)
