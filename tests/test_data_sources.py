@@ -160,9 +160,56 @@ def test_a_csv_of_values(tmp_path):
     assert samples.labels.tolist() == [[1.5, -2], [1000, 0]] and samples.labels.dtype == np.float32
 
 
+@pytest.mark.parametrize("split", ["", ",split"])
+def test_a_csv_with_a_column_a_tag_gives_the_same_as_joined_tags(tmp_path, split):
+    end = ",train" if split else ""
+    rows = f"a.png,1,0,1{end}\nb.png,0,0,0{end}\nc.png, 0 ,1.0,0{end}\n"
+    table = _table(tmp_path, f"path,Cat,dog,big bird{split}\n{rows}", "a.png", "b.png", "c.png")
+    samples = load_samples(table, task="tags")
+    assert samples.class_names == ("Cat", "dog", "big bird")
+    assert samples.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert samples.splits == (("train",) * 3 if split else None)
+
+
+def test_a_csv_with_a_column_a_value_names_its_outputs(tmp_path):
+    table = _table(tmp_path, "path,width,height\na.png,1.5,-2\nb.png,1e3,0\n", "a.png", "b.png")
+    samples = load_samples(table, task="values")
+    assert samples.class_names == ("width", "height")
+    assert samples.labels.tolist() == [[1.5, -2], [1000, 0]]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("path,cat,dog\na.png,1,0\nb.png,2,0\n", ["0 or 1"]),
+        ("path,cat,dog\na.png,1,0\nb.png,,0\n", ["line 3", "no finite number"]),
+        ("path,cat,cat\na.png,1,0\nb.png,1,0\n", ["repeated: cat"]),
+        (",path,cat\n0,a.png,1\n1,b.png,0\n", ["(a name)"]),
+        ("path,split\na.png,train\nb.png,train\n", ["missing or repeated: label"]),
+    ],
+)
+def test_columns_of_tags_that_are_wrong_are_refused(tmp_path, text, words):
+    with pytest.raises(DataError) as caught:
+        load_samples(_table(tmp_path, text, "a.png", "b.png"), task="tags")
+    assert all(word in str(caught.value) for word in [*words, "labels.csv"])
+
+
+@pytest.mark.skipif(os.sep != "/", reason="backslashes are the system's own")
+def test_backslashes_are_read_as_slashes_where_only_that_names_a_file(tmp_path):
+    table = _table(tmp_path, "path,label\np\\a.png,x\np\\b.png,y\n", "p/a.png", "p/b.png")
+    samples = load_samples(table)
+    assert samples.keys == ("p/a.png", "p/b.png") and os.path.isfile(samples.items[0])
+    _table(tmp_path, "path,label\nq\\a.png,x\nq\\b.png,y\n", "q\\a.png", "q\\b.png")
+    assert load_samples(table).keys == ("q\\a.png", "q\\b.png")
+    _table(tmp_path, "path,label\nr\\a.png,x\n")
+    with pytest.raises(DataError, match="line 2: r/a.png.*backslashes were read as slashes"):
+        load_samples(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,cat,dog\na.png,1,0\nb.png,0,1\n", ["task 'tags'"]),
         ("path,class\na.png,x\n", ["missing or repeated: label"]),
         ("a.png,x\nb.png,y\n", ["missing or repeated: path, label"]),
         ("path;label\na.png;x\n", ["separated by commas"]),

@@ -1,8 +1,10 @@
-"""CSV files: `path,label[,split]`, one row a picture.
+"""Read CSV files: `path,label[,split]`, or `path`, one column an output and maybe `split`.
 
-Paths are relative to the CSV's own folder (or absolute). Labels are a class (task "classes"),
-tags separated by "|" (task "tags", nothing for none) or numbers separated by "|" (task
-"values"). Existence is checked by listing each folder once, not by one stat a row.
+Paths are relative to the CSV's own folder (or absolute); backslashes are read as slashes where
+only that names a file. Labels are a class (task "classes"), tags separated by "|" (task "tags",
+nothing for none) or numbers separated by "|" (task "values"). Without a column `label`, each
+further column is a tag (0 or 1) or a value, named by its head. Existence is checked by listing
+each folder once, not by one stat a row.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,13 +21,16 @@ from tl_keras.data.folders import SPLIT_WORDS, listed
 from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
+from tl_keras.tasks.base import Task, read_numbers
 
 __all__ = ["from_csv"]
+
+_KNOWN = ("path", "label", "split")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One line: where it stands, and its three fields, stripped."""
+    """One line: where it stands, and its fields, stripped; columns of outputs joined by "|"."""
 
     line: int
     path: str
@@ -33,9 +38,7 @@ class _Row:
     split: str
 
 
-def from_csv(
-    table: str, modality: Modality, task: str = "classes", fewest: int = 2
-) -> Samples:
+def from_csv(table: str, modality: Modality, task: str = "classes", fewest: int = 2) -> Samples:
     """Read a CSV file (UTF-8, comma-separated, with a header).
 
     Args:
@@ -46,24 +49,25 @@ def from_csv(
 
     Returns:
         Samples in the rows' order; keys are the paths as written, normalised; class names
-        are sorted (for "values": "value", or "value 1", "value 2"...).
+        are sorted (for "values": "value", or "value 1", "value 2"...), or the heads of the
+        columns in their order.
 
     Raises:
         DataError: if a column or a file is missing, a row has too many or too few fields
             (a label with an unquoted comma), a split word is unknown, a label is missing or
             no number, a file is listed twice, or there are fewer classes than that.
     """
-    rows = _rows(table)
+    kind = tasks.get(task)
+    outputs, written = _rows(table, kind)
     folder = os.path.dirname(table)
+    rows = _with_slashes(written, folder)
     keys = tuple(_key(row.path) for row in rows)
     items = [os.path.normpath(os.path.join(folder, key)) for key in keys]
     _refuse_repeated(table, rows, items)
-    _refuse_unknown(table, rows, items)
+    note = "; backslashes were read as slashes" if rows is not written else ""
+    _refuse_unknown(table, rows, items, note)
     words = tuple(_split_word(table, row) for row in rows)
-    kind = tasks.get(task)
-    names, labels = kind.parse(
-        [row.label for row in rows], lambda index: f"{table}, line {rows[index].line}"
-    )
+    names, labels = _labels(table, rows, outputs, kind)
     if len(names) < min(fewest, kind.fewest):
         raise DataError(f"{table} has one class ({names[0]}); expected two or more.")
     splits = words if any(words) else None
@@ -72,11 +76,35 @@ def from_csv(
     return samples
 
 
-def _rows(table: str) -> list[_Row]:
+def _labels(
+    table: str, rows: Sequence[_Row], outputs: Sequence[str], kind: Task
+) -> tuple[tuple[str, ...], np.ndarray]:
+    def where(index: int) -> str:
+        return f"{table}, line {rows[index].line}"
+
+    if not outputs:
+        return kind.parse([row.label for row in rows], where)
+    numbers: np.ndarray = np.empty((len(rows), len(outputs)), np.float32)
+    for index, row in enumerate(rows):
+        numbers[index] = read_numbers(row.label, where(index))
+    try:
+        return kind.check(numbers, outputs)
+    except DataError as error:
+        raise DataError(f"{table}: {error}") from error
+
+
+def _with_slashes(rows: list[_Row], folder: str) -> list[_Row]:
+    first = next((row.path for row in rows if "\\" in row.path), None)
+    if os.sep == "\\" or first is None or os.path.lexists(os.path.join(folder, first)):
+        return rows
+    return [replace(row, path=row.path.replace("\\", "/")) for row in rows]
+
+
+def _rows(table: str, kind: Task) -> tuple[list[str], list[_Row]]:
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            columns = _columns(table, next(reader, []))
+            columns, outputs = _columns(table, next(reader, []), kind)
             rows = [_row(table, reader.line_num, f, columns) for f in reader if any(f)]
     except UnicodeDecodeError as error:
         raise DataError(f"{table} is not UTF-8 ({error.reason}): save it as UTF-8.") from error
@@ -85,22 +113,32 @@ def _rows(table: str) -> list[_Row]:
     except OSError as error:
         raise DataError(f"{table} cannot be read: {error.strerror}.") from error
     if not rows:
-        raise DataError(f"{table} has a header and no rows: add one row for each picture.")
-    return rows
+        raise DataError(f"{table} has a header and no rows: add one row for each sample.")
+    return outputs, rows
 
 
-def _columns(table: str, header: list[str]) -> list[str]:
-    columns = [name.strip().lower() for name in header]
-    missing = [name for name in ("path", "label") if columns.count(name) != 1]
-    if missing:
+def _columns(table: str, header: list[str], kind: Task) -> tuple[list[str], list[str]]:
+    """Return what each column is, and the names of the outputs that have a column each."""
+    heads = [name.strip() for name in header]
+    columns = [name.lower() if name.lower() in _KNOWN else name for name in heads]
+    outputs = [] if "label" in columns else [name for name in columns if name not in _KNOWN]
+    wrong = [name for name in ("path", "label") if columns.count(name) != 1]
+    expected = "path,label or path,label,split"
+    if not kind.single_label:
+        expected += ", or path and one column a tag or value"
+        if wrong == ["label"] and outputs:
+            wrong = [name or "(a name)" for name in outputs if not name or outputs.count(name) > 1]
+    if wrong:
         hint = ""
         if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
             hint = " The columns must be separated by commas."
+        elif outputs and "path" in columns and kind.single_label:
+            hint = " One column a tag (0 or 1) is read as task 'tags', one a number as 'values'."
         raise DataError(
-            f"{table} has the columns {header}; missing or repeated: {', '.join(missing)}. "
-            f"Expected the first line path,label or path,label,split.{hint}"
+            f"{table} has the columns {header}; missing or repeated: {', '.join(wrong)}. "
+            f"Expected the first line {expected}.{hint}"
         )
-    return columns
+    return ["label" if name in outputs else name for name in columns], outputs
 
 
 def _row(table: str, line: int, fields: list[str], columns: list[str]) -> _Row:
@@ -114,7 +152,10 @@ def _row(table: str, line: int, fields: list[str], columns: list[str]) -> _Row:
             f"{table}, line {line}: {len(fields)} fields ({','.join(fields)}), expected "
             f"{len(columns)} ({','.join(columns)}). {hint}"
         )
-    values = dict(zip(columns, (field.strip() for field in fields), strict=True))
+    values: dict[str, str] = {}
+    for name, field in zip(columns, fields, strict=True):
+        repeated = name == "label" and name in values
+        values[name] = f"{values[name]}|{field.strip()}" if repeated else field.strip()
     if not values["path"] or "\0" in values["path"]:
         raise DataError(f"{table}, line {line}: the path is empty or contains a zero byte.")
     return _Row(line, values["path"], values["label"], values.get("split", ""))
@@ -135,7 +176,7 @@ def _refuse_repeated(table: str, rows: Sequence[_Row], items: Sequence[str]) -> 
         first[item] = row.line
 
 
-def _refuse_unknown(table: str, rows: Sequence[_Row], items: Sequence[str]) -> None:
+def _refuse_unknown(table: str, rows: Sequence[_Row], items: Sequence[str], note: str) -> None:
     present: dict[str, set[str]] = {}
     unknown = []
     for row, item in zip(rows, items, strict=True):
@@ -147,7 +188,7 @@ def _refuse_unknown(table: str, rows: Sequence[_Row], items: Sequence[str]) -> N
     if unknown:
         raise DataError(
             f"{table} names {len(unknown)} files that do not exist ({listed(unknown, 5)}). "
-            f"Paths are relative to {os.path.dirname(table)}."
+            f"Paths are relative to {os.path.dirname(table)}{note}."
         )
 
 
