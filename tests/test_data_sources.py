@@ -12,6 +12,7 @@ from PIL import Image
 from tl_keras import modalities
 from tl_keras.data.samples import Samples, from_arrays
 from tl_keras.data.sources import load_again, load_samples
+from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError
 
 
@@ -240,7 +241,7 @@ def test_a_csv_that_is_not_utf8_is_refused(tmp_path):
         load_samples(tmp_path / "a.csv")
 
 
-@pytest.mark.parametrize("label", ["red", "nan", "", "1|2"])
+@pytest.mark.parametrize("label", ["red", "nan", "", "1|2", "1e39"])
 def test_values_that_are_no_numbers_are_refused(tmp_path, label):
     table = _table(tmp_path, f"path,label\na.png,1\nb.png,{label}\n", "a.png", "b.png")
     with pytest.raises(DataError, match="line 3"):
@@ -262,6 +263,23 @@ def test_arrays_get_stable_keys_from_their_contents():
     assert len(set(samples.keys)) == 5 and samples.keys[4] == samples.keys[0] + "#2"
     assert from_arrays(pictures[1:3], [0, 1]).keys == samples.keys[1:3]
     assert from_arrays(pictures[..., 0], [0, 1, 0, 1, 1]).items.shape == (5, 8, 8, 1)
+
+
+def test_numbers_among_the_labels_are_the_classes_and_none_is_made_up():
+    pictures = np.zeros((4, 4, 4), np.uint8)
+    samples = from_arrays(pictures, [1, 2, 5, 2])
+    assert samples.class_names == ("1", "2", "5") and samples.labels.tolist() == [0, 1, 2, 1]
+    named = from_arrays(pictures, [0, 2, 2, 0], ["a", "b", "c"])
+    assert named.class_names == ("a", "b", "c") and named.labels.tolist() == [0, 2, 2, 0]
+    with pytest.raises(DataError, match="from 1 to 2.*pass labels - 1"):
+        from_arrays(pictures, [1, 2, 2, 1], ["a", "b"])
+
+
+def test_parts_that_count_different_classes_are_refused():
+    pictures = np.zeros((2, 4, 4), np.uint8)
+    train, val = from_arrays(pictures, [0, 1]), from_arrays(pictures, [1, 2])
+    with pytest.raises(DataError, match=r"val has the classes .*same class_names"):
+        Splits(train, val, None)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,8 @@ def from_arrays(  # noqa: PLR0913
             (n, height, width, 3), RGB, values 0..255.
         labels: shape (n,): class indices, or class names (any text); shape (n, outputs) of
             0 and 1 for task "tags"; shape (n,) or (n, outputs) of numbers for "values".
-        class_names: names in output order; for text labels taken from them, sorted; else "0"...
+        class_names: names in output order, which class indices count. By default each text or
+            number among the labels is a class, sorted: labels 1, 2, 5 are classes "1", "2", "5".
         task: "classes", "tags" or "values".
         modality: what the items are.
         splits: "train", "val", "test" or "" for each sample, if it is decided already.

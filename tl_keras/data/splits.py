@@ -33,11 +33,25 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Splits:
-    """Samples to learn from, to choose by, and (maybe) to report on."""
+    """Samples to learn from, to choose by, and (maybe) to report on.
+
+    Raises:
+        DataError: if their classes differ.
+    """
 
     train: Samples
     val: Samples
     test: Samples | None
+
+    def __post_init__(self) -> None:
+        """Refuse parts whose labels count different classes."""
+        for name in ("val", "test"):
+            part = getattr(self, name)
+            if part is not None and part.class_names != self.train.class_names:
+                raise DataError(
+                    f"{name} has the classes {list(part.class_names)[:10]}, train "
+                    f"{list(self.train.class_names)[:10]}: pass the same class_names to both."
+                )
 
 
 @dataclass(frozen=True)

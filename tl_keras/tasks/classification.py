@@ -61,13 +61,19 @@ class Multiclass(Task):
             return self._index([str(label) for label in labels], class_names)
         if labels.dtype.kind not in "iub":
             raise DataError(f"Labels are {labels.dtype}; expected whole numbers or class names.")
-        count = len(class_names) if class_names is not None else int(labels.max()) + 1
-        if labels.min() < 0 or labels.max() >= count:
+        if labels.min() < 0:
+            raise DataError(f"Class indices go from {labels.min()}; expected 0 and up.")
+        if class_names is None:
+            numbers, indices = np.unique(labels.astype(np.int64), return_inverse=True)
+            return tuple(str(number) for number in numbers), indices.astype(np.int64)
+        if labels.max() >= len(class_names):
+            from_one = labels.min() == 1 and labels.max() == len(class_names)
+            hint = " Labels that start at 1: pass labels - 1." if from_one else ""
             raise DataError(
-                f"Class indices go from {labels.min()} to {labels.max()}; expected 0..{count - 1}."
+                f"Class indices go from {labels.min()} to {labels.max()}; expected "
+                f"0..{len(class_names) - 1} for {len(class_names)} class names.{hint}"
             )
-        names = class_names if class_names is not None else [str(i) for i in range(count)]
-        return tuple(names), labels.astype(np.int64)
+        return tuple(class_names), labels.astype(np.int64)
 
     def counts(self, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
         """Return the samples of each class."""
