@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,12 +102,16 @@ class CheckReport:
         digests: A hash of each sample's decoded content, "" for a bad one.
         root: Where the samples came from.
         noun: What one is called.
+        settings: What was decided over the set, see :attr:`Modality.settings`.
+        notes: What a user should know of that, one sentence each.
     """
 
     bad: tuple[BadSample, ...]
     digests: tuple[str, ...]
     root: str = ""
     noun: str = "sample"
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> list[int]:
@@ -144,6 +149,15 @@ class Modality:
     default_augment = "none"
     input_name = "input"
     preparation = "none"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was decided over a data set, JSON-able: with it, other items are read alike."""
+        return {}
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Modality:
+        """Return a modality that reads as one with these `settings` did."""
+        return self
 
     def specs(self, model: keras.Model) -> dict[str, InputSpec]:
         """Return what a model takes, by name of its inputs, in their order.

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from tl_keras.errors import DataError
+from tl_keras.modalities.image.decode import Levels
 from tl_keras.modalities.image.modality import ImageModality
 from tl_keras.utils.suggest import did_you_mean
 
@@ -145,11 +146,13 @@ def corrupted(samples: Data, kind: str, severity: int = 3) -> Data:
         DataError: The kind is unknown, or the severity is not 1 to 5.
     """
     parse_corruption(f"{kind}:{severity}")
-    return dataclasses.replace(samples, modality=_CorruptedImages(kind, severity))
+    made = _CorruptedImages(kind, severity, samples.modality.levels)
+    return dataclasses.replace(samples, modality=made)
 
 
 class _CorruptedImages(ImageModality):
-    def __init__(self, kind: str, severity: int) -> None:
+    def __init__(self, kind: str, severity: int, levels: Levels | None) -> None:
+        super().__init__(levels)
         self.kind, self.severity = kind, severity
 
     def open(self, item: Any, at_least: int | None = None) -> Image.Image:

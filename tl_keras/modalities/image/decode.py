@@ -18,13 +18,13 @@ itself keeps the upper 8 bits.)
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -33,8 +33,8 @@ from tl_keras.errors import DataError
 from tl_keras.utils.files import irregular
 
 __all__ = [
-    "Levels", "PictureError", "decide_levels", "deep_kind", "find_extremes", "load_upright",
-    "open_picture", "resize", "to_rgb",
+    "Extremes", "Levels", "PictureError", "decide_levels", "deep_kind", "find_extremes",
+    "load_image", "open_picture", "resize",
 ]  # fmt: skip
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
@@ -50,6 +50,9 @@ at a margin of 1), and a 12-megapixel photo takes a fifth of the time."""
 
 Levels = Mapping[str, tuple[float, float]]
 """For "integer" and "float" deep images: which values become 0 and 255."""
+
+Extremes = tuple[str, float, float]
+"""A deep image's kind ("integer" or "float"), smallest and largest finite value."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -139,41 +142,43 @@ def open_picture(
             no picture, of a format that is not read here, damaged, cut short, or a decompression
             bomb.
     """
-    path = "" if isinstance(item, np.ndarray) else os.fspath(item)
-    with _damage_named(path):
-        return to_rgb(load_upright(item, at_least), levels)
+    image = load_image(item, at_least)
+    if not deep_kind(image):
+        return image
+    return Image.fromarray(_scaled(image, levels or {})).convert("RGB")
 
 
-def load_upright(
+def load_image(
     item: str | os.PathLike[str] | np.ndarray, at_least: int | None = None
 ) -> Image.Image:
-    """Decode one image and turn it upright; its mode stays what the file has.
+    """Decode one image as `open_picture` does, but leave deep gray ones as they are stored.
 
     Arguments and errors as for `open_picture`.
     """
     if isinstance(item, np.ndarray):
-        return Image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item)
+        return Image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item).convert("RGB")
     path = os.fspath(item)
     if kind := irregular(path):
         raise PictureError(path, f"{kind}, no image file")
-    with _damage_named(path), _opened(path) as image:
-        if at_least is not None:
-            image.draft(None, (DRAFT_MARGIN * at_least,) * 2)
-        # Before the EXIF data are asked for: Pillow may decode to find them, and then raises
-        # nothing for damaged pixels, there or here.
-        image.load()
-        turn = _turn(image)
-        return image if turn is None else image.transpose(turn)
+    try:
+        with _opened(path) as image:
+            if at_least is not None:
+                image.draft(None, (DRAFT_MARGIN * at_least,) * 2)
+            # Before the EXIF data are asked for: Pillow may decode to find them, and then raises
+            # nothing for damaged pixels, there or here.
+            image.load()
+            turn = _turn(image)
+            upright = image if turn is None else image.transpose(turn)
+            return upright if deep_kind(upright) else _to_rgb(upright, image.info)
+    except (*_BOMBS, *_DAMAGE) as error:
+        raise PictureError(path, _reason(path, error)) from error
 
 
-def to_rgb(image: Image.Image, levels: Levels | None = None) -> Image.Image:
-    """Return an image of any mode in mode "RGB", by the rules of this module."""
-    if deep_kind(image):
-        return Image.fromarray(_scaled(image, levels or {})).convert("RGB")
-    if image.mode == "RGB" and "transparency" not in image.info:
+def _to_rgb(image: Image.Image, info: dict[Any, Any]) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in info:
         return image
     if image.mode == "CMYK" or image.mode == "LAB":
-        return _through_profile(image, image.info)
+        return _through_profile(image, info)
     if image.has_transparency_data:
         return _on_white(image)
     return image.convert("RGB")
@@ -186,7 +191,7 @@ def deep_kind(image: Image.Image) -> str:
     return "integer" if image.mode.startswith("I") else ""
 
 
-def find_extremes(image: Image.Image) -> tuple[str, float, float] | None:
+def find_extremes(image: Image.Image) -> Extremes | None:
     """Return a deep gray image's kind, smallest and largest finite value; None of any other."""
     if not (kind := deep_kind(image)):
         return None
@@ -195,7 +200,7 @@ def find_extremes(image: Image.Image) -> tuple[str, float, float] | None:
     return (kind, float(finite.min()), float(finite.max())) if finite.size else None
 
 
-def decide_levels(extremes: Iterable[tuple[str, float, float]]) -> dict[str, tuple[float, float]]:
+def decide_levels(extremes: Iterable[Extremes]) -> dict[str, tuple[float, float]]:
     """Choose which values become black and white, by what a whole data set uses.
 
     Integers from 0 up use 8, 10, 12, 14 or 16 bits, whichever is the least that holds the
@@ -294,16 +299,6 @@ def _through_profile(image: Image.Image, info: dict) -> Image.Image:
         return turned if turned is not None else image.convert("RGB")
     except (ImageCms.PyCMSError, OSError):
         return image.convert("RGB")
-
-
-@contextlib.contextmanager
-def _damage_named(path: str) -> Iterator[None]:
-    try:
-        yield
-    except PictureError:
-        raise
-    except (*_BOMBS, *_DAMAGE) as error:
-        raise PictureError(path, _reason(path, error)) from error
 
 
 def _opened(path: str) -> Image.Image:

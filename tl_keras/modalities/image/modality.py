@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +35,23 @@ SUFFIXES = frozenset(
 """Endings of the files that a folder is searched for."""
 
 
+def _notes(deep: Sequence[decode.Extremes], levels: decode.Levels) -> tuple[str, ...]:
+    notes = []
+    for kind, (low, high) in sorted(levels.items()):
+        count = sum(one[0] == kind for one in deep)
+        notes.append(
+            f"{count} images are deep gray ({kind}s): {low:g} becomes black and {high:g} white"
+        )
+    return tuple(notes)
+
+
 class ImageModality(Modality):
-    """Images, as files of any common format or as uint8 arrays (height, width, 1 or 3)."""
+    """Images, as files of any common format or as uint8 arrays (height, width, 1 or 3).
+
+    Args:
+        levels: Of deep gray images, see :mod:`tl_keras.modalities.image.decode`; None before
+            a check decided them.
+    """
 
     name = "image"
     noun = "image"
@@ -44,6 +59,19 @@ class ImageModality(Modality):
     default_augment = "flip+crop"
     input_name = "image"
     preparation = "the whole picture to this size, bilinear, antialiased"
+
+    def __init__(self, levels: decode.Levels | None = None) -> None:
+        self.levels = levels
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The levels of deep gray images, where there are any."""
+        return {"levels": {k: list(v) for k, v in self.levels.items()}} if self.levels else {}
+
+    def with_settings(self, settings: Mapping[str, Any]) -> ImageModality:
+        """Return a modality with these levels."""
+        levels = settings.get("levels") or {}
+        return ImageModality({kind: (float(a), float(b)) for kind, (a, b) in levels.items()})
 
     def open(self, item: Any, at_least: int | None = None) -> Image.Image:
         """Return an item as an upright RGB image.
@@ -55,7 +83,7 @@ class ImageModality(Modality):
         Raises:
             DataError: It cannot be decoded.
         """
-        return decode.open_picture(item, at_least)
+        return decode.open_picture(item, at_least, self.levels)
 
     def specs(self, model: keras.Model) -> dict[str, InputSpec]:
         """Return the one image that a model takes.
@@ -90,30 +118,39 @@ class ImageModality(Modality):
         progress: Callable[[int, int], None] | None = None,
         workers: int | None = None,
     ) -> CheckReport:
-        """Decode every image in full, in parallel."""
+        """Decode every image in full, in parallel; decide levels where none are given."""
 
-        def look(index: int) -> tuple[str, BadSample | None]:
+        def look(index: int) -> tuple[str, decode.Extremes | None, BadSample | None]:
             try:
-                return self.digest(samples.items[index]), None
+                image = decode.load_image(samples.items[index])
+                return pixel_digest(image), decode.find_extremes(image), None
             except decode.PictureError as error:
-                return "", BadSample(error.path, error.reason, index)
+                return "", None, BadSample(error.path, error.reason, index)
             except DataError as error:
-                return "", BadSample(samples.keys[index], str(error), index)
+                return "", None, BadSample(samples.keys[index], str(error), index)
 
         digests: list[str] = []
         bad: list[BadSample] = []
+        deep: list[decode.Extremes] = []
         total = len(samples.keys)
-        for digest, found in in_order(look, total, workers or os.cpu_count() or 1):
+        for digest, extremes, found in in_order(look, total, workers or os.cpu_count() or 1):
             digests.append(digest)
+            if extremes is not None:
+                deep.append(extremes)
             if found is not None:
                 bad.append(found)
             if progress is not None and (len(digests) % 8 == 0 or len(digests) == total):
                 progress(len(digests), total)
-        return CheckReport(tuple(bad), tuple(digests), samples.root, self.noun)
+        levels = self.levels or decode.decide_levels(deep)
+        return CheckReport(
+            tuple(bad), tuple(digests), samples.root, self.noun,
+            ImageModality(levels).settings, _notes(deep, levels),
+        )  # fmt: skip
 
     def digest(self, item: Any) -> str:
-        """Return a hash of an image's size and pixels."""
-        return pixel_digest(self.open(item))
+        """Return a hash of an image's size and pixels, of deep gray ones as they are stored."""
+        # Their 8 bits depend on the levels, and may make two images alike.
+        return pixel_digest(decode.load_image(item))
 
     def check_arrays(self, items: np.ndarray) -> np.ndarray:
         """Return uint8 (n, height, width, 1 or 3).
