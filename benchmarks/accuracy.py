@@ -69,11 +69,12 @@ def _row(args: argparse.Namespace, data: str) -> str:
 
 
 def _train(args: argparse.Namespace, data: str, seed: int, folder: Path):
-    from tl_keras.workflows.fit import Job, train
+    from tl_keras.runs.config import RunConfig
+    from tl_keras.workflows.fit import train
 
     settings = {"augment": args.augment, "views": 4}
     source, share = _with_test(data, folder)
-    job = Job(
+    job = RunConfig.of(
         source, args.base, weights=args.weights, plan=args.plan, seed=seed, test=share,
         settings=settings, epochs=tuple(int(e) for e in args.epochs.split(",") if e),
     )  # fmt: skip

@@ -118,11 +118,11 @@ def features_of(word: str, sets) -> dict[str, np.ndarray]:
     from tl_keras.features.extract import feature_model, parse_places
     from tl_keras.modalities.image.reader import PictureReader
     from tl_keras.models.onnx_graph import to_onnx
-    from tl_keras.runs.prepare import Job
+    from tl_keras.runs.config import RunConfig
     from tl_keras.workflows.probe import open_base
 
     one = parse_candidates(with_files(word))[0]
-    base = open_base(Job("", one.base, one.size, one.weights))
+    base = open_base(RunConfig.of("", one.base, one.size, one.weights))
     model = feature_model(base, parse_places(one.at, base)[0])
     predict = onnx_function(to_onnx(model).SerializeToString())
     made = {}

@@ -8,13 +8,13 @@ Each plan is run in full, then auto; a line for each with its validation accurac
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
 
 from tl_keras.analysis.plan_search import ARMS, score
-from tl_keras.workflows.fit import Job, train
+from tl_keras.runs.config import RunConfig
+from tl_keras.workflows.fit import train
 
 
 def main() -> None:
@@ -27,12 +27,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--arms", nargs="*", default=list(ARMS))
     asked = parser.parse_args()
-    job = Job(asked.data, asked.base, asked.size, asked.weights, minutes=asked.minutes)
+    job = RunConfig.of(asked.data, asked.base, asked.size, asked.weights, minutes=asked.minutes)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in (*asked.arms, "auto"):
             began = time.perf_counter()
-            run = train(dataclasses.replace(job, plan=name), Path(folder) / name)
+            run = train(job.replace(plan=name), Path(folder) / name)
             accuracy, loss = score(run.model(), run.samples("val"))
             found[name] = accuracy or 0.0
             seconds = time.perf_counter() - began

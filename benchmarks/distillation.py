@@ -46,9 +46,11 @@ def main() -> None:
 
 
 def _teacher(args: argparse.Namespace, out: Path) -> str:
-    from tl_keras.workflows.fit import Job, train
+    from tl_keras.runs.config import RunConfig
+    from tl_keras.workflows.fit import train
 
-    run = train(Job(args.data, args.teacher_base, args.size, args.teacher_weights, test=0.2), out)
+    asked = RunConfig.of(args.data, args.teacher_base, args.size, args.teacher_weights, test=0.2)
+    run = train(asked, out)
     print(f"<!-- teacher: {run.record['timings']['total']:.0f} s -->", flush=True)
     return str(run.path)
 

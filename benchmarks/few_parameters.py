@@ -45,13 +45,14 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace, data: str, plan: str, seed: int) -> dict:
-    from tl_keras.workflows.fit import Job, train
+    from tl_keras.runs.config import RunConfig
+    from tl_keras.workflows.fit import train
 
     with tempfile.TemporaryDirectory() as folder:
         source, share = _with_test(data, Path(folder))
-        job = Job(
+        job = RunConfig.of(
             source, args.base, args.size, args.weights, plan=plan, seed=seed, test=share,
-            settings={"views": 4}, rank=args.rank, rate=args.rate,
+            settings={"views": 4}, rank=args.rank, lr_scale=args.rate,
         )  # fmt: skip
         start = time.perf_counter()
         record = train(job, Path(folder) / "run").record

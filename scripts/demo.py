@@ -14,18 +14,19 @@ import time
 from pathlib import Path
 
 from tl_keras.cli.console import bars, error_boundary, percent, show, table
-from tl_keras.workflows.fit import Job, train
+from tl_keras.runs.config import RunConfig
+from tl_keras.workflows.fit import train
 
 # Head, then all; from scratch all epochs train everything. Rates were chosen on validation.
 EPOCHS = (30, 30)
 SETTINGS = {"augment": "none", "batch_size": 20}
 JOBS = {
-    "from the small base": Job(
-        "digits", base="small_resnet", plan="lp-ft", epochs=EPOCHS, rate=5.0, settings=SETTINGS
+    "from the small base": RunConfig.of(
+        "digits", "small_resnet", plan="lp-ft", epochs=EPOCHS, lr_scale=5.0, settings=SETTINGS
     ),
-    "from scratch": Job(
-        "digits", base="small_resnet", weights="none", plan="scratch", epochs=(sum(EPOCHS),),
-        rate=5.0, settings=SETTINGS,
+    "from scratch": RunConfig.of(
+        "digits", backbone="small_resnet", weights="none", plan="scratch", epochs=(sum(EPOCHS),),
+        lr_scale=5.0, settings=SETTINGS,
     ),
 }  # fmt: skip
 

@@ -41,14 +41,15 @@ def toys(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A complete run; read it, change copies only."""
-    from tl_keras.workflows.fit import Job, train
+    from tl_keras.runs.config import RunConfig
+    from tl_keras.workflows.fit import train
 
     place = tmp_path_factory.mktemp("trained")
     photos = draw_folder(place / "photos")
     (photos / NAMES[0] / "broken.jpg").write_bytes(b"hello")
     copied = (photos / NAMES[1] / "0.png").read_bytes()
     (photos / NAMES[1] / "copy.png").write_bytes(copied)
-    job = Job(
+    job = RunConfig.of(
         str(photos), "small_resnet", 16, "none", plan="lp-ft", epochs=(2, 1), test=0.2,
         skip_bad=True,
     )  # fmt: skip

@@ -9,9 +9,9 @@ from training_models import coloured, small_model, splits
 from tl_keras.analysis.plan_search import Trial, choose_plan, score, share_of
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError, RunError
-from tl_keras.runs.prepare import check_options
+from tl_keras.runs.config import RunConfig
 from tl_keras.training.plan import Plan, Stage
-from tl_keras.workflows.fit import Job, resume, train
+from tl_keras.workflows.fit import resume, train
 
 
 def made(log):
@@ -102,14 +102,8 @@ def test_there_is_nothing_to_judge_by_without_validation_pictures():
         choose_plan(made([])[0], data, arms=("still",))
 
 
-@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf")])
-def test_minutes_out_of_range_are_refused(minutes):
-    with pytest.raises(PlanError, match="expected more than 0"):
-        check_options(Job("digits", "small_resnet", plan="auto", minutes=minutes))
-
-
 def job_of(folder, **more):
-    return Job(str(folder), "small_resnet", 16, plan="auto", epochs=(1, 1), **more)
+    return RunConfig.of(str(folder), "small_resnet", 16, plan="auto", epochs=(1, 1), **more)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +120,7 @@ def test_a_run_records_what_was_tried_and_why_and_is_an_ordinary_one_then(run):
     assert {t["plan"] for t in auto["trials"]} == {
         "probe", "lora", "top", "lp-ft", "full", "scratch",
     }  # fmt: skip
-    assert auto["plan"] == run.record["job"]["plan"] == run.record["plan"]["name"]
+    assert auto["plan"] == run.record["config"]["plan"]["name"] == run.record["plan"]["name"]
     assert auto["why"] in (run.path / "report.html").read_text(encoding="utf-8")
 
 
@@ -157,7 +151,7 @@ def test_stopped_while_choosing_it_chooses_anew_and_stopped_later_it_keeps_its_c
     monkeypatch.setattr(jobs, "decided", None)
     monkeypatch.setattr(jobs, "close_run", jobs_close)
     run = resume(tmp_path / "run")
-    assert run.complete and run.record["job"]["plan"] == run.record["auto"]["plan"]
+    assert run.complete and run.record["config"]["plan"]["name"] == run.record["auto"]["plan"]
     with pytest.raises(RunError, match="nothing to resume"):
         resume(tmp_path / "run")
 

@@ -118,7 +118,7 @@ def test_a_student_by_name_from_a_teacher_in_a_file(trained, tmp_path):
     assert run.complete
     assert (facts["kept"], facts["clear"]) == ("distilled", None)
     assert list(facts["scores"]) == ["teacher", "distilled"]
-    assert run.fact("job", "base") == "small_resnet"
+    assert run.fact("config", "model", "backbone") == "small_resnet"
     assert run.fact("size") == 16
 
 

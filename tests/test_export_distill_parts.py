@@ -260,11 +260,11 @@ def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
 
 
 def test_both_students_go_through_every_epoch(tmp_path, folder):
-    from export.distill.students import Distillation, prepare
+    from export.distill.students import Distillation, prepare_distillation
 
     small_model().save(tmp_path / "model.keras")
     path = str(tmp_path / "model.keras")
     request = Distillation(path, path, data=str(folder), plan="lp-ft")
-    ready = prepare(request, Teacher(small_model(), None, "teacher"), lambda *_: None)
+    ready = prepare_distillation(request, Teacher(small_model(), None, "teacher"), lambda *_: None)
     assert [stage.name for stage in ready.plan.stages] == ["head", "all"]
     assert [stage.patience for stage in ready.plan.stages] == [0, 0]

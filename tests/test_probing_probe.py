@@ -17,7 +17,7 @@ from tl_keras.features.extract import (
 from tl_keras.features.files import write_features
 from tl_keras.probing.classifiers import CLASSIFIERS, fit
 from tl_keras.probing.probe import ProbeOptions, fit_probe, with_classifier
-from tl_keras.runs.prepare import Job
+from tl_keras.runs.config import RunConfig
 from tl_keras.workflows.probe import ProbeJob, probe
 
 
@@ -32,7 +32,7 @@ def data():
 
 
 def quick(folder, **more):
-    job = Job(str(folder), "small_resnet", 16, "none")
+    job = RunConfig.of(str(folder), "small_resnet", 16, "none")
     return ProbeJob(job, **{"at": "last", "options": ProbeOptions("ridge"), **more})
 
 
@@ -184,7 +184,7 @@ def test_a_saved_model_of_ones_own_is_probed_at_its_dense_layer(folder, tmp_path
 
     start_tensorflow()
     small_model(4).save(tmp_path / "own.keras")
-    job = Job(str(folder), str(tmp_path / "own.keras"))
+    job = RunConfig.of(str(folder), str(tmp_path / "own.keras"))
     options = ProbeOptions("lda")
     run, made = probe(ProbeJob(job, "head_logits+block2_relu", options), tmp_path / "run")
     assert made.compared[0].dimensions == 12

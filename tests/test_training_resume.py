@@ -14,7 +14,8 @@ CHILD = """
 import json, os, signal, sys
 from tl_keras.utils.quiet import start_tensorflow
 start_tensorflow()
-from tl_keras.workflows.fit import Job, resume, train
+from tl_keras.runs.config import RunConfig
+from tl_keras.workflows.fit import resume, train
 
 out, task, at = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
@@ -23,7 +24,7 @@ def progress(name, done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 settings = {"augment": "affine", "views": 2, "batch_size": 16}
-job = Job("digits", base="small_resnet", weights="none", size=16, dropout=0.2, plan="lp-ft",
+job = RunConfig.of("digits", "small_resnet", 16, "none", dropout=0.2, plan="lp-ft",
           settings=settings, epochs=(6, 3), save_every=0)
 if os.path.exists(out):
     resume(out, progress=progress)

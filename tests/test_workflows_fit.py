@@ -12,9 +12,10 @@ import pytest
 from conftest import NAMES, draw_folder
 
 from tl_keras.errors import DataError, PlanError, RunError, StorageError, TLKerasError
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
-from tl_keras.runs.prepare import check_options, checked_data, settled
-from tl_keras.workflows.fit import Job, resume, train
+from tl_keras.runs.prepare import prepare
+from tl_keras.workflows.fit import resume, train
 
 
 def quiet(*_):
@@ -23,7 +24,7 @@ def quiet(*_):
 
 def small(data, **more):
     values = {"weights": "none", "plan": "probe", "epochs": (1,), **more}
-    return Job(str(data), "small_resnet", 16, **values)
+    return RunConfig.of(str(data), "small_resnet", 16, **values)
 
 
 def test_a_run_holds_all_that_its_readers_expect(trained):
@@ -85,12 +86,12 @@ def test_the_saved_model_needs_keras_alone_and_gives_the_same_answers(trained, t
 
 
 def test_the_fingerprint_changes_with_a_pixel_and_not_with_a_date(folder):
-    before = checked_data(small(folder), quiet).fingerprint
+    before = prepare(small(folder), quiet).fingerprint
     picture = folder / NAMES[0] / "0.png"
     os.utime(picture, (1, 1))
-    assert checked_data(small(folder), quiet).fingerprint == before
+    assert prepare(small(folder), quiet).fingerprint == before
     shutil.copy(folder / NAMES[0] / "1.png", picture)
-    assert checked_data(small(folder), quiet).fingerprint != before
+    assert prepare(small(folder), quiet).fingerprint != before
 
 
 @pytest.mark.parametrize(
@@ -98,20 +99,23 @@ def test_the_fingerprint_changes_with_a_pixel_and_not_with_a_date(folder):
     [("none", "", "scratch"), ("default", "", "lp-ft"), ("none", "probe", "probe")],
 )
 def test_a_base_without_weights_is_trained_from_scratch_unless_told(weights, plan, expected):
-    assert settled(Job("x", weights=weights, plan=plan)).plan == expected
+    assert RunConfig.of("x", weights=weights, plan=plan).with_defaults().plan.name == expected
 
 
 WRONG = {
     "plan": ({"plan": "prob"}, "probe"),
     "augment": ({"settings": {"augment": "flipp"}}, "flip"),
     "setting": ({"settings": {"batchsize": 3}}, "batchsize"),
-    "base": ({"base": "mobilnet_v2"}, "mobilenet_v2"),
-    "size": ({"base": "inception_v3", "size": 64}, "75"),
-    "no such file": ({"base": "nowhere.keras"}, "nowhere.keras"),
+    "base": ({"backbone": "mobilnet_v2"}, "mobilenet_v2"),
+    "size": ({"backbone": "inception_v3", "size": 64}, "75"),
     "dropout": ({"dropout": 5.0}, "0 to below 1"),
     "pooling": ({"pooling": "mean"}, "avg"),
     "shares": ({"val": 0.5, "test": 0.5}, "left to train on"),
-    "rate": ({"rate": float("nan")}, "above 0"),
+    "factor": ({"lr_scale": float("nan")}, "above 0"),
+    "learning rate": ({"learning_rate": (0.0,)}, "above 0"),
+    "rate of auto": ({"learning_rate": (0.1,), "plan": "auto"}, "lr-scale"),
+    "minutes": ({"minutes": float("inf")}, "above 0"),
+    "modality": ({"modality": "smell"}, "image"),
     "precision": ({"precision": "half"}, "bfloat16"),
     "task": ({"task": "class"}, "classes, tags, values"),
     "devices": ({"devices": 0}, "1 or more"),
@@ -121,7 +125,7 @@ WRONG = {
 @pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
 def test_wrong_options_are_refused_without_a_look_at_the_data(change, message):
     with pytest.raises(TLKerasError, match=message):
-        check_options(Job(**{"data": "/no/such/folder", **change}))
+        RunConfig.of(**{"source": "/no/such/folder", **change})
 
 
 def test_what_the_model_tells_is_refused_before_pictures_are_checked(folder, tmp_path):
@@ -137,14 +141,14 @@ def test_a_class_that_is_left_without_pictures_is_named(folder):
     for picture in (folder / NAMES[0]).iterdir():
         picture.write_bytes(b"")
     with pytest.raises(DataError, match=f"no picture of {NAMES[0]} is left"):
-        checked_data(small(folder, skip_bad=True), quiet)
+        prepare(small(folder, skip_bad=True), quiet)
 
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_a_run_that_resumes(folder, tmp_path):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    job = Job(str(folder), "small_resnet", 64, "none", plan="top", epochs=(1, 1))
+    job = RunConfig.of(str(folder), "small_resnet", 64, "none", plan="top", epochs=(1, 1))
     try:
         # More than the model takes, less than the features of the second stage.
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, before[1]))
@@ -189,7 +193,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_weights(folder, tmp_path):
     import keras
 
     with pytest.raises(TLKerasError, match="--rate 1,.*last_good.keras"):
-        train(small(folder, epochs=(3,), rate=1e30), tmp_path / "run")
+        train(small(folder, epochs=(3,), lr_scale=1e30), tmp_path / "run")
     kept = keras.saving.load_model(tmp_path / "run" / "last_good.keras", compile=False)
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())
     with pytest.raises(RunError, match="would stop again"):
@@ -208,6 +212,6 @@ def test_two_splits_that_share_a_picture_are_refused_or_mended(tmp_path):
     draw_folder(root / "val", ("a", "b"), seed=1)
     shutil.copy(root / "train" / "a" / "0.png", root / "val" / "a" / "copy.png")
     with pytest.raises(DataError, match=r"train/a/0.png \(train: a\) = val/a/copy.png"):
-        checked_data(small(root), quiet)
-    checked = checked_data(small(root, skip_bad=True), quiet)
+        prepare(small(root), quiet)
+    checked = prepare(small(root, skip_bad=True), quiet)
     assert checked.left_out == [{"path": "train/a/0.png", "reason": "shared"}]

@@ -12,14 +12,14 @@ from tl_keras.errors import PlanError
 from tl_keras.models.build import build_model
 from tl_keras.peft.branches import branches
 from tl_keras.peft.files import load_adapter
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
-from tl_keras.runs.prepare import check_options
-from tl_keras.workflows.fit import Job, resume, train
+from tl_keras.workflows.fit import resume, train
 
 
 def small(folder, plan, **more):
     values = {"epochs": (1, 1), "save_every": 0, **more}
-    return Job(str(folder), "small_resnet", 32, plan=plan, **values)
+    return RunConfig.of(str(folder), "small_resnet", 32, plan=plan, **values)
 
 
 def pixels(size=32):
@@ -31,7 +31,7 @@ def lora_run(tmp_path_factory):
     from conftest import draw_folder
 
     place = tmp_path_factory.mktemp("lora")
-    job = small(draw_folder(place / "photos"), "lora", epochs=(1, 3), rank=2, rate=3.0)
+    job = small(draw_folder(place / "photos"), "lora", epochs=(1, 3), rank=2, lr_scale=3.0)
     return train(job, place / "run")
 
 
@@ -57,7 +57,7 @@ def test_the_record_says_rank_layers_and_share(lora_run):
     assert record["stages"][-1]["trainable_parameters"] == learnt
     report = (lora_run.path / "report.html").read_text(encoding="utf-8")
     assert f"lora on {len(facts['branches']['lora'])} layer" in report and "(width 2)" in report
-    assert (record["job"]["rank"], record["job"]["adapt"]) == (2, "")
+    assert (record["config"]["plan"]["rank"], record["config"]["plan"]["adapt"]) == (2, "")
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,15 @@ def test_what_cannot_be_adapted_leaves_no_run(folder, tmp_path, change, message)
 
 def test_layers_to_adapt_need_a_plan_that_adapts():
     with pytest.raises(PlanError, match="plan 'probe', which adapts none"):
-        check_options(Job("/no/such/folder", plan="probe", adapt="block*"))
+        RunConfig.of("/no/such/folder", plan="probe", adapt="block*")
 
 
 CHILD = """
 import os, signal, sys
 from tl_keras.utils.quiet import start_tensorflow
 start_tensorflow()
-from tl_keras.workflows.fit import Job, train
+from tl_keras.runs.config import RunConfig
+from tl_keras.workflows.fit import train
 
 data, out, plan = sys.argv[1:4]
 
@@ -91,7 +92,7 @@ def progress(name, done, total):
     if name == f"stage {plan}" and done >= 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train(Job(data, "small_resnet", 32, plan=plan, epochs=(1, 2), dropout=0.2,
+train(RunConfig.of(data, "small_resnet", 32, plan=plan, epochs=(1, 2), dropout=0.2,
           settings={"augment": "affine", "batch_size": 8}, save_every=0), out, progress=progress)
 """
 

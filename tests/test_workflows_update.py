@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from tl_keras.errors import DataError, PlanError, RunError
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.workflows.evaluate import evaluate_run, predict_files
-from tl_keras.workflows.fit import Job, train
+from tl_keras.workflows.fit import train
 from tl_keras.workflows.update.run import Update, update
 
 ACROSS, DOWN = np.mgrid[:20, :20]
@@ -52,7 +53,9 @@ def place(tmp_path_factory):
     photos = draw(place / "photos", ["rows", "columns"])
     draw(place / "new", ["disc"], seed=1)
     settings = {"batch_size": 8, "augment": "none"}
-    job = Job(str(photos), "small_resnet", 16, plan="probe", epochs=(25,), settings=settings)
+    job = RunConfig.of(
+        str(photos), "small_resnet", 16, plan="probe", epochs=(25,), settings=settings
+    )
     train(job, place / "run")
     return place
 
@@ -232,7 +235,7 @@ def test_a_failure_while_learning_leaves_nothing(place, tmp_path):
 def test_every_remedy_at_once_holds_the_base_and_keeps_what_a_later_step_needs(tmp_path):
     photos = draw(tmp_path / "photos", ["rows", "columns"])
     draw(tmp_path / "new", ["disc"], seed=1)
-    train(Job(str(photos), "small_resnet", 16, epochs=(8, 1)), tmp_path / "run")
+    train(RunConfig.of(str(photos), "small_resnet", 16, epochs=(8, 1)), tmp_path / "run")
     request = Update(
         str(tmp_path / "run"), str(tmp_path / "new"), keep=("replay", "ewc", "l2sp", "lwf"),
         epochs=(6, 2),

@@ -35,7 +35,7 @@ def score_models(
         said = softmax(answers.logits(PictureReader(part, ready.teacher.size)))
         outputs = {"teacher": said} | {n: predict(m, part) for n, m in students.items()}
         for name, probabilities in outputs.items():
-            figures = score(probabilities, part, ready.job.seed, None)
+            figures = score(probabilities, part, ready.config.run.seed, None)
             found[name][split] = {key: figures[key] for key in ("accuracy", "nll", "count")}
     return found
 

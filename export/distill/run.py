@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from export.distill.comparison import compare_students, score_models
 from export.distill.mixup import Mixing
 from export.distill.objectives import BaselineObjective, DistillationObjective, make_view_reader
-from export.distill.students import Distillation, Prepared, prepare
+from export.distill.students import Distillation, Prepared, prepare_distillation
 from export.distill.teacher import TeacherCache, load_teacher, make_answering_model
 from tl_keras.errors import ExportError, RunError, StorageError
 from tl_keras.peft.plans import finished
@@ -75,7 +75,7 @@ def distill(
         refuse_existing(Path(out))
     start_tensorflow()
     teacher = load_teacher(request.teacher)
-    ready = prepare(request, teacher, progress)
+    ready = prepare_distillation(request, teacher, progress)
     # What does not fit together is said before anything is written.
     model, pairs = make_answering_model(teacher, ready.student, request.losses)
     run = unfinished or _begun(request, ready, out, command)
@@ -123,7 +123,7 @@ def _unfinished(out: Path, request: Distillation) -> RunDirectory | None:
 
 
 def _begun(request: Distillation, ready: Prepared, out: str | Path, command: str) -> RunDirectory:
-    record = first_record(ready.job, ready.data, ready.student, command)
+    record = first_record(ready.config, ready.data, ready.student, command)
     facts = {
         "request": _request(request),
         "teacher": {
@@ -166,7 +166,7 @@ def _check_same(run: RunDirectory, ready: Prepared) -> None:
 def _mixing(request: Distillation, ready: Prepared) -> Mixing | None:
     if not request.losses.mixup:
         return None
-    return Mixing(len(ready.data.splits.train), ready.job.seed, request.losses.mixup)
+    return Mixing(len(ready.data.splits.train), ready.config.run.seed, request.losses.mixup)
 
 
 def _answers(
@@ -176,11 +176,11 @@ def _answers(
     model: keras.Model,
     progress: Progress,
 ) -> TeacherCache:
-    train, plan = ready.data.splits.train, ready.plan
+    train, plan, seed = ready.data.splits.train, ready.plan, ready.config.run.seed
     mixing = _mixing(request, ready)
-    reader = make_view_reader(train, ready.teacher.size, plan.augment, ready.job.seed, mixing)
+    reader = make_view_reader(train, ready.teacher.size, plan.augment, seed, mixing)
     folder = run.state / "teacher"
-    answers = TeacherCache(model, reader, plan.views, folder, ready.job.precision, progress)
+    answers = TeacherCache(model, reader, plan.views, folder, ready.config.run.precision, progress)
     answers.compute()
     return answers
 
@@ -192,14 +192,14 @@ def _train(
 
     student = run.model(run.state / INITIAL)
     options = FitOptions(
-        seed=ready.job.seed,
+        seed=ready.config.run.seed,
         state_dir=run.state / name,
-        precision=ready.job.precision,
+        precision=ready.config.run.precision,
         progress=lambda task, done, total: progress(f"{name}: {task}", done, total),
         fingerprint=ready.data.fingerprint,
         objective=objective,
     )
-    with failures_told(run, ready.job, student):
+    with failures_told(run, ready.config, student):
         result = fit_with(student, ready.data.splits, ready.plan, options)
     return _Trained(student, result, sum(stage["seconds"] for stage in result.stages))
 

@@ -12,18 +12,17 @@ from export.distill.teacher import Teacher
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError, ExportError
+from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import with_own_softmax
 from tl_keras.models.rewrite import flatten
 from tl_keras.peft.plans import adapted
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.prepare import (
-    Checked,
-    Job,
+    PreparedData,
     build,
-    check_options,
-    checked_data,
     plan_for,
-    settled,
+    prepare,
 )
 from tl_keras.training.plan import Plan
 from tl_keras.utils.progress import Progress
@@ -47,8 +46,8 @@ class Distillation:
         losses: What is learned from the teacher.
         data: For a run, where its pictures are now, if they moved; for a file, its pictures.
         size: Side of the student's pictures; None is the teacher's (a file's own).
-        weights: Of the student's base, see `tl_keras.runs.prepare.Job`.
-        plan: Name of the student's plan; empty as in `Job`.
+        weights: Of the student's base, see `tl_keras.runs.config.ModelConfig`.
+        plan: Name of the student's plan; empty as in `PlanConfig`.
         settings: Fields of the plan to set. `views` bounds the views of every stage.
         epochs: Epochs of each stage, empty keeps the plan's.
         rate: Factor on the plan's rates.
@@ -78,7 +77,7 @@ class Prepared:
 
     Attributes:
         teacher: The teacher.
-        job: The student's job, as `tl-keras fit` would have it.
+        config: The student's configuration, as `tl-keras fit` would have it.
         student: The student with its first weights.
         data: The teacher's own splits.
         plan: The student's plan; its `views` is how many views there are, and no stage of it
@@ -86,13 +85,13 @@ class Prepared:
     """
 
     teacher: Teacher
-    job: Job
+    config: RunConfig
     student: keras.Model
-    data: Checked
+    data: PreparedData
     plan: Plan
 
 
-def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prepared:
+def prepare_distillation(request: Distillation, teacher: Teacher, progress: Progress) -> Prepared:
     """Bring teacher, student and data together.
 
     No stage of the plan runs out of patience: a student that follows its teacher gets better
@@ -107,14 +106,13 @@ def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prep
             "A student is trained by one plan, got auto; give --plan lp-ft, full or another, or "
             "let 'tl-keras fit --plan auto' say which suits the pictures."
         )
-    job = settled(_job(request, teacher))
-    check_options(job)
-    data = _data(job, request, teacher, progress)
+    config = _config(request, teacher).with_defaults()
+    data = _data(config, request, teacher, progress)
     names = data.splits.train.class_names
     _check_classes("teacher", teacher.model, names)
-    student = _student(job, data.splits.train)
+    student = _student(config, data.splits.train)
     _check_classes("student", student, names)
-    plan = plan_for(job, student)
+    plan = plan_for(config, student)
     if "features" in request.losses.parts and all(s.train == ("head",) for s in plan.stages):
         raise ExportError(
             f"The loss is {request.losses.loss} and plan {request.plan} trains the head alone, so "
@@ -125,10 +123,10 @@ def prepare(request: Distillation, teacher: Teacher, progress: Progress) -> Prep
     stages = tuple(dataclasses.replace(stage, patience=0) for stage in plan.stages)
     views = min(plan.views, most) if varied else 1
     plan = dataclasses.replace(plan, stages=stages, views=views)
-    return Prepared(teacher, job, student, data, plan)
+    return Prepared(teacher, config, student, data, plan)
 
 
-def _job(request: Distillation, teacher: Teacher) -> Job:
+def _config(request: Distillation, teacher: Teacher) -> RunConfig:
     run = teacher.run
     if run is None and request.data is None:
         raise DataError(
@@ -139,24 +137,26 @@ def _job(request: Distillation, teacher: Teacher) -> Job:
         known = run.record.get("plan", {}).get("augment", "none")
         settings = {"augment": known, **settings}
     seed = request.seed if request.seed is not None else run.record.get("seed", 0) if run else 0
-    is_file = request.student.endswith((".keras", ".h5"))
-    return Job(
-        data=str(request.data or (run.fact("data", "root") if run else "")),
-        base=request.student,
+    is_file = is_model_file(request.student)
+    return RunConfig.of(
+        source=str(request.data or (run.fact("data", "root") if run else "")),
+        backbone=request.student,
         size=request.size if request.size or is_file else teacher.size,
         weights=request.weights,
         plan=request.plan,
         settings=settings,
         epochs=request.epochs,
-        rate=request.rate,
+        lr_scale=request.rate,
         seed=seed,
         precision=request.precision,
     )
 
 
-def _data(job: Job, request: Distillation, teacher: Teacher, progress: Progress) -> Checked:
+def _data(
+    config: RunConfig, request: Distillation, teacher: Teacher, progress: Progress
+) -> PreparedData:
     if teacher.run is None:
-        return checked_data(job, progress, load_samples(job.data))
+        return prepare(config, progress, load_samples(config.data.source))
     facts = teacher.run.fact("data")
     splits = teacher.run.splits(request.data)
     taught, found = teacher.run.fact("classes"), list(splits.train.class_names)
@@ -166,18 +166,18 @@ def _data(job: Job, request: Distillation, teacher: Teacher, progress: Progress)
             f"{_listed(found)}; give the pictures it was trained on"
         )
     kept = facts.get("left_out", []), facts.get("duplicates", [])
-    return Checked(splits, facts.get("fingerprint", ""), *kept, 0.0)
+    return PreparedData(splits, facts.get("fingerprint", ""), *kept, 0.0)
 
 
-def _student(job: Job, samples: Samples) -> keras.Model:
-    if not job.base.endswith((".keras", ".h5")):
-        return build(job, samples)
-    model = load_user_model(Path(job.base).expanduser())
+def _student(config: RunConfig, samples: Samples) -> keras.Model:
+    if not is_model_file(config.model.backbone):
+        return build(config, samples)
+    model = load_user_model(Path(config.model.backbone).expanduser())
     if len(model.output_shape) != 2:
-        return build(job, samples)
-    size = job.size if job.size not in (None, model.input_shape[1]) else None
+        return build(config, samples)
+    size = config.model.size if config.model.size not in (None, model.input_shape[1]) else None
     plain = with_own_softmax(flatten(model, size))
-    return adapted(plain, job.plan, job.patterns, job.rank)
+    return adapted(plain, config.plan.name, config.plan.patterns, config.plan.rank)
 
 
 def _check_classes(what: str, model: keras.Model, names: tuple[str, ...]) -> None:

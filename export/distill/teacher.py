@@ -18,6 +18,7 @@ from tl_keras.errors import ExportError, ModelError, StorageError
 from tl_keras.features import backends as engines
 from tl_keras.features.store import FeatureFile, fill
 from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import last_map, layer_tensor, logits_of
 from tl_keras.models.rewrite import flatten
@@ -72,7 +73,7 @@ def load_teacher(path: str | Path) -> Teacher:
         ExportError: The run names no classes.
     """
     place = Path(path)
-    if place.is_file() and place.suffix in (".keras", ".h5"):
+    if place.is_file() and is_model_file(place.name):
         return Teacher(load_user_model(place), None, place.name)
     run = RunDirectory(place)
     run.require_complete()

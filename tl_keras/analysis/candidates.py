@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tl_keras.errors import ModelError
 from tl_keras.models.backbones.load import check_size, describe
+from tl_keras.models.backbones.registry import is_model_file
 
 __all__ = ["Candidate", "parse_candidates"]
 
 _FORM = "base[@width][:size][:layers][=weights], as in mobilenet_v2@0.35:160=none"
-_SAVED = (".keras", ".h5")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _candidate(word: str, size: int | None) -> Candidate:
 
 
 def _check(base: str, size: int | None) -> None:
-    if not base.endswith(_SAVED):
+    if not is_model_file(base):
         check_size(describe(base), size)
     elif not Path(base).expanduser().is_file():
         raise ModelError(f"the base {base} does not exist; expected a saved model")

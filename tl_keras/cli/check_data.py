@@ -8,7 +8,7 @@ from tl_keras.cli.console import bars, error_boundary, show, show_json, table
 from tl_keras.cli.options import AsJson, Data, Debug, Seed, Task
 
 if TYPE_CHECKING:
-    from tl_keras.runs.prepare import Checked
+    from tl_keras.runs.prepare import PreparedData
 
 __all__ = ["check_data"]
 
@@ -26,16 +26,16 @@ def check_data(
     Example:  tl-keras check-data photos/
     """
     with error_boundary(debug):
-        from tl_keras.runs.prepare import Job, check_options, checked_data
+        from tl_keras.runs.config import RunConfig
+        from tl_keras.runs.prepare import prepare
 
-        job = Job(data, task=task, seed=seed)
-        check_options(job)
+        config = RunConfig.of(data, task=task, seed=seed)
         with bars() as progress:
-            checked = checked_data(job, progress)
+            checked = prepare(config, progress)
         _show(data, checked, as_json)
 
 
-def _show(data: str, checked: Checked, as_json: bool) -> None:
+def _show(data: str, checked: PreparedData, as_json: bool) -> None:
     splits = checked.splits
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     counts = {name: part.counts() if part else {} for name, part in parts.items()}

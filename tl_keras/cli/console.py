@@ -259,7 +259,7 @@ def show_run(run: RunDirectory) -> None:
             row["cut"] or "nothing",
         )
     show(stages, score_table("scores", run.record["metrics"]))
-    if run.record["job"]["weights"] == "none" and run.record["plan"]["name"] == "scratch":
+    if run.record["config"]["weights"] == "none" and run.record["plan"]["name"] == "scratch":
         show("plan scratch: a backbone without weights has nothing to keep frozen")
     if reason := run.record.get("precision", {}).get("reason"):
         show(f"frozen layers: {reason}")

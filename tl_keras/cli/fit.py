@@ -95,7 +95,8 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     Example:  tl-keras fit photos/ --base mobilenet_v2 --out runs/photos
     """
     with error_boundary(debug, lambda: way_on(out)):
-        from tl_keras.workflows.fit import Job, train
+        from tl_keras.runs.config import RunConfig
+        from tl_keras.workflows.fit import train
 
         chosen = plan or ("scratch" if weights == "none" else "lp-ft")
         refuse_unused("--rank", rank, chosen == "lora", "--plan lora")
@@ -105,14 +106,15 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
             raise PlanError("got both --learning-rate and --lr-scale; give one of the two")
         given = {"batch_size": batch_size, "views": views or 4, "augment": augment}
         settings: dict[str, Any] = {name: value for name, value in given.items() if value}
-        job = Job(
-            data, base, size, weights, pooling, split_numbers(dense), dropout, plan, settings,
-            split_numbers(epochs), lr_scale or 1.0, task, val, test, seed, precision, devices,
-            skip_bad, adapt=adapt, rank=rank or 4, minutes=minutes or 10.0,
-            learning_rate=split_numbers(learning_rate, float),
+        config = RunConfig.of(
+            data, base, size, weights, pooling=pooling, dense=split_numbers(dense),
+            dropout=dropout, plan=plan, settings=settings, epochs=split_numbers(epochs),
+            lr_scale=lr_scale or 1.0, learning_rate=split_numbers(learning_rate, float),
+            adapt=adapt, rank=rank or 4, minutes=minutes or 10.0, task=task, val=val, test=test,
+            skip_bad=skip_bad, seed=seed, precision=precision, devices=devices,
         )  # fmt: skip
         with bars() as progress:
-            run = train(job, out, progress=progress, command=command_line())
+            run = train(config, out, progress=progress, command=command_line())
         show_run(run)
 
 

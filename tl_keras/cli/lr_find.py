@@ -52,16 +52,16 @@ def lr_find(  # noqa: PLR0913 - a command's options are its arguments
     Example:  tl-keras lr-find photos/ --base mobilenet_v2 --out rates.png
     """
     with error_boundary(debug, lambda: "Nothing was written."):
-        from tl_keras.runs.prepare import Job
+        from tl_keras.runs.config import RunConfig
         from tl_keras.workflows.evaluate import find_rate
 
         selectors = split_words(train)
         settings = {"batch_size": batch_size}
-        job = Job(
+        config = RunConfig.of(
             data, base, size, weights, settings=settings, task=task, seed=seed, skip_bad=skip_bad
         )
         with bars() as progress:
-            found = find_rate(job, selectors, steps, out, progress)
+            found = find_rate(config, selectors, steps, out, progress)
         given = {"--base": base, "--size": size, "--weights": weights, "--task": task,
                  "--batch-size": batch_size, "--seed": seed}  # fmt: skip
         plain = {"--weights": "default", "--task": "classes", "--batch-size": 32, "--seed": 0}

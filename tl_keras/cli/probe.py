@@ -63,16 +63,16 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
     """
     with error_boundary(debug, lambda: "Nothing was written."):
         from tl_keras.probing.probe import ProbeOptions
-        from tl_keras.runs.prepare import Job
+        from tl_keras.runs.config import RunConfig
         from tl_keras.workflows.probe import ProbeJob
         from tl_keras.workflows.probe import probe as run_probe
 
-        job = Job(
+        config = RunConfig.of(
             data, base, size, weights, val=val, test=test, seed=seed, precision=precision,
             skip_bad=skip_bad,
         )  # fmt: skip
         options = ProbeOptions(classifier, pooling, seed, precision)
-        wanted = ProbeJob(job, at, options, features_out, command_line())
+        wanted = ProbeJob(config, at, options, features_out, command_line())
         with bars() as progress:
             run, made = run_probe(wanted, out, progress)
         _show(run, made, features_out)

@@ -50,15 +50,15 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
     Example:  tl-keras verdict photos/ --base mobilenet_v2 --seeds 3
     """
     with error_boundary(debug, lambda: "Nothing was written."):
-        from tl_keras.runs.prepare import Job
+        from tl_keras.runs.config import RunConfig
         from tl_keras.workflows.compare_transfer import judge_transfer
 
-        job = Job(
+        config = RunConfig.of(
             data, base, size, weights, plan=plan, epochs=split_numbers(epochs), test=test,
             seed=seed, skip_bad=skip_bad,
         )  # fmt: skip
         with bars() as progress:
-            found, page = judge_transfer(job, seeds, out, progress=progress)
+            found, page = judge_transfer(config, seeds, out, progress=progress)
         made = table(f"{base} on {data}", "", "mean accuracy", *map("run {}".format, range(seeds)))
         for name, right in (("pretrained", found.pretrained), ("scratch", found.scratch)):
             made.add_row(name, *(percent(part.mean()) for part in (right, *right)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import ModelError
 from tl_keras.models.backbones.load import build_base
+from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.graph import feature_point, has_weights, is_functional, steps
 from tl_keras.models.heads import Head, attach
 from tl_keras.models.rewrite import flatten
@@ -106,7 +107,7 @@ def vgg16_average(
 
 
 def _is_own_model(base: Any) -> bool:
-    return not isinstance(base, (str, Path)) or str(base).endswith((".keras", ".h5"))
+    return not isinstance(base, (str, Path)) or is_model_file(str(base))
 
 
 def _user_base(

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 from tl_keras.data.samples import Samples, in_order
 from tl_keras.data.sources import load_again
 from tl_keras.data.splits import Splits
-from tl_keras.errors import DataError, RunError
+from tl_keras.errors import DataError, RunError, TLKerasError
 from tl_keras.runs import exemplars as kept
+from tl_keras.runs.config import RunConfig
 from tl_keras.utils.files import remove_leavings, scratch_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "RunDirectory"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class RunDirectory:
@@ -78,10 +79,23 @@ class RunDirectory:
             raise RunError(f"{file} is no record of a run; expected what 'tl-keras fit' wrote")
         if schema > SCHEMA:
             raise RunError(
-                f"{file} has schema {schema}, this version reads up to {SCHEMA}; "
-                "update tl_keras"
+                f"{file} has schema {schema}, this version reads up to {SCHEMA}; update tl_keras"
             )
+        if schema == 1 and "job" in record:
+            record["config"] = record.pop("job")
         return record
+
+    @property
+    def config(self) -> RunConfig:
+        """What the run was asked for.
+
+        Raises:
+            RunError: The record's does not read.
+        """
+        try:
+            return RunConfig.from_dict(self.fact("config"))
+        except TLKerasError as error:
+            raise RunError(f"the configuration in {self.path}/run.json: {error}") from error
 
     @property
     def complete(self) -> bool:

@@ -1,1 +1,1 @@
-"""One file for each job a user can ask for."""
+"""One file for each thing a user can ask for."""

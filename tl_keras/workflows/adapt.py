@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,10 @@ from tl_keras.errors import DataError, PlanError
 from tl_keras.features.predict import predict
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
-from tl_keras.runs.prepare import Checked, Job, checked_data
+from tl_keras.runs.prepare import PreparedData, prepare
 from tl_keras.training.batchnorm import reestimate
 from tl_keras.training.plan import Plan, Stage, named_plan
 from tl_keras.utils.files import atomic_path
@@ -115,12 +115,12 @@ def remedy_run(
 
 def _new_parts(
     run: RunDirectory, data: str, name: str, others: Others, progress: Progress
-) -> Checked | None:
+) -> PreparedData | None:
     """Return the new pictures in splits, or None where nobody labelled them."""
     present = set(others.samples.labels.tolist()) if others.labelled else set()
     if others.samples.kind.single_label and len(present) == len(run.fact("classes")):
-        job = dataclasses.replace(_job(run), data=data, val=_VAL, test=_TEST)
-        return checked_data(job, progress, others.samples)
+        config = _config_of(run, data)
+        return prepare(config, progress, others.samples)
     if name == "batchnorm":
         return None
     raise DataError(
@@ -129,10 +129,8 @@ def _new_parts(
     )
 
 
-def _job(run: RunDirectory) -> Job:
-    values = dict(run.fact("job"))
-    return Job(**{**values, "dense": tuple(values["dense"]), "epochs": (),
-                  "learning_rate": ()})  # fmt: skip
+def _config_of(run: RunDirectory, source: str) -> RunConfig:
+    return run.config.replace(source=source, epochs=(), learning_rate=(), val=_VAL, test=_TEST)
 
 
 def _unseen(splits: Splits) -> Samples:
@@ -145,14 +143,14 @@ def _right(model: keras.Model, samples: Samples, progress: Progress) -> np.ndarr
 
 
 def _begin(
-    run: RunDirectory, parts: Checked | None, model: keras.Model, folder: Path, command: str
+    run: RunDirectory, parts: PreparedData | None, model: keras.Model, folder: Path, command: str
 ) -> RunDirectory:
     if parts is None:
         record = {key: value for key, value in run.record.items() if key != "schema"}
         splits = run.splits()
     else:
-        job = dataclasses.replace(_job(run), data=parts.splits.train.root, val=_VAL, test=_TEST)
-        record, splits = first_record(job, parts, model, command), parts.splits
+        config = _config_of(run, parts.splits.train.root)
+        record, splits = first_record(config, parts, model, command), parts.splits
     made = RunDirectory.create(folder, {**record, "state": "incomplete", "command": command})
     made.write_split(splits)
     made.write_labels(tuple(run.fact("classes")))
@@ -163,7 +161,7 @@ def _apply(
     name: str,
     made: RunDirectory,
     model: keras.Model,
-    parts: Checked | None,
+    parts: PreparedData | None,
     pictures: Samples,
     progress: Progress,
 ) -> list[dict[str, Any]]:
@@ -190,16 +188,16 @@ def _batches(pictures: Samples, size: int, progress: Progress) -> Iterator[np.nd
 
 
 def _trained(
-    name: str, made: RunDirectory, model: keras.Model, parts: Checked, progress: Progress
+    name: str, made: RunDirectory, model: keras.Model, parts: PreparedData, progress: Progress
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from tl_keras.training.config import FitOptions
     from tl_keras.training.trainer import fit_with
 
-    plan = _plan(name, model, made.fact("job", "settings"))
+    plan = _plan(name, model, made.config.plan.settings)
     options = FitOptions(
         seed=made.fact("seed"),
         state_dir=made.state,
-        precision=made.fact("job", "precision"),
+        precision=made.config.run.precision,
         progress=progress,
         fingerprint=parts.fingerprint,
     )
@@ -208,7 +206,7 @@ def _trained(
     return facts, result.history
 
 
-def _plan(name: str, model: keras.Model, settings: dict[str, Any]) -> Plan:
+def _plan(name: str, model: keras.Model, settings: Mapping[str, Any]) -> Plan:
     blocks = graph.blocks(model)
     if name == "lp-ft":
         return named_plan(name, blocks=len(blocks), **settings)

@@ -18,7 +18,7 @@ from tl_keras.features.backends import Predict, onnx_function
 from tl_keras.features.extract import feature_model, parse_places
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.probing.linear import ridge
-from tl_keras.runs.prepare import Job
+from tl_keras.runs.config import RunConfig
 from tl_keras.training.plan import named_plan
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import wilson
@@ -136,8 +136,8 @@ class _Opened:
 def _open(candidate: Candidate, seed: int) -> _Opened:
     import keras
 
-    job = Job("", candidate.base, candidate.size, candidate.weights, seed=seed)
-    base = open_base(job)
+    config = RunConfig.of("", candidate.base, candidate.size, candidate.weights, seed=seed)
+    base = open_base(config)
     place = parse_places(candidate.at, base)[0]
     features = feature_model(base, place)
     from tl_keras.models.onnx_graph import to_onnx

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from tl_keras.analysis.plan_search import ARMS, choose_plan, score
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.peft.plans import described
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
-from tl_keras.runs.prepare import Job, build, plan_for
+from tl_keras.runs.prepare import build, plan_for
 from tl_keras.training.plan import named_plan
 from tl_keras.utils.progress import Progress
 
@@ -25,42 +25,42 @@ _KEPT = "auto.keras"
 
 
 def decided(
-    run: RunDirectory, job: Job, data: Splits, progress: Progress
-) -> tuple[Job, keras.Model]:
-    """Choose a job's plan by short runs, record it, and return the job and model to train.
+    run: RunDirectory, config: RunConfig, data: Splits, progress: Progress
+) -> tuple[RunConfig, keras.Model]:
+    """Choose a run's plan by short runs, record it, and return configuration and model.
 
     Until the record holds the choice a resumed run makes it anew; from then on the run is an
     ordinary one with the chosen plan.
 
     Args:
-        run: The run that begins; its record gets `auto` and the chosen job.
-        job: With plan "auto".
+        run: The run that begins; its record gets `auto` and the chosen config.
+        config: With plan "auto".
         data: Its samples.
         progress: Called with a task's name, what is done and of how much.
     """
 
     def make(name: str) -> tuple[keras.Model, Plan]:
-        one = _with_plan(job, name)
+        one = _with_plan(config, name)
         model = build(one, data.train)
         return model, plan_for(one, model)
 
-    arms = ("scratch",) if job.weights == "none" else ARMS
+    arms = ("scratch",) if config.model.weights == "none" else ARMS
     choice = choose_plan(
-        make, data, arms=arms, minutes=job.minutes, seed=job.seed, progress=progress
+        make, data, arms=arms, minutes=config.plan.minutes, seed=config.run.seed, progress=progress
     )
     if choice.model is not None:
         run.state.mkdir(parents=True, exist_ok=True)
         choice.model.save(run.state / _KEPT, include_optimizer=False)
-    chosen = _with_plan(job, choice.plan)
+    chosen = _with_plan(config, choice.plan)
     model = build(chosen, data.train)
-    run.update(auto=choice.facts(), job=dataclasses.asdict(chosen), adaptation=described(model))
+    run.update(auto=choice.facts(), config=chosen.to_dict(), adaptation=described(model))
     return chosen, model
 
 
-def _with_plan(job: Job, name: str) -> Job:
-    """Return the job with a plan, and the epochs of as many stages as that has."""
+def _with_plan(config: RunConfig, name: str) -> RunConfig:
+    """Return the config with a plan, and the epochs of as many stages as that has."""
     stages = len(named_plan(name).stages)
-    return dataclasses.replace(job, plan=name, epochs=job.epochs[:stages])
+    return config.replace(plan=name, epochs=config.plan.epochs[:stages])
 
 
 def best_known(run: RunDirectory, model: keras.Model, val: Samples) -> keras.Model:

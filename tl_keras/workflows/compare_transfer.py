@@ -8,22 +8,22 @@ from pathlib import Path
 from tl_keras.analysis.transfer_benefit import Comparison, compare_transfer
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import PlanError
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import refuse_existing
-from tl_keras.runs.prepare import Job, build, check_options, checked_data, plan_for, settled
+from tl_keras.runs.prepare import build, plan_for, prepare
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
 __all__ = ["judge_transfer"]
 
 
-
 def judge_transfer(
-    job: Job, seeds: int, out: Path, *, progress: Progress = silent
+    config: RunConfig, seeds: int, out: Path, *, progress: Progress = silent
 ) -> tuple[Comparison, Path]:
-    """Train a job's base and the same model from scratch, compare, and write a report.
+    """Train a backbone and the same model from scratch, compare, and write a report.
 
     Args:
-        job: Data, base and plan ("full" if it says none); its weights are the pretrained ones.
+        config: Data, base and plan ("full" if it says none); its weights are the pretrained ones.
         seeds: Runs of each way.
         out: The folder to make; it must not exist, or be empty.
         progress: Called with a task's name, what is done and of how much.
@@ -36,29 +36,28 @@ def judge_transfer(
     """
     from tl_keras.reports.transfer_report import write_transfer_report
 
-    job = dataclasses.replace(job, plan=job.plan or "full")
-    if job.weights == "none" or job.plan == "scratch":
+    config = config.replace(plan=config.plan.name or "full")
+    if config.model.weights == "none" or config.plan.name == "scratch":
         raise PlanError("the verdict is on pretrained weights; got none, give --weights a file")
-    if job.plan == "auto":
+    if config.plan.name == "auto":
         raise PlanError(
             "the verdict compares one plan with scratch, got auto; give --plan full, lp-ft or "
             "probe, or let 'tl-keras fit --plan auto' choose, which tries scratch too"
         )
-    check_options(job)
     if seeds < 2:
         raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
     refuse_existing(out)
-    job = settled(job)
-    samples = load_samples(job.data, task=job.task)
+    config = config.with_defaults()
+    samples = load_samples(config.data.source, task=config.data.task)
     start_tensorflow()
-    plan = plan_for(job, build(job, samples))
-    data = checked_data(job, progress, samples).splits
+    plan = plan_for(config, build(config, samples))
+    data = prepare(config, progress, samples).splits
     found = compare_transfer(
-        lambda seed: build(dataclasses.replace(job, seed=seed), samples),
+        lambda seed: build(config.replace(seed=seed), samples),
         data,
         plan,
         seeds=seeds,
-        first_seed=job.seed,
+        first_seed=config.run.seed,
         progress=progress,
     )
     budget = (
@@ -68,6 +67,6 @@ def judge_transfer(
     )
     verdict = {**dataclasses.asdict(found.verdict), "sentence": found.verdict.sentence}
     return found, write_transfer_report(
-        out, f"{job.base} on {job.data}", {**verdict, "budget": budget},
+        out, f"{config.model.backbone} on {config.data.source}", {**verdict, "budget": budget},
         {"pretrained": found.pretrained, "scratch": found.scratch},
     )  # fmt: skip

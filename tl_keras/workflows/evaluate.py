@@ -15,9 +15,10 @@ from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
 from tl_keras.features.predict import predict
 from tl_keras.modalities.base import Modality
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import score
-from tl_keras.runs.prepare import Job, build, check_options, checked_data
+from tl_keras.runs.prepare import build, prepare
 from tl_keras.utils.progress import Progress
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -132,23 +133,22 @@ def _files(given: Path, modality: Modality) -> list[Path]:
 
 
 def find_rate(
-    job: Job, train: tuple[str, ...], steps: int, out: Path, progress: Progress
+    config: RunConfig, train: tuple[str, ...], steps: int, out: Path, progress: Progress
 ) -> RateSearch:
-    """Run a range test on a job's data and model, and draw it.
+    """Run a range test on a run's data and model, and draw it.
 
     Raises:
         TLKerasError: Anything a user can mend.
     """
-    check_options(job)
-    samples = load_samples(job.data, task=job.task)
+    samples = load_samples(config.data.source, task=config.data.task)
     start_tensorflow()
-    model = build(job, samples)
-    data = checked_data(job, progress, samples)
+    model = build(config, samples)
+    data = prepare(config, progress, samples)
     from tl_keras.reports.figures import plot_learning_rates
     from tl_keras.training.lr_finder import lr_find
 
     found = lr_find(
-        model, data.splits, train, steps=steps, seed=job.seed, progress=progress
+        model, data.splits, train, steps=steps, seed=config.run.seed, progress=progress
     )
     plot_learning_rates(found.rates, found.losses, out, found.suggestion)
     return found

@@ -1,8 +1,7 @@
-"""The main job: from labelled pictures to a complete run directory, resumable at any point."""
+"""The main config: from labelled pictures to a complete run directory, resumable at any point."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import importlib.metadata
 import platform
@@ -20,16 +19,14 @@ from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError, RunError, TrainingError
 from tl_keras.peft.plans import described, finished
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
 from tl_keras.runs.prepare import (
-    Checked,
-    Job,
+    PreparedData,
     build,
-    check_options,
-    checked_data,
     plan_for,
-    settled,
+    prepare,
 )
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
@@ -39,18 +36,18 @@ from tl_keras.workflows.auto_plan import best_known, decided
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Job", "first_record", "resume", "save_model", "train"]
+__all__ = ["first_record", "resume", "save_model", "train"]
 
 _VERSIONS = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "onnxruntime")
 
 
 def train(
-    job: Job, out: str | Path, *, progress: Progress = silent, command: str = ""
+    config: RunConfig, out: str | Path, *, progress: Progress = silent, command: str = ""
 ) -> RunDirectory:
-    """Run a job into a new directory.
+    """Run a configuration into a new directory.
 
     Args:
-        job: What to do.
+        config: What to do.
         out: The directory to make; it must not exist, or be empty.
         progress: Called with a task's name, what is done and of how much.
         command: What the user wrote, for the record.
@@ -58,23 +55,22 @@ def train(
     Raises:
         TLKerasError: Anything a user can mend; a run that had begun stays and can be resumed.
     """
-    check_options(job)
     refuse_existing(Path(out))
-    job = settled(job)
+    config = config.with_defaults()
     # Before the directory is made: what is refused should leave nothing behind.
-    model, data = _prepared(job, progress)
-    run = RunDirectory.create(out, first_record(job, data, model, command))
-    return _begin(run, job, model, data, progress)
+    model, data = _prepared(config, progress)
+    run = RunDirectory.create(out, first_record(config, data, model, command))
+    return _begin(run, config, model, data, progress)
 
 
-def _prepared(job: Job, progress: Progress) -> tuple[keras.Model, Checked]:
-    samples = load_samples(job.data, task=job.task)
+def _prepared(config: RunConfig, progress: Progress) -> tuple[keras.Model, PreparedData]:
+    samples = load_samples(config.data.source, task=config.data.task)
     start_tensorflow()
-    _check_devices(job.devices)
+    _check_devices(config.run.devices)
     # The model first: it takes seconds, a look at every picture can take minutes.
-    model = build(job, samples)
-    plan_for(job, model)
-    return model, checked_data(job, progress, samples)
+    model = build(config, samples)
+    plan_for(config, model)
+    return model, prepare(config, progress, samples)
 
 
 def _check_devices(wanted: int) -> None:
@@ -90,15 +86,15 @@ def _check_devices(wanted: int) -> None:
 
 
 def _begin(
-    run: RunDirectory, job: Job, model: keras.Model, data: Checked, progress: Progress
+    run: RunDirectory, config: RunConfig, model: keras.Model, data: PreparedData, progress: Progress
 ) -> RunDirectory:
     run.write_split(data.splits)
     run.write_labels(data.splits.train.class_names)
-    if job.plan == "auto":
-        job, model = decided(run, job, data.splits, progress)
+    if config.plan.name == "auto":
+        config, model = decided(run, config, data.splits, progress)
     save_model(model, run.state / "initial.keras")
     run.update(state="incomplete")
-    return _go_on(run, job, model, data.splits, progress)
+    return _go_on(run, config, model, data.splits, progress)
 
 
 def resume(
@@ -116,20 +112,20 @@ def resume(
         DataError: The pictures are not where they were.
     """
     run = RunDirectory(path)
-    job = _job_of(run, data)
+    config = _config_of(run, data)
     if run.record["state"] == "beginning":
-        model, checked = _prepared(job, progress)
-        run.update(**first_record(job, checked, model, run.record.get("command", "")))
-        return _begin(run, job, model, checked, progress)
+        model, checked = _prepared(config, progress)
+        run.update(**first_record(config, checked, model, run.record.get("command", "")))
+        return _begin(run, config, model, checked, progress)
     samples = run.splits(data)
     if data:
         run.update(data={**run.fact("data"), "root": samples.train.root})
     start_tensorflow()
     model = run.model(run.state / "initial.keras")
-    return _go_on(run, job, model, samples, progress)
+    return _go_on(run, config, model, samples, progress)
 
 
-def _job_of(run: RunDirectory, data: str | None) -> Job:
+def _config_of(run: RunDirectory, data: str | None) -> RunConfig:
     if run.complete:
         raise RunError(f"{run.path} is complete; there is nothing to resume")
     if "distillation" in run.record:
@@ -137,16 +133,12 @@ def _job_of(run: RunDirectory, data: str | None) -> Job:
         raise RunError(f"{run.path} is an unfinished distillation; the same command ends it: {way}")
     if why := run.record.get("stopped"):
         raise RunError(f"{run.path} cannot go on, it would stop again: {why}")
-    values = dict(run.fact("job"))
-    try:
-        job = Job(**{**values, "dense": tuple(values["dense"]), "epochs": tuple(values["epochs"]),
-                     "learning_rate": tuple(values.get("learning_rate", ()))})  # fmt: skip
-    except (TypeError, KeyError) as error:
-        raise RunError(f"the job in {run.path}/run.json does not read: {error}") from error
-    return dataclasses.replace(job, data=data or job.data)
+    return run.config.replace(source=data or run.config.data.source)
 
 
-def first_record(job: Job, data: Checked, model: keras.Model, command: str) -> dict[str, Any]:
+def first_record(
+    config: RunConfig, data: PreparedData, model: keras.Model, command: str
+) -> dict[str, Any]:
     """Return what a run's record says from the start: what is done with what."""
     return {
         "state": "beginning",
@@ -154,25 +146,29 @@ def first_record(job: Job, data: Checked, model: keras.Model, command: str) -> d
         "tl_keras": tl_keras.__version__,
         "versions": {**_versions(), "python": platform.python_version()},
         "command": command,
-        "job": dataclasses.asdict(job),
-        "seed": job.seed,
-        "data": _data_facts(job, data),
+        "config": config.to_dict(),
+        "seed": config.run.seed,
+        "data": _data_facts(config, data),
         "classes": list(data.splits.train.class_names),
-        "base": job.base,
-        "weights": job.weights,
+        "base": config.model.backbone,
+        "weights": config.model.weights,
         "size": int(model.input_shape[1]),
         "adaptation": described(model),
-        "head": {"pooling": job.pooling, "dense": list(job.dense), "dropout": job.dropout},
+        "head": {
+            "pooling": config.model.pooling,
+            "dense": list(config.model.dense),
+            "dropout": config.model.dropout,
+        },
         "timings": {"check": round(data.seconds, 2)},
     }
 
 
-def _data_facts(job: Job, data: Checked) -> dict[str, Any]:
+def _data_facts(config: RunConfig, data: PreparedData) -> dict[str, Any]:
     named = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
     parts = {name: part for name, part in named.items() if part is not None}
     return {
         "root": data.splits.train.root,
-        "task": job.task,
+        "task": config.data.task,
         "fingerprint": data.fingerprint,
         "pictures": {name: len(part) for name, part in parts.items()},
         "counts": {name: part.counts() for name, part in parts.items()},
@@ -196,23 +192,23 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def _go_on(
-    run: RunDirectory, job: Job, model: keras.Model, data: Splits, progress: Progress
+    run: RunDirectory, config: RunConfig, model: keras.Model, data: Splits, progress: Progress
 ) -> RunDirectory:
     from tl_keras.training.config import FitOptions
     from tl_keras.training.trainer import fit_with
 
-    plan, began = plan_for(job, model), time.perf_counter()
+    plan, began = plan_for(config, model), time.perf_counter()
     run.update(plan=plan.to_dict())
     options = FitOptions(
-        seed=job.seed,
+        seed=config.run.seed,
         state_dir=run.state,
-        precision=job.precision,
-        devices=job.devices,
-        save_every=job.save_every,
+        precision=config.run.precision,
+        devices=config.run.devices,
+        save_every=config.run.save_every,
         progress=progress,
         fingerprint=run.fact("data", "fingerprint"),
     )
-    with failures_told(run, job, model):
+    with failures_told(run, config, model):
         result = fit_with(model, data, plan, options)
         if not _finite(model):
             raise TrainingError("the weights are not numbers after training; expected numbers.")
@@ -224,7 +220,7 @@ def _go_on(
 
 
 @contextmanager
-def failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[None]:
+def failures_told(run: RunDirectory, config: RunConfig, model: keras.Model) -> Iterator[None]:
     """Say of a failed training what its user can do, and keep the last good weights.
 
     Raises:
@@ -240,14 +236,15 @@ def failures_told(run: RunDirectory, job: Job, model: keras.Model) -> Iterator[N
         # An epoch whose weights went bad at its end may have been kept as the best so far.
         good = model if _finite(model) else run.model(run.state / "initial.keras")
         save_model(good, run.path / "last_good.keras")
-        why = f"{str(error).split(' Try a rate')[0]} {_gentler(job.rate)}"
+        why = f"{str(error).split(' Try a rate')[0]} {_gentler(config.plan.lr_scale)}"
         run.update(stopped=why)
         shutil.rmtree(run.state, ignore_errors=True)
         kept = run.path / "last_good.keras"
         raise TrainingError(f"{why}. The last good weights are in {kept}") from error
     except tf.errors.ResourceExhaustedError as error:
         raise RunError(
-            f"the memory does not hold a step of {job.settings.get('batch_size', 32)} pictures; "
+            "the memory does not hold a step of "
+            f"{config.plan.settings.get('batch_size', 32)} pictures; "
             "start a new run with a smaller --batch-size or --size"
         ) from error
     except tf.errors.OpError as error:

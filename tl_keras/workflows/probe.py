@@ -1,4 +1,4 @@
-"""The probe as a job: from labelled pictures to a complete run directory, without training."""
+"""Fits a simple classifier on a backbone's features, into a complete run directory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from tl_keras.data.sources import load_samples
 from tl_keras.errors import ModelError
 from tl_keras.features.extract import parse_places, written
 from tl_keras.features.files import check_target, write_features
+from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.probing.probe import Probe, ProbeOptions, fit_probe
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
-from tl_keras.runs.prepare import Checked, Job, check_options, checked_data
+from tl_keras.runs.prepare import PreparedData, prepare
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -30,30 +32,28 @@ if TYPE_CHECKING:
 
 __all__ = ["ProbeJob", "open_base", "probe"]
 
-_SAVED = (".keras", ".h5")
-
 
 @dataclass(frozen=True)
 class ProbeJob:
     """What to probe.
 
     Attributes:
-        job: Data, base, size, weights, shares and seed.
+        config: Data, backbone, size, weights, shares and seed.
         at: See `tl_keras.features.extract.parse_places`.
         options: Classifier, pooling and the rest.
         features_out: Where to write the features too; None nowhere.
         command: What the user wrote, for the record.
     """
 
-    job: Job
+    config: RunConfig
     at: str = "auto"
     options: ProbeOptions = ProbeOptions()
     features_out: Path | None = None
     command: str = ""
 
 
-def open_base(job: Job) -> keras.Model:
-    """Return a job's base without a head: a flat model, RGB 0..255 in.
+def open_base(config: RunConfig) -> keras.Model:
+    """Return a backbone without a head: a flat model, RGB 0..255 in.
 
     A base by name ends with its last feature map; a `.keras` file keeps all its layers.
 
@@ -67,15 +67,18 @@ def open_base(job: Job) -> keras.Model:
     from tl_keras.models.backbones.weights import load_user_model
     from tl_keras.models.rewrite import flatten
 
-    keras.utils.set_random_seed(job.seed)
-    if job.base.endswith(_SAVED):
-        if job.weights not in ("default", "none"):
-            raise ModelError(f"{job.base} has its weights; leave out --weights {job.weights}")
-        return flatten(load_user_model(Path(job.base).expanduser()), job.size)
-    weights = None if job.weights == "none" else job.weights
+    keras.utils.set_random_seed(config.run.seed)
+    if is_model_file(config.model.backbone):
+        if config.model.weights not in ("default", "none"):
+            raise ModelError(
+                f"{config.model.backbone} has its weights; leave out "
+                f"--weights {config.model.weights}"
+            )
+        return flatten(load_user_model(Path(config.model.backbone).expanduser()), config.model.size)
+    weights = None if config.model.weights == "none" else config.model.weights
     # Keras tells of downloads on standard output, across the bars.
     with contextlib.redirect_stdout(io.StringIO()):
-        return build_base(job.base, size=job.size, weights=weights)
+        return build_base(config.model.backbone, size=config.model.size, weights=weights)
 
 
 def probe(
@@ -94,32 +97,36 @@ def probe(
     Raises:
         TLKerasError: Anything a user can mend.
     """
-    job, out = dataclasses.replace(wanted.job, plan="probe"), Path(out)
-    check_options(job)
+    config, out = wanted.config.replace(plan="probe"), Path(out)
     refuse_existing(out)
     if wanted.features_out:
         check_target(wanted.features_out)
-    samples = load_samples(job.data, task=job.task)
+    samples = load_samples(config.data.source, task=config.data.task)
     start_tensorflow()
-    model = open_base(job)
+    model = open_base(config)
     places = parse_places(wanted.at, model)
-    data = checked_data(job, progress, samples)
+    data = prepare(config, progress, samples)
     with atomic_path(out) as folder:
         # Features may be large: they lie on the disk of the run meanwhile.
         features = folder.with_name("features")
         made = fit_probe(model, data.splits, places, features, wanted.options, progress)
-        _write(wanted, job, made, data, folder, progress)
+        _write(wanted, config, made, data, folder, progress)
         if wanted.features_out:
             write_features(wanted.features_out, made.features, made.place)
     return RunDirectory(out), made
 
 
 def _write(
-    wanted: ProbeJob, job: Job, made: Probe, data: Checked, out: Path, progress: Progress
+    wanted: ProbeJob,
+    config: RunConfig,
+    made: Probe,
+    data: PreparedData,
+    out: Path,
+    progress: Progress,
 ) -> None:
     from tl_keras.reports.figures import plot_probe
 
-    run = RunDirectory.create(out, first_record(job, data, made.model, wanted.command))
+    run = RunDirectory.create(out, first_record(config, data, made.model, wanted.command))
     run.write_split(data.splits)
     run.write_labels(data.splits.train.class_names)
     run.write_history([])

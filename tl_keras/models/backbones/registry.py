@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["BASES", "BaseInfo", "construct"]
+__all__ = ["BASES", "MODEL_FILES", "BaseInfo", "construct", "is_model_file"]
+
+MODEL_FILES = (".keras", ".h5")
+"""Endings of files that hold a whole model."""
 
 OWN = "tl_keras.models.backbones.small_resnet"
 
@@ -154,3 +157,8 @@ def construct(info: BaseInfo, size: int, weights: str | None = None) -> keras.Mo
     options: dict[str, Any] = {"alpha": info.alpha} if info.alpha is not None else {}
     return getattr(keras.applications, info.constructor)(
         include_top=False, weights=weights, input_shape=(size, size, 3), **options)
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a backbone is asked for by a file with a model, not by its name."""
+    return name.endswith(MODEL_FILES)

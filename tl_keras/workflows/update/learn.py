@@ -20,8 +20,9 @@ from tl_keras.features.backends import Predict, choose_engine, prefix_function
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.probing.linear import StreamingRidge
 from tl_keras.probing.linear_head import calibrated
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
-from tl_keras.runs.prepare import Job, plan_for
+from tl_keras.runs.prepare import plan_for
 from tl_keras.training.plan import Plan
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress
@@ -48,7 +49,7 @@ class Lesson:
 
     Attributes:
         request: The update.
-        job: Of the old run.
+        config: Of the old run.
         old: The old model.
         run: The old run.
         past: Its pictures at hand.
@@ -59,7 +60,7 @@ class Lesson:
     """
 
     request: Update
-    job: Job
+    config: RunConfig
     old: keras.Model
     run: RunDirectory
     past: Pool
@@ -129,12 +130,12 @@ def solve(lesson: Lesson, grown: keras.Model) -> None:
     for pool in parts:
         train = pool.samples.take(pool.of("train"))
         if len(train):
-            found = features_of(grown, train, lesson.job.precision, lesson.progress)
+            found = features_of(grown, train, lesson.config.run.precision, lesson.progress)
             sums.update(found, train.labels)
     head, held = sums.solve(), lesson.data.val
     if len(held):
         # What a base was trained on lies too neatly: sums of it make a head far too sure.
-        found = features_of(grown, held, lesson.job.precision, lesson.progress)
+        found = features_of(grown, held, lesson.config.run.precision, lesson.progress)
         head = calibrated(head, found, held.labels)
     set_output(grown, head.weights, head.bias)
     _save(lesson.folder / SUMS, sums.arrays())
@@ -145,17 +146,18 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
         np.savez(made, **arrays)
 
 
-def update_plan(request: Update, job: Job, model: keras.Model) -> Plan:
+def update_plan(request: Update, config: RunConfig, model: keras.Model) -> Plan:
     """Return how an update is trained: the head, then all at a low rate.
 
     A run whose base never learnt ("probe") keeps its base.
     """
-    plan = "probe" if job.plan == "probe" else "lp-ft"
-    asked = dataclasses.replace(job, plan=plan, epochs=request.epochs, rate=request.rate)
+    plan = "probe" if config.plan.name == "probe" else "lp-ft"
+    asked = config.replace(plan=plan, epochs=request.epochs, lr_scale=request.rate)
     made = plan_for(asked, model)
     stages = tuple(
-        stage if stage.name == "head" else dataclasses.replace(
-            stage, learning_rate=stage.learning_rate * _GENTLE)
+        stage
+        if stage.name == "head"
+        else dataclasses.replace(stage, learning_rate=stage.learning_rate * _GENTLE)
         for stage in made.stages
     )
     decay = 0.0 if "l2sp" in request.keep else made.weight_decay
@@ -167,11 +169,11 @@ def learn(lesson: Lesson, grown: keras.Model) -> tuple[Plan, FitResult]:
     from tl_keras.training.config import FitOptions
     from tl_keras.training.trainer import fit_with
 
-    request, job = lesson.request, lesson.job
-    plan = update_plan(request, job, grown)
+    request, config = lesson.request, lesson.config
+    plan = update_plan(request, config, grown)
     state = lesson.folder / "state"
     options = FitOptions(
-        seed=job.seed, state_dir=state, precision=job.precision, save_every=1e9,
+        seed=config.run.seed, state_dir=state, precision=config.run.precision, save_every=1e9,
         progress=lesson.progress,
     )  # fmt: skip
     if "lwf" in request.keep:
@@ -189,9 +191,11 @@ def _taught(lesson: Lesson, plan: Plan, folder: Path) -> Any:
     from tl_keras.continual.lwf import WithoutForgetting
 
     size = int(lesson.old.input_shape[1])
-    predict = _engine(lesson.old, PictureReader(lesson.data.train, size), lesson.job.precision)
+    predict = _engine(
+        lesson.old, PictureReader(lesson.data.train, size), lesson.config.run.precision
+    )
     return WithoutForgetting(
-        lesson.data, plan, predict, folder, size=size, seed=lesson.job.seed,
+        lesson.data, plan, predict, folder, size=size, seed=lesson.config.run.seed,
         strength=LWF * lesson.request.strength,
     )  # fmt: skip
 
@@ -218,7 +222,7 @@ def _importance(lesson: Lesson) -> Anchor:
 
 def _measured(lesson: Lesson, model: keras.Model, pool: Pool) -> Anchor:
     train = pool.samples.take(pool.of("train"))
-    ranked = order("balanced", train.labels, train.keys, lesson.job.seed)[:_FISHER_PICTURES]
+    ranked = order("balanced", train.labels, train.keys, lesson.config.run.seed)[:_FISHER_PICTURES]
     reader = PictureReader(train.take(ranked), int(model.input_shape[1]))
     pictures = reader.images(range(len(reader)), 0)
     return fisher(

@@ -12,14 +12,14 @@ from tl_keras.data.samples import SPLITS, Samples, in_order
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import CheckReport
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
-from tl_keras.runs.prepare import Checked, Job, checked_data
+from tl_keras.runs.prepare import PreparedData, prepare
 from tl_keras.utils.progress import Progress
 from tl_keras.workflows.update.config import Update
 from tl_keras.workflows.update.previous_data import Pool
 
 __all__ = ["fresh_of", "new_samples"]
-
 
 
 def new_samples(request: Update, run: RunDirectory) -> tuple[Samples, tuple[str, ...]]:
@@ -39,17 +39,17 @@ def new_samples(request: Update, run: RunDirectory) -> tuple[Samples, tuple[str,
 
 def fresh_of(
     request: Update,
-    job: Job,
+    config: RunConfig,
     samples: Samples,
     classes: tuple[str, ...],
     past: Pool,
     progress: Progress,
-) -> tuple[Pool, Checked]:
+) -> tuple[Pool, PreparedData]:
     """Check the new pictures and split them.
 
     Args:
         request: The update.
-        job: Of the old run: its shares and its seed split the new pictures too.
+        config: Of the old run: its shares and its seed split the new pictures too.
         samples: From :func:`new_samples`.
         classes: All classes, the old ones first.
         past: What the run knows.
@@ -72,8 +72,8 @@ def fresh_of(
     if known and not request.skip_bad:
         raise DataError(_already_known(request, samples, known))
     rest = [i for i in range(len(samples)) if i not in set(known)]
-    asked = dataclasses.replace(job, data=request.data, skip_bad=request.skip_bad)
-    checked = checked_data(asked, progress, _of_present(samples.take(rest)), _part(report, rest))
+    asked = config.replace(source=request.data, skip_bad=request.skip_bad)
+    checked = prepare(asked, progress, _of_present(samples.take(rest)), _part(report, rest))
     left = [{"path": samples.keys[i], "reason": "known to the run"} for i in known]
     checked = dataclasses.replace(checked, left_out=[*checked.left_out, *left])
     return _pool(checked, classes, int(past.tasks.max(initial=0)) + 1), checked
@@ -101,7 +101,7 @@ def _part(report: CheckReport, places: list[int]) -> CheckReport:
     return CheckReport(bad, tuple(report.digests[i] for i in places), report.root)
 
 
-def _pool(checked: Checked, classes: tuple[str, ...], task: int) -> Pool:
+def _pool(checked: PreparedData, classes: tuple[str, ...], task: int) -> Pool:
     named = {name: getattr(checked.splits, name) for name in SPLITS}
     parts = {name: in_order(part, classes) for name, part in named.items() if part is not None}
     first = parts["train"]

@@ -16,9 +16,10 @@ from tl_keras.data.splits import Splits
 from tl_keras.errors import RunError, TrainingError
 from tl_keras.features.predict import predict
 from tl_keras.runs import exemplars as kept
+from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import close_run
-from tl_keras.runs.prepare import Checked, Job
+from tl_keras.runs.prepare import PreparedData
 from tl_keras.utils.files import atomic_path, write_atomically
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = ["Update", "update"]
-
 
 
 def update(
@@ -72,10 +72,10 @@ def update(
     old = run.model()
     past = past_of(run, progress)
     refuse_lost(request, run, past)
-    job = _job_of(run)
-    fresh, checked = fresh_of(request, job, samples, classes, past, progress)
+    config = _config_of(run)
+    fresh, checked = fresh_of(request, config, samples, classes, past, progress)
     with atomic_path(out) as folder:
-        step = _Step(request, job, run, old, past, fresh, checked, classes, folder, progress)
+        step = _Step(request, config, run, old, past, fresh, checked, classes, folder, progress)
         step.run_all(command)
     return RunDirectory(out)
 
@@ -89,15 +89,8 @@ def _refuse_within(out: Path, run: RunDirectory) -> None:
         raise RunError(f"{out} lies within {run.path}, which must stay as it is; choose another")
 
 
-def _job_of(run: RunDirectory) -> Job:
-    values = dict(run.fact("job"))
-    try:
-        return Job(
-            **{**values, "dense": tuple(values["dense"]), "epochs": (), "learning_rate": (),
-               "devices": 1, "rate": 1.0}
-        )
-    except (TypeError, KeyError) as error:
-        raise RunError(f"the job in {run.path}/run.json does not read: {error}") from error
+def _config_of(run: RunDirectory) -> RunConfig:
+    return run.config.replace(epochs=(), learning_rate=(), devices=1, lr_scale=1.0)
 
 
 @dataclasses.dataclass
@@ -105,12 +98,12 @@ class _Step:
     """One update: its parts are run in order."""
 
     request: Update
-    job: Job
+    config: RunConfig
     old_run: RunDirectory
     old: keras.Model
     past: Pool
     fresh: Pool
-    checked: Checked
+    checked: PreparedData
     classes: tuple[str, ...]
     folder: Path
     progress: Progress
@@ -171,11 +164,11 @@ class _Step:
 
         def features(places: np.ndarray) -> np.ndarray:
             chosen = pool.samples.take(places)
-            return features_of(self.old, chosen, self.job.precision, self.progress)
+            return features_of(self.old, chosen, self.config.run.precision, self.progress)
 
         size = int(self.old.input_shape[1])
         self.fresh = fresh
-        return pool, chosen_memory(self.request, pool, size, self.job.seed, features)
+        return pool, chosen_memory(self.request, pool, size, self.config.run.seed, features)
 
     def _record(self, grown: keras.Model, rows: list[kept.Row], command: str) -> dict[str, Any]:
         parts = {
@@ -183,14 +176,16 @@ class _Step:
             for name in ("train", "val", "test")
         }
         data = Splits(parts["train"], parts["val"], parts["test"] if len(parts["test"]) else None)
-        job = dataclasses.replace(self.job, data=str(Path(self.request.data).absolute()))
-        record = first_record(job, dataclasses.replace(self.checked, splits=data), grown, command)
+        config = self.config.replace(source=str(Path(self.request.data).absolute()))
+        record = first_record(
+            config, dataclasses.replace(self.checked, splits=data), grown, command
+        )
         old = self.old_run.record
         return record | {key: old[key] for key in ("base", "weights", "head") if key in old}
 
     def _learn(self, run: RunDirectory, grown: keras.Model, data: Splits) -> list[dict[str, Any]]:
         lesson = Lesson(
-            self.request, self.job, self.old, self.old_run, self.past, self.fresh, data,
+            self.request, self.config, self.old, self.old_run, self.past, self.fresh, data,
             self.folder, self.progress,
         )  # fmt: skip
         began = time.perf_counter()
