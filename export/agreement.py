@@ -15,8 +15,8 @@ from tl_keras.utils.progress import Progress
 from tl_keras.utils.stats import wilson
 
 __all__ = [
-    "NEAR", "Parity", "compare", "measure_agreement", "predict_all", "require_parity",
-    "same_labels",
+    "NEAR", "Parity", "compare", "find_same_or_tied", "measure_agreement", "predict_all",
+    "require_parity", "same_labels",
 ]  # fmt: skip
 
 _BATCH = 16
@@ -90,16 +90,17 @@ def same_labels(truth: np.ndarray, given: np.ndarray, task: str) -> np.ndarray:
     Args:
         truth: (n, outputs).
         given: (n, outputs).
-        task: "classes" (the same largest output), "tags" (the same outputs of at least 0.5) or
+        task: "classes" (the same largest output), "tags" (the same outputs of at least 0.5; so with
+            "classes" of one output) or
             "values" (no output further away than `NEAR` times its spread over the pictures).
 
     Returns:
         bool (n,); False where an answer is NaN.
     """
     finite = np.isfinite(given).all(axis=1)
-    if task == "classes":
+    if task == "classes" and truth.shape[1] > 1:
         return finite & (truth.argmax(axis=1) == given.argmax(axis=1))
-    if task == "tags":
+    if task != "values":
         return finite & ((truth >= 0.5) == (given >= 0.5)).all(axis=1)
     spread = np.maximum(truth.std(axis=0), 1e-6)
     return finite & (np.abs(truth - given) <= NEAR * spread).all(axis=1)
@@ -143,7 +144,8 @@ class Parity:
         max_difference: largest absolute difference of two outputs; for task "values" relative
             to the source's magnitude where that exceeds 1. NaN if one side gave NaN.
         mean_difference: mean of the same differences.
-        labels_equal: pictures with the same label (for "tags": all the same tags).
+        labels_equal: pictures with the same label (for "tags": all the same tags), or one that
+            ties with it in the source within the tolerance.
         tolerance: the largest difference allowed.
         differing: indices of the pictures that differ by more, in label, or in NaN.
         per_picture: the largest difference of each picture.
@@ -186,7 +188,7 @@ def compare(
     difference = np.abs(source.astype(np.float64) - artifact.astype(np.float64))
     if task == "values":
         difference /= np.maximum(1.0, np.abs(source))
-    worst, same = difference.max(axis=1), _same_labels(source, artifact, task)
+    worst, same = difference.max(axis=1), find_same_or_tied(source, artifact, tolerance, task)
     # "Not within" instead of "beyond": NaN is neither, and must not pass.
     differing = np.flatnonzero(~(worst <= tolerance) | ~same)
     return Parity(
@@ -200,12 +202,28 @@ def compare(
     )
 
 
-def _same_labels(source: np.ndarray, artifact: np.ndarray, task: str) -> np.ndarray:
+def find_same_or_tied(
+    truth: np.ndarray, given: np.ndarray, tolerance: float, task: str
+) -> np.ndarray:
+    """Tell for which samples an answer means the same, or what ties with it in the truth.
+
+    Args:
+        truth: (n, outputs).
+        given: (n, outputs).
+        tolerance: that each output has: two of them within twice as much are tied, a tag within
+            it of 0.5 is either.
+        task: "classes", "tags" or "values" (all mean the same).
+
+    Returns:
+        bool (n,).
+    """
     if task == "classes":
-        return source.argmax(axis=1) == artifact.argmax(axis=1)
+        taken = truth[np.arange(len(truth)), given.argmax(axis=1)]
+        return taken >= truth.max(axis=1) - 2 * tolerance
     if task == "tags":
-        return ((source >= 0.5) == (artifact >= 0.5)).all(axis=1)
-    return np.ones(len(source), bool)
+        tied = np.abs(truth - 0.5) <= tolerance
+        return (((truth >= 0.5) == (given >= 0.5)) | tied).all(axis=1)
+    return np.ones(len(truth), bool)
 
 
 def require_parity(parity: Parity, name: str, keys: Sequence[str]) -> None:

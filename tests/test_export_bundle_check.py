@@ -16,7 +16,7 @@ import pytest
 from bundle_models import FACTS, NAMES
 from typer.testing import CliRunner
 
-from export.bundle.golden import verify_bundle
+from export.bundle.golden import choose_tolerance, compare_golden, verify_bundle
 from export.bundle.manifest import as_json
 from export.bundle.read import read_bundle
 from export.bundle.write import write_bundle
@@ -80,7 +80,7 @@ def sign(folder, path):
 def test_an_untouched_bundle_passes(original, name):
     found = verify_bundle(original / name)
     assert found.passed
-    assert found.files == 18
+    assert found.files == 17
     assert {one.name for one in found.outcomes} == {"tflite-fp32", "tflite-int8", "onnx-fp32"}
     assert all(one.max_difference < 1e-5 for one in found.outcomes)
 
@@ -154,6 +154,10 @@ HARMS = {
     "another manifest": (nothing_in, "has no schema"),
     "newer": (lambda f: edit(f, lambda r: r.update(schema=2)), "update tl_keras"),
     "no shape": (lambda f: edit(f, lambda r: r["input"].pop("shape")), "input.shape"),
+    "a shape that no memory holds": (
+        lambda f: edit(f, lambda r: r["input"].update(shape=[60000, 60000, 3])),
+        "input.shape",
+    ),
     "default": (lambda f: edit(f, lambda r: r.update(default="x")), "default"),
     "classes": (lambda f: edit(f, lambda r: r["classes"].reverse()), "the classes of"),
     "golden": (
@@ -197,6 +201,16 @@ def test_a_bomb_is_not_unpacked_further_than_the_manifest_says(folder, tmp_path,
         told = out.read_bytes().replace(bomb.to_bytes(4, "little"), size.to_bytes(4, "little"))
         out.write_bytes(told)
     with pytest.raises(BundleError, match="damaged|is larger than the"):
+        verify_bundle(out)
+
+
+def test_a_bomb_that_its_own_manifest_admits_is_refused(folder, tmp_path):
+    """As a bundle of 6.8 MB that unpacked 1.26 GB did."""
+    (folder / "models/onnx-fp32.onnx").write_bytes(bytes(200_000_000))
+    sign(folder, "models/onnx-fp32.onnx")
+    out = packed(folder, tmp_path / "bomb.zip")
+    assert out.stat().st_size < 1e6
+    with pytest.raises(BundleError, match=r"would unpack 0\.\d MB to 200 MB"):
         verify_bundle(out)
 
 
@@ -290,3 +304,32 @@ def test_an_environment_with_the_runtimes_alone_checks_a_bundle(original):
     command = [CLIENTS / "bin/tl-export", "check", original / "toy.zip"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=original)
     assert (done.returncode, done.stdout.count("as expected")) == (0, 3), done.stderr
+
+
+def draw(peak, classes, count=8, seed=0):
+    """Answers of a classifier whose largest probability is about `peak`."""
+    logits = np.random.default_rng(seed).normal(size=(count, classes))
+    top = np.arange(count) % classes
+    logits[np.arange(count), top] += np.log(peak * classes / (1 - peak) + 1)
+    powers = np.exp(logits)
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    "expected",
+    [
+        draw(0.02, 1000), draw(0.5, 1000), draw(0.9, 2), 0.01 * draw(0.5, 3),
+        3e4 * draw(0.5, 2)[:, :1],
+    ],
+    ids=["1000 classes", "1000 classes, sure", "2 classes", "tags near 0.01", "large values"],
+)
+def test_golden_answers_of_any_size_tell_another_model_from_another_processor(expected, recipe):
+    tolerance = choose_tolerance(expected, recipe)
+    task = "values" if expected.shape[1] == 1 else "classes"
+    noise = {"fp32": 1e-5, "fp16": 1e-3, "int8": 0.04}[recipe] * np.ptp(expected, axis=0).max()
+    near = expected + np.random.default_rng(1).uniform(-noise, noise, expected.shape)
+    assert compare_golden("another processor", expected, near, tolerance, task).passed
+    mean = expected.mean(axis=0)
+    for other in (np.roll(expected, 1, axis=0), mean + 0.5 * (expected - mean)):
+        assert not compare_golden("another model", expected, other, tolerance, task).passed

@@ -43,7 +43,7 @@ def test_a_bundle_holds_models_proof_and_programs_and_nothing_else(bundle):
     golden = {f"golden/{index:02d}.png" for index in range(8)}
     models = {f"models/{name}" for name in ("tflite-fp32.tflite", "tflite-int8.tflite")}
     texts = {"README.md", "labels.txt", "manifest.json", "report.html", "golden/golden.json"}
-    programs = {"run_tflite.py", "run_onnx.py"}
+    programs = {"run.py"}
     assert set(content(bundle)) == golden | models | {"models/onnx-fp32.onnx"} | texts | programs
     assert [path.name for path in bundle.parent.iterdir()] == ["toy"]
 
@@ -93,19 +93,19 @@ def test_golden_outputs_are_those_of_the_files_for_the_pictures_beside_them(bund
     assert np.array_equal(pictures, truth)
 
 
-@pytest.mark.parametrize("program", ["run_tflite.py", "run_onnx.py"])
-def test_a_program_of_the_bundle_gives_the_golden_answers(bundle, program, tmp_path):
+@pytest.mark.parametrize("name", ["tflite-fp32", "onnx-fp32"])
+def test_the_program_of_the_bundle_gives_the_golden_answers(bundle, name, tmp_path):
     golden = json.loads((bundle / "golden/golden.json").read_text())
     files = [str(bundle / entry["file"]) for entry in golden["pictures"]]
-    command = [sys.executable, bundle / program, "--json", *files]
+    command = [sys.executable, bundle / "run.py", "--json", *files]
+    command += ["--model", next((bundle / "models").glob(f"{name}.*"))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     scores = [json.loads(line)["scores"] for line in done.stdout.splitlines()]
-    name = {"run_tflite.py": "tflite-fp32", "run_onnx.py": "onnx-fp32"}[program]
     np.testing.assert_allclose(scores, golden["outputs"][name], atol=1e-5)
 
 
-def test_a_program_takes_another_file_and_prints_labels(bundle, tmp_path):
-    command = [sys.executable, bundle / "run_tflite.py", bundle / "golden/00.png"]
+def test_the_program_takes_another_file_and_prints_labels(bundle, tmp_path):
+    command = [sys.executable, bundle / "run.py", bundle / "golden/00.png"]
     command += ["--model", bundle / "models/tflite-int8.tflite", "--top", "2"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     golden = json.loads((bundle / "golden/golden.json").read_text())
@@ -142,7 +142,7 @@ def test_the_model_card_has_a_head_that_a_hub_reads(bundle):
     assert {"tflite", "onnx"} <= set(facts["tags"])
     metrics = facts["model-index"][0]["results"][0]["metrics"]
     assert [metric["value"] for metric in metrics] == [0.75, 0.75, 0.75]
-    assert "python run_onnx.py photo.jpg" in body
+    assert "python run.py photo.jpg" in body
     assert "`tflite-int8`: slower than fp32 here" in body
 
 
@@ -181,5 +181,4 @@ def test_a_task_without_labels_has_a_bundle_too(toys, tmp_path):
     )
     variant = dataclasses.replace(variants[2], verdict=bare, latencies=())
     out = write((dataclasses.replace(source, task="values"), [variant]), tmp_path / "out")
-    assert not (out / "run_tflite.py").exists()
     assert "accuracy of" not in (out / "README.md").read_text()

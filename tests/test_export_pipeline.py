@@ -234,3 +234,39 @@ def test_progress_names_each_step(source, tmp_path):
 def test_a_source_whose_parts_do_not_belong_together_is_refused(source, change, message):
     with pytest.raises(ExportError, match=message):
         dataclasses.replace(source, **change)
+
+
+def test_a_model_with_a_constant_inside_and_automatic_names_leaves_in_every_format(tmp_path):
+    import keras
+    import onnx
+
+    keras.utils.set_random_seed(1)
+    image = keras.Input((16, 16, 3))
+    x = keras.applications.resnet.preprocess_input(image)
+    x = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[900.0, 1000.0, 1100.0])(x)
+    x = keras.layers.Conv2D(8, 3, name="conv2d_mean", activation="relu")(x)
+    # What Keras calls a squeeze and excitation that nobody has named.
+    gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name="global_average_pooling2d_1")(x)
+    x = keras.layers.Multiply()([x, keras.layers.Dense(8, "sigmoid", name="conv2d")(gate)])
+    x = keras.layers.GlobalAveragePooling2D(name="conv2d_mean_mean")(x)
+    model = keras.Model(image, keras.layers.Dense(3, "softmax")(x))
+    train = from_arrays(pictures(24), np.arange(24) % 3)
+    keys = tuple(map(str, range(20)))
+    data = Splits(train, train, None)
+    source = stage.Source(model, ("a", "b", "c"), pictures(20), keys, data=data)
+    config = ExportConfig(("tflite", "onnx"), ("int8",), Limits(0.2, train=False), fresh=False)
+    made = stage.export(source, config, tmp_path / "out")
+    assert len(made) == 4
+    for name in ("onnx-fp32", "onnx-int8"):
+        graph = onnx.load(tmp_path / f"out/models/{name}.onnx").graph
+        assert [tensor.name for tensor in graph.input] == ["image"]
+
+
+def test_an_onnx_file_names_no_operators_that_it_has_none_of(shipped):
+    import onnx
+
+    for name in ("onnx-fp32", "onnx-int8"):
+        file = onnx.load(shipped[0] / f"models/{name}.onnx")
+        assert {one.domain for one in file.opset_import} == {one.domain for one in file.graph.node}
+        assert {entry.key for entry in file.metadata_props} == {"input", "class_names"}
+        assert file.producer_name == "tl_keras"

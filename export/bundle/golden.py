@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from export.agreement import find_same_or_tied
 from export.bundle.manifest import Origin, as_json
 from export.bundle.read import read_bundle
 from export.runtime.runtimes import load
@@ -28,10 +29,12 @@ __all__ = [
 
 GOLDEN = "golden/golden.json"
 COUNT = 8
-TOLERANCES = {"fp32": 1e-4, "fp16": 5e-3}
-ROUNDED = 0.05
-"""Largest difference allowed to a quantized file: other processors round otherwise, and a
-step of an int8 activation before the softmax is that much."""
+TOLERANCES = {"fp32": (1e-4, 1e-3), "fp16": (5e-3, 0.05)}
+ROUNDED = (0.05, 0.2)
+"""Largest difference allowed to a quantized file, absolute and as a share of how far its golden
+answers are apart: other processors round otherwise, and a step of an int8 activation before the
+softmax is that much."""
+_STEPS, _EXACT = 1.5, 4e-6
 
 _UNREADABLE = (ValueError, KeyError, TypeError, OSError, RecursionError)
 
@@ -80,11 +83,36 @@ def make_golden_files(source: Origin, variants: Sequence[Variant]) -> dict[str, 
         "pictures": [
             {"file": name, "key": source.keys[index]} for name, index in zip(names, chosen)
         ],
-        "tolerances": {v.name: TOLERANCES.get(v.recipe, ROUNDED) for v in variants},
+        "tolerances": {
+            v.name: choose_tolerance(np.asarray(outputs[v.name]), v.recipe) for v in variants
+        },
         "outputs": outputs,
     }
     files = {name: _png(picture) for name, picture in zip(names, pictures)}
     return {**files, GOLDEN: as_json(record)}
+
+
+def choose_tolerance(expected: np.ndarray, recipe: str) -> float:
+    """Choose how far another machine's answers may be from those expected, so that it means much.
+
+    It is a share of the largest spread that an output has over the golden samples, no more than
+    the absolute bound of the recipe, and no less than one step of whole numbers that come out or
+    than float32 can tell apart.
+
+    Args:
+        expected: (n, outputs).
+        recipe: "fp32" or a quantization recipe's name.
+
+    Returns:
+        The largest difference allowed; of values beyond 1 relative to the largest.
+    """
+    absolute, relative = TOLERANCES.get(recipe, ROUNDED)
+    scale = max(1.0, float(np.abs(expected).max()))
+    gaps = np.diff(np.unique(expected))
+    step = float(gaps.min()) if len(gaps) else 0.0
+    spread = float(np.ptp(expected, axis=0).max()) or float(np.ptp(expected))
+    wanted = max(relative * spread, _STEPS * step) / scale
+    return float(f"{min(absolute, max(wanted, _EXACT)):.3g}")
 
 
 def _rounded(outputs: np.ndarray) -> list[list[float]]:
@@ -148,7 +176,7 @@ def compare_golden(
         name: of the variant.
         expected: (n, outputs).
         answers: (n, outputs), what the variant gave here.
-        tolerance: largest difference allowed; for task "values" relative where outputs exceed 1.
+        tolerance: largest difference allowed; where outputs exceed 1, relative to the largest.
         task: "classes", "tags" or "values".
 
     Raises:
@@ -159,16 +187,8 @@ def compare_golden(
             f"{name} answers with shape {answers.shape}; expected {expected.shape} as in {GOLDEN}: "
             "the bundle's files do not belong together. Get it anew."
         )
-    difference = np.abs(expected - answers)
-    if task == "values":
-        difference = difference / np.maximum(1.0, np.abs(expected))
-    same: np.ndarray = np.ones(len(expected), bool)
-    if task == "classes":
-        taken = expected[np.arange(len(expected)), answers.argmax(axis=1)]
-        same = taken >= expected.max(axis=1) - 2 * tolerance
-    elif task == "tags":
-        near = np.abs(expected - 0.5) <= tolerance
-        same = (((expected >= 0.5) == (answers >= 0.5)) | near).all(axis=1)
+    difference = np.abs(expected - answers) / max(1.0, float(np.abs(expected).max()))
+    same = find_same_or_tied(expected, answers, tolerance, task)
     return Outcome(name, len(expected), float(difference.max()), int(same.sum()), tolerance)
 
 

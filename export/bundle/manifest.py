@@ -17,6 +17,7 @@ manifest.json (schema 1), UTF-8:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -39,6 +40,8 @@ VALUES = {
 _LIFTED = ("versions", "data", "metrics")
 # A FlatBuffer, and an ONNX file without external data, ends there.
 _LARGEST = 2**31
+_MOST_VALUES = 2**26
+"""Of one sample: an image of 4096 x 4096 has fewer."""
 
 
 class Origin(Protocol):
@@ -203,6 +206,7 @@ def _is_shape(value: Any) -> bool:
         isinstance(value, list)
         and len(value) == 3
         and all(isinstance(side, int) and 0 < side < 2**16 for side in value)
+        and math.prod(value) <= _MOST_VALUES
     )
 
 

@@ -25,6 +25,9 @@ __all__ = ["Bundle", "is_bundle", "read_bundle"]
 
 _LARGEST_MANIFEST = 16 * 2**20
 _MOST_ENTRIES = 10_000
+_MOST_BYTES = 8 * 2**30
+# Weights hardly shrink in a zip; of pruned ones 97 % zeros shrink to a twentieth.
+_MOST_RATIO, _SMALL = 100, 16 * 2**20
 _CHUNK = 2**20
 # Troubles of the machine, not of the bundle.
 _OUTSIDE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -94,10 +97,11 @@ def is_bundle(path: Path) -> bool:
     """Whether a folder or a file has the manifest of a bundle; nothing else is looked at."""
     try:
         if path.is_dir():
-            contents = (path / MANIFEST).read_bytes()
+            with open(path / MANIFEST, "rb") as stream:
+                contents = stream.read(_LARGEST_MANIFEST)
         else:
-            with zipfile.ZipFile(path) as archive:
-                contents = archive.read(MANIFEST)
+            with zipfile.ZipFile(path) as archive, archive.open(MANIFEST) as stream:
+                contents = stream.read(_LARGEST_MANIFEST)
         return bool(parsed(contents, path.name))
     except (*_DAMAGE, KeyError):
         return False
@@ -128,7 +132,7 @@ def _check_folder(folder: Path) -> dict[str, Any]:
 def _unpack(path: Path, folder: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return _extract(archive, path.name, folder)
+            return _extract(archive, path, folder)
     except BundleError:
         raise
     except _DAMAGE as error:
@@ -140,19 +144,29 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is no zip, or damaged ({error}); get it anew.") from error
 
 
-def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> dict[str, Any]:
+def _extract(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[str, Any]:
+    name = path.name
     entries = _entries(archive, name)
     if MANIFEST not in entries:
         raise BundleError(f"{name} has no {MANIFEST}; expected a bundle that tl-export wrote.")
     with archive.open(entries.pop(MANIFEST)) as stream:
         contents = stream.read(_LARGEST_MANIFEST)
     manifest = parsed(contents, name)
-    for path, facts in _require_same_names(manifest, set(entries), name).items():
-        if entries[path].file_size > facts["bytes"]:
-            raise _refused(name, path, f"is larger than the {facts['bytes']} bytes of the manifest")
-        target = folder / path
+    listed = _require_same_names(manifest, set(entries), name)
+    packed = os.path.getsize(path)
+    total = sum(facts["bytes"] for facts in listed.values())
+    if total > min(_MOST_BYTES, _MOST_RATIO * packed + _SMALL):
+        raise BundleError(
+            f"{name} would unpack {packed / 1e6:.1f} MB to {total / 1e6:.0f} MB; expected at most "
+            f"{_MOST_RATIO} times as much, and {_MOST_BYTES / 2**30:.0f} GB. Nothing of it was "
+            "used; get it anew."
+        )
+    for file, facts in listed.items():
+        if entries[file].file_size > facts["bytes"]:
+            raise _refused(name, file, f"is larger than the {facts['bytes']} bytes of the manifest")
+        target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        with archive.open(entries[path]) as stream, open(target, "wb") as copy:
+        with archive.open(entries[file]) as stream, open(target, "wb") as copy:
             _check_stream(stream, facts, name, copy)
     (folder / MANIFEST).write_bytes(contents)
     _require_labels(folder, manifest, name)

@@ -89,9 +89,7 @@ def _fill(
         "README.md": card(described, variants),
         "report.html": report(described, variants, picture(variants, folder.with_name("plot.png"))),
     }
-    for format_ in {variant.format for variant in variants}:
-        name = f"run_{format_}.py"
-        texts[name] = (_PROGRAMS / name).read_text(encoding="utf-8")
+    texts["run.py"] = (_PROGRAMS / "run_image.py").read_text(encoding="utf-8")
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
     for name, contents in {**files, **make_golden_files(source, variants)}.items():
         _write(folder / name, contents)

@@ -18,6 +18,7 @@ from export.quantize.calibration import Observed, Ranges, collect
 from export.quantize.recipes import Recipe
 from export.source import INPUT
 from tl_keras.errors import ExportError
+from tl_keras.models.onnx_graph import drop_unused_opsets
 from tl_keras.utils.quiet import silenced
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def observe(contents: bytes, pictures: np.ndarray) -> dict[str, Observed]:
 def _runs(model: onnx.ModelProto, pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     import onnxruntime
 
-    names = _watched(model)
+    names = _watch(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Fused, some tensors would never exist.
@@ -86,7 +87,7 @@ def _runs(model: onnx.ModelProto, pictures: np.ndarray) -> Iterator[dict[str, np
         del values
 
 
-def _watched(model: onnx.ModelProto) -> list[str]:
+def _watch(model: onnx.ModelProto) -> list[str]:
     """Make every float tensor an output, and name them all, the input first."""
     import onnx
 
@@ -134,10 +135,11 @@ def quantize(
     try:
         with silenced() as said:
             if recipe.calibrated:
-                made = _rounded(prepare(contents), ranges or {}, keep, only)
+                made = _round(prepare(contents), ranges or {}, keep, only)
             else:
-                made = _halved(onnx.load_from_string(contents), keep)
+                made = _halve(onnx.load_from_string(contents), keep)
             ONNXModel(made).topological_sort()
+            _clear_traces(made)
             onnx.checker.check_model(made)
     except (ValueError, RuntimeError, KeyError, onnx.checker.ValidationError) as error:
         raise ExportError(
@@ -146,13 +148,22 @@ def quantize(
     return made.SerializeToString()
 
 
-def _halved(model: onnx.ModelProto, keep: Sequence[str]) -> onnx.ModelProto:
+def _clear_traces(model: onnx.ModelProto) -> None:
+    """Take out what the tools write about themselves, and operators that the file has none of."""
+    model.producer_name, model.producer_version = "tl_keras", ""
+    for entry in list(model.metadata_props):
+        if entry.key.startswith("onnx."):
+            model.metadata_props.remove(entry)
+    drop_unused_opsets(model)
+
+
+def _halve(model: onnx.ModelProto, keep: Sequence[str]) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(model, keep_io_types=True, node_block_list=list(keep) or None)
 
 
-def _rounded(
+def _round(
     model: onnx.ModelProto, ranges: Ranges, keep: Sequence[str], only: str | None
 ) -> onnx.ModelProto:
     from onnxruntime.quantization import QDQQuantizer, QuantType

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
     import tensorflow as tf
 
-__all__ = ["OPSET", "PADDING", "to_onnx"]
+__all__ = ["OPSET", "PADDING", "drop_unused_opsets", "to_onnx"]
 
 OPSET = 17
 """Known to ONNX Runtime since 1.12; nothing newer is needed by convolutional classifiers."""
@@ -66,7 +66,16 @@ def to_onnx(
         proto, _ = tf2onnx.convert.from_function(serve, **options)
     _fill_captured(proto.graph, serve.get_concrete_function(), names)
     _keep_zero_padding(proto.graph)
+    drop_unused_opsets(proto)
     return proto
+
+
+def drop_unused_opsets(proto: onnx.ModelProto) -> None:
+    """Take out of a graph's imports the sets of operators that none of its nodes is from."""
+    used = {node.domain for node in proto.graph.node}
+    for opset in list(proto.opset_import):
+        if opset.domain not in used:
+            proto.opset_import.remove(opset)
 
 
 def _serving(model: keras.Model, output_names: Sequence[str] | None) -> Any:
