@@ -232,7 +232,7 @@ def test_only_classes_are_probed(model, data, tmp_path):
     from dataclasses import replace
 
     tags = replace(data.train, task="tags", labels=np.eye(3, dtype=np.float32)[data.train.labels])
-    with pytest.raises(DataError, match="expects 'classes'"):
+    with pytest.raises(DataError, match="needs one class"):
         fit_probe(model, replace(data, train=tags), [("block1_relu",)], tmp_path, ProbeOptions())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tl_keras import modalities
 from tl_keras.errors import DataError, StorageError
 from tl_keras.evaluation.calibration import fit_temperature
 from tl_keras.evaluation.mistakes import collect_mistakes
@@ -26,6 +27,8 @@ HISTORY = [
 ODD_NAMES = [
     "猫と犬", "نمل", "a name that goes on " * 9, "$x$ _^{", "bad\udc80", "two\nlines", "😀", "",
 ]
+
+IMAGES = modalities.get("image")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,7 @@ def has_colour(path, colour: str, least: int = 30) -> bool:
 def test_each_plot_is_a_png_at_the_path_returned_and_nothing_else_is_left(digits, tmp_path):
     probabilities, labels, items, names = digits
     figures = evaluate(probabilities, labels, names)
-    found = collect_mistakes(items, Image.fromarray, probabilities, labels, names, 5)
+    found = collect_mistakes(items, IMAGES.thumbnail, probabilities, labels, names, 5)
     written = [
         plots.plot_curves(HISTORY, tmp_path / "deep" / "curves.png"),
         plots.plot_confusion(figures["confusion"], names, tmp_path / "deep" / "confusion.png"),
@@ -153,7 +156,7 @@ def test_dollars_in_a_name_are_dollars():
 
 def test_mistakes_carry_the_picture_and_both_names(digits):
     probabilities, labels, items, names = digits
-    found = collect_mistakes(items, Image.fromarray, probabilities, labels, names, 4)
+    found = collect_mistakes(items, IMAGES.thumbnail, probabilities, labels, names, 4)
     assert len(found) == 4
     assert [m.confidence for m in found] == sorted((m.confidence for m in found), reverse=True)
     for mistake in found:
@@ -165,7 +168,7 @@ def test_mistakes_carry_the_picture_and_both_names(digits):
 def test_a_picture_that_is_gone_does_not_stop_the_rest(tmp_path):
     Image.new("RGB", (900, 700), "red").save(tmp_path / "there.png")
     items = [str(tmp_path / "there.png"), str(tmp_path / "gone.png")]
-    found = collect_mistakes(items, Image.open, np.eye(2), np.array([1, 0]), ["a", "b"])
+    found = collect_mistakes(items, IMAGES.thumbnail, np.eye(2), np.array([1, 0]), ["a", "b"])
     assert found[0].picture.size[0] == 320 and found[1].picture is None
     assert plots.plot_mistakes(found, tmp_path / "m.png").exists()
     assert has_colour(tmp_path / "m.png", "#ff0000", 5000)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_keras import tasks
 from tl_keras.reports.filters import as_metric, duration, number, percent, points, thousands
 from tl_keras.reports.history import best_row, column, learning_rate, stage_spans
 from tl_keras.reports.html import render, write_page
@@ -44,12 +45,6 @@ UPDATE_CHANGES = {
 
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 # What a task shows of its results, and what its outputs are called.
-_RESULTS = {
-    "classes": (("confusion", "classes", "calibration", "mistakes"), "classes"),
-    "tags": (("outputs",), "tags"),
-    "values": (("outputs",), "values"),
-}
-_ANY_TASK = (("confusion", "classes", "calibration", "outputs", "mistakes"), "outputs")
 _FEW = 20  # images of a class, below which its recall says little
 _MOST_LISTED = 500
 
@@ -122,13 +117,13 @@ def write_report(
     """
     facts = Facts(run, history, evaluations, plots, mistakes)
     task = facts.figures.get("task") or facts.find("data.task", "classes")
-    usual, outputs = _RESULTS.get(task, _ANY_TASK)
+    kind = tasks.get(task) if task in tasks.names() else tasks.Task()
     names = (
         "metrics", "update", "probe", "training", "auto", "distillation",
-        *(usual if results is None else results), "plots", "data", "limits", "reproduce",
+        *(kind.sections if results is None else results), "plots", "data", "limits", "reproduce",
     )  # fmt: skip
     return write_page(
-        path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts), outputs=outputs,
+        path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts), outputs=kind.plural,
         images=sum(_totals(facts).values()) or None, seconds=_seconds(facts),
         sections=[part for name in names if (part := _section(name, facts).strip())],
     )  # fmt: skip

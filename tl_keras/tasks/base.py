@@ -46,7 +46,9 @@ class Task:
         ranked: Whether the highest outputs are the answer; else all of them are.
         output_name: Of the output in exported files.
         output_values: What the numbers of an exported file mean.
-        sections: Names of the sections of a run's report, in order.
+        plural: What several outputs are called in a report.
+        sections: Names of the sections of a run's report that show results, in order, see
+            `tl_keras.reports.run_report.SECTIONS`; one that finds nothing to say is left out.
         figures: Names of the figures that are drawn for a split.
     """
 
@@ -58,7 +60,8 @@ class Task:
     ranked = False
     output_name = "values"
     output_values = "numbers"
-    sections: tuple[str, ...] = ("metrics",)
+    plural = "outputs"
+    sections: tuple[str, ...] = ("confusion", "classes", "calibration", "outputs", "mistakes")
     figures: tuple[str, ...] = ()
 
     def require_single_label(self, what: str) -> None:

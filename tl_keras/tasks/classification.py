@@ -28,7 +28,8 @@ class Multiclass(Task):
     ranked = True
     output_name = "probabilities"
     output_values = "probabilities of the classes, which add up to 1"
-    sections = ("classes", "confusion", "calibration", "mistakes")
+    plural = "classes"
+    sections = ("confusion", "classes", "calibration", "mistakes")
     figures = ("confusion", "reliability", "recall", "mistakes")
 
     def parse(
@@ -168,7 +169,8 @@ class Multilabel(Task):
     ranked = True
     output_name = "probabilities"
     output_values = "probabilities of the tags, each 0..1"
-    sections = ("metrics",)
+    plural = "tags"
+    sections = ("outputs",)
 
     def parse(
         self, cells: Sequence[str], where: Callable[[int], str]

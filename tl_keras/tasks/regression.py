@@ -28,6 +28,8 @@ class Regression(Task):
     name = "values"
     kind = "regression"
     output_values = "numbers in the units of the labels"
+    plural = "values"
+    sections = ("outputs",)
     figures = ("scatter",)
 
     def parse(
