@@ -149,7 +149,7 @@ def test_a_csv_of_tags(tmp_path):
     table = _table(tmp_path, "path,label\na.png,sea|sky\nb.png,\nc.png, sky \n",
                    "a.png", "b.png", "c.png")  # fmt: skip
     samples = load_samples(table, task="tags")
-    assert samples.class_names == ("sea", "sky") and samples.labels.dtype == np.float32
+    assert samples.class_names == ("sea", "sky") and samples.labels.dtype == np.uint8
     assert samples.labels.tolist() == [[1, 1], [0, 0], [0, 1]]
     assert samples.counts() == {"sea": 1, "sky": 2}
 

@@ -30,7 +30,7 @@ class Samples:
     Attributes:
         items: file paths or arrays, as the modality has them.
         labels: one row a sample, as the task has them: int64 (n,) class index for "classes",
-            float32 (n, outputs) for "tags" (0 or 1) and "values" (any finite number).
+            uint8 (n, outputs) of 0 or 1 for "tags", float32 (n, outputs) for "values".
         class_names: one name per output, in output order; sorted for folders and CSV files.
         keys: stable identity of each sample: the path relative to `root` with "/" between
             parts, or a content hash for arrays.

@@ -161,7 +161,7 @@ class Multiclass(Task):
 
 
 class Multilabel(Task):
-    """Several tags a sample. Labels are float32 (n, tags) of 0 and 1, outputs are 0..1 each."""
+    """Several tags a sample. Labels are uint8 (n, tags) of 0 and 1, outputs are 0..1 each."""
 
     name = "tags"
     kind = "multilabel-classification"
@@ -181,7 +181,7 @@ class Multilabel(Task):
         if not names:
             raise DataError(f"{where(0)}: no row has a tag; separate the tags of a row by '|'.")
         index = {name: i for i, name in enumerate(names)}
-        labels: np.ndarray = np.zeros((len(cells), len(names)), np.float32)
+        labels: np.ndarray = np.zeros((len(cells), len(names)), np.uint8)
         for row, chosen in enumerate(tags):
             labels[row, [index[tag] for tag in chosen]] = 1
         return names, labels
@@ -194,7 +194,7 @@ class Multilabel(Task):
         names, numbers = super().check(labels, class_names or [str(i) for i in range(columns)])
         if not np.isin(numbers, (0, 1)).all():
             raise DataError("Tags are 0 or 1 for each output; got other numbers.")
-        return names, numbers
+        return names, numbers.astype(np.uint8)
 
     def counts(self, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
         """Return the samples of each tag."""
@@ -206,8 +206,9 @@ class Multilabel(Task):
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return each sample's rarest tag, -1 for none."""
-        rarity = np.where(labels > 0, labels.sum(axis=0), np.inf)
-        return np.where(labels.any(axis=1), rarity.argmin(axis=1), -1).astype(np.int64)
+        rarest_first = np.argsort(labels.sum(axis=0), kind="stable")
+        found = labels[:, rarest_first] > 0
+        return np.where(found.any(axis=1), rarest_first[found.argmax(axis=1)], -1).astype(np.int64)
 
     def loss_and_metrics(self, label_smoothing: float = 0.0) -> tuple[Any, list[Any]]:
         """Return binary cross-entropy, mean over tags, and the share of tags that are right."""
