@@ -178,7 +178,7 @@ def parsed(contents: bytes, name: str) -> dict[str, Any]:
     return record
 
 
-def _wrong(record: Mapping[str, Any]) -> str:
+def _wrong(record: Mapping[str, Any]) -> str:  # noqa: PLR0911 (one line a rule)
     """Name the first part of a manifest that is not as it should be."""
     forms = (("name", str), ("task", str), ("default", str), ("classes", list), ("input", dict))
     for key, kind in (*forms, ("variants", list), ("files", list)):

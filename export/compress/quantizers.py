@@ -93,7 +93,7 @@ def _is_relu(layer: Any) -> bool:
 
 
 @functools.cache
-def _make_kinds() -> dict[str, Any]:
+def _make_kinds() -> dict[str, Any]:  # noqa: C901 (it holds classes)
     """Classes derived from tfmot's: made when they are needed, since it is imported then."""
     import tensorflow as tf
 
