@@ -28,15 +28,17 @@ HEADING = (
 
 def measure(run: Path, method: str, how, data: str | None) -> dict:
     """Compress a run by one method and read the verdict of its .tflite file."""
-    from export.compress.run import Wanted, compress_run
+    from export.compress.run import CompressConfig, compress_run
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        made = compress_run(run, Wanted(method, how), Path(folder) / "out", data=data)[0]
+        config = CompressConfig(method, how, max_drop=1.0)
+        made = compress_run(run, config, Path(folder) / "out", data=data)
+    zipped, of_fp32 = made.facts["zipped"], made.facts["zipped_of_fp32"]
     proof = made.verdict
     return {
-        "run": run.name, "method": method, "size": made.bytes * made.of_fp32 / made.zipped,
-        "zipped": made.of_fp32, "accuracy": proof.accuracy,
+        "run": run.name, "method": method, "size": made.bytes * of_fp32 / zipped,
+        "zipped": of_fp32, "accuracy": proof.accuracy,
         "retention": proof.accuracy / proof.source_accuracy, "agreement": proof.agreement,
         "seconds": time.perf_counter() - start,
     }  # fmt: skip

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
 __all__ = [
-    "FORMATS", "ExportConfig", "Format", "Source", "check_config", "check_destination", "export",
+    "FORMATS", "ExportConfig", "Format", "Source", "check_config", "check_destination",
+    "describe_variant", "export", "ship",
 ]  # fmt: skip
 
 
@@ -161,9 +163,45 @@ def export(
         folder = made.with_name("variants")
         folder.mkdir()
         variants = _make_variants(source, config, recipes, folder, progress)
-        variants = time_variants(variants, config.fresh, progress)
-        facts = _facts(source, notes) | ({"license": config.license} if config.license else {})
-        write_bundle(source, variants, made, default=choose_default(variants), facts=facts)
+        facts = {"notes": notes, "license": config.license}
+        return ship(source, variants, made, facts=facts, fresh=config.fresh, progress=progress)
+
+
+def ship(
+    source: Source,
+    variants: Sequence[Variant],
+    out: Path,
+    *,
+    facts: Mapping[str, Any],
+    more: Mapping[str, bytes] = MappingProxyType({}),
+    fresh: bool = True,
+    progress: Progress = silent,
+) -> list[Variant]:
+    """Time variants and write them as a bundle.
+
+    Args:
+        source: what they were made from.
+        variants: each with its file and verdict.
+        out: must not exist; a zip if it ends in .zip, else a folder.
+        facts: for the record, beside the source's own; what is empty is left out.
+        more: contents of other files, by their path in the bundle.
+        fresh: whether first answers and memory are measured, in processes of their own.
+        progress: told (what is being done, how much is done, of how much).
+
+    Returns:
+        The variants, timed.
+
+    Raises:
+        ExportError: if `out` exists, or a variant does not answer.
+        StorageError: if it cannot be written.
+    """
+    variants = time_variants(variants, fresh, progress)
+    said = {key: value for key, value in facts.items() if value}
+    versions = {**source.facts.get("versions", {}), **_read_versions(variants)}
+    record = {**source.facts, "versions": versions, **said}
+    write_bundle(
+        source, variants, out, default=choose_default(variants), facts=record, more=more
+    )
     return variants
 
 
@@ -196,8 +234,8 @@ def _convert(
     file.write_bytes(format_.finish(source, contents))
     given = predict_all(load(file), source.pictures, progress, format_.file)
     require_parity(compare(truth, given, format_.tolerance, source.task), format_.file, source.keys)
-    judged = measure_agreement(truth, given, source)
-    return contents, _describe_variant(name, FLOAT, file, judged)
+    verdict = measure_agreement(truth, given, source)
+    return contents, describe_variant(name, FLOAT, file, verdict)
 
 
 def _quantize(
@@ -221,48 +259,62 @@ def _quantize(
     )
     found = QuantizationSearch(task, limits, progress).run()
     facts = {"tool": recipe.tool, **found.settings.record()}
-    return _describe_variant(
-        recipe.format, recipe.name, file, found.verdict, found.attempts, facts, recipe
+    return describe_variant(
+        recipe.format,
+        recipe.name,
+        file,
+        found.verdict,
+        facts=facts,
+        attempts=found.attempts,
+        dtypes=(recipe.input_dtype, recipe.output_dtype),
     )
 
 
-def _describe_variant(
+def describe_variant(
     format_: str,
     recipe: str,
     file: Path,
-    judged: Verdict,
+    verdict: Verdict,
+    *,
+    facts: Mapping[str, Any] | None = None,
     attempts: tuple[Attempt, ...] = (),
-    facts: dict | None = None,
-    made: Recipe | None = None,
+    dtypes: tuple[str, str] = ("float32", "float32"),
 ) -> Variant:
+    """Return the variant that a file is, by its contents.
+
+    Args:
+        format_: name in `FORMATS`.
+        recipe: what was made of it.
+        file: where it lies.
+        verdict: how it answers.
+        facts: for the record.
+        attempts: what was tried for it.
+        dtypes: of input and output, "float32" or "uint8".
+    """
     contents = file.read_bytes()
     return Variant(
         format=format_,
         recipe=recipe,
         path=file,
-        input_dtype=made.input_dtype if made else "float32",
-        output_dtype=made.output_dtype if made else "float32",
+        input_dtype=dtypes[0],
+        output_dtype=dtypes[1],
         bytes=len(contents),
         sha256=hashlib.sha256(contents).hexdigest(),
-        verdict=judged,
+        verdict=verdict,
         attempts=attempts,
         facts=facts or {},
     )
 
 
-def _facts(source: Source, notes: Sequence[str]) -> dict[str, Any]:
-    facts = {**source.facts, "versions": {**source.facts.get("versions", {}), **_versions()}}
-    return {**facts, "notes": list(notes)} if notes else facts
-
-
-def _versions() -> dict[str, str]:
+def _read_versions(variants: Sequence[Variant]) -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     from tl_keras import __version__
 
     found = {"tl_keras": __version__, "python": platform.python_version()}
-    names = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert")
-    for name in (*names, "ai-edge-quantizer"):
+    names = ["tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert"]
+    tools = (variant.facts.get("tool", "ai-edge-quantizer") for variant in variants)
+    for name in dict.fromkeys([*names, *tools]):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -8,9 +8,11 @@ import pytest
 from training_models import small_model, splits
 from typer.testing import CliRunner
 
+from export.bundle.golden import verify_bundle
 from export.cli.app import app
 from export.compress.fine_tune import FineTune
 from export.compress.methods import METHODS, _choose_spared, compress, train_with_rounding
+from export.runtime.inspect import inspect_model
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -228,20 +230,36 @@ def invoke(*words):
 
 
 @pytest.mark.slow
-def test_a_run_is_compressed_into_a_folder_with_its_verdict(trained, tmp_path):
+def test_a_run_is_compressed_into_a_bundle_like_any_other(trained, tmp_path):
     out = tmp_path / "small"
-    result = invoke(trained, "--method", "prune", "--out", out, "--epochs", 1, "--batch-size", 8)
+    words = ["--epochs", 1, "--batch-size", 8, "--max-drop", 1]
+    result = invoke(trained, "--method", "prune", "--out", out, *words)
     assert result.exit_code == 0, result.output
-    names = {"model.keras", "model.tflite", "labels.txt", "compress.json"}
-    assert {path.name for path in out.iterdir()} == names
-    record = json.loads((out / "compress.json").read_text())
-    assert [one["file"] for one in record["files"]] == ["model.tflite", "model.keras"]
-    assert record["files"][0]["verdict"]["pictures"] > 0
-    assert record["method"] == "prune"
     assert "of fp32" in result.stdout
+    assert verify_bundle(out).passed
+    record = json.loads((out / "manifest.json").read_text())
+    assert record["facts"]["compression"]["method"] == "prune"
+    (variant,) = record["variants"]
+    assert variant["name"] == "tflite-prune" and variant["verdict"]["pictures"] > 0
+    assert inspect_model(out / variant["file"]).labels == tuple(record["classes"])
     import keras
 
-    assert keras.saving.load_model(out / "model.keras").output_shape == (None, 3)
+    assert keras.saving.load_model(out / "models/model.keras").output_shape == (None, 3)
+
+
+@pytest.mark.slow
+def test_a_model_that_compression_ruins_is_not_written(tmp_path_factory, tmp_path):
+    """Digits read by 79 % were read by 10 % afterwards, with exit code 0."""
+    from tl_keras.runs.config import RunConfig
+    from tl_keras.workflows.fit import train
+
+    job = RunConfig.of("digits", "small_resnet", 32, plan="probe", epochs=(1,))
+    run = train(job, tmp_path_factory.mktemp("digits") / "run").path
+    words = ["--method", "prune", "--sparsity", 0.97, "--epochs", 1]
+    result = invoke(run, *words, "--out", tmp_path / "small")
+    assert result.exit_code == 3, result.output
+    assert "The compressed model loses" in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 REFUSED = {

@@ -29,7 +29,10 @@ __all__ = [
 
 GOLDEN = "golden/golden.json"
 COUNT = 8
-TOLERANCES = {"fp32": (1e-4, 1e-3), "fp16": (5e-3, 0.05)}
+_FLOAT = (1e-4, 1e-3)
+TOLERANCES = {
+    "fp32": _FLOAT, "prune": _FLOAT, "prune_2_4": _FLOAT, "cluster": _FLOAT, "fp16": (5e-3, 0.05),
+}  # fmt: skip
 ROUNDED = (0.05, 0.2)
 """Largest difference allowed to a quantized file, absolute and as a share of how far its golden
 answers are apart: other processors round otherwise, and a step of an int8 activation before the

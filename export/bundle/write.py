@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from export.bundle.card import card
@@ -42,6 +43,7 @@ def write_bundle(
     *,
     default: str,
     facts: Mapping[str, Any],
+    more: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
     """Write a bundle, whole or not at all.
 
@@ -55,6 +57,7 @@ def write_bundle(
         facts: for the record, as JSON allows: `versions` (package to version), `data` (such as
             `fingerprint`; `root` is left out), `metrics` of the Keras model, `base`, `license`
             and what else there is to say.
+        more: contents of other files, by their path in the bundle.
 
     Returns:
         `out`.
@@ -67,7 +70,7 @@ def write_bundle(
     check_bundle_destination(out)
     with atomic_path(out) as made:
         content = made.with_name("content") if out.suffix == ".zip" else made
-        _fill(content, source, variants, default, facts)
+        _fill(content, source, variants, default, facts, more)
         if content != made:
             _zipped(content, made)
     return out
@@ -79,6 +82,7 @@ def _fill(
     variants: Sequence[Variant],
     default: str,
     facts: Mapping[str, Any],
+    more: Mapping[str, bytes],
 ) -> None:
     """Write all files; the manifest last, as it describes the others."""
     described = manifest(source, variants, (), default, facts)
@@ -91,7 +95,7 @@ def _fill(
     }
     texts["run.py"] = (_PROGRAMS / "run_image.py").read_text(encoding="utf-8")
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
-    for name, contents in {**files, **make_golden_files(source, variants)}.items():
+    for name, contents in {**files, **make_golden_files(source, variants), **more}.items():
         _write(folder / name, contents)
     described["files"] = _listed(folder)
     _require_unchanged(described)

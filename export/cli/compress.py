@@ -11,7 +11,7 @@ from tl_keras.cli.console import bars, error_boundary, show, table
 from tl_keras.cli.options import BatchSize, Debug, MovedData, Run, Seed, number, refuse_unused
 
 if TYPE_CHECKING:
-    from export.compress.run import Made
+    from export.variant import Variant
 
 __all__ = ["compress"]
 
@@ -21,7 +21,9 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
     method: Annotated[
         str, typer.Option(help="qat, prune, prune_2_4, cluster, prune+qat or cluster+qat.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write, which must not exist.")],
+    out: Annotated[
+        Path, typer.Option(help="Bundle to write, a folder or x.zip, which must not exist.")
+    ],
     epochs: Annotated[int, number("Epochs of each step.", 1, 100000)] = 2,
     learning_rate: Annotated[
         float, number("Learning rate at the start.", 0, 10, above=True)
@@ -35,6 +37,9 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
     clusters: Annotated[
         int | None, number("Different weights a layer, for cluster.", 2, 256, show_default="32")
     ] = None,
+    max_drop: Annotated[
+        float, number("Accuracy that may be lost, as a share.", 0, 1)
+    ] = 0.01,
     augment: Annotated[
         str, typer.Option(help="none, or flip, crop, color, affine and randaugment, with +.")
     ] = "none",
@@ -45,15 +50,15 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
     """Prune, cluster or quantize a run's model.
 
     Each is followed by a short fine-tune on the run's images. With qat the file takes uint8
-    images and computes in int8; the others also give a plain .keras file. Each file is compared
-    with the run's model on all validation images.
+    images and computes in int8; the others also give a plain .keras file. What loses more than
+    --max-drop on the validation images is not written, and the exit code is 3.
 
     Example:  tl-export compress runs/photos --method prune+qat --out small/
     """
     with error_boundary(debug, lambda: "Nothing was written.") as stopping:
         from export.compress.fine_tune import FineTune
         from export.compress.methods import CLUSTERS, SPARSITY
-        from export.compress.run import Wanted, compress_run
+        from export.compress.run import CompressConfig, compress_run
 
         steps = method.split("+")
         refuse_unused("--sparsity", sparsity, "prune" in steps, "--method prune")
@@ -61,25 +66,25 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
         with bars() as drawn:
             progress = stopping(drawn)
             how = FineTune(epochs, learning_rate, batch_size, seed, augment, progress)
-            wanted = Wanted(method, how, sparsity or SPARSITY, clusters or CLUSTERS)
-            made = compress_run(run, wanted, out, data=data, progress=progress)
+            config = CompressConfig(
+                method, how, sparsity or SPARSITY, clusters or CLUSTERS, max_drop
+            )
+            made = compress_run(run, config, out, data=data, progress=progress)
         _show(made, out)
 
 
-def _show(made: list[Made], out: Path) -> None:
+def _show(made: Variant, out: Path) -> None:
     columns = ("file", "size", "zipped", "of fp32", "accuracy", "drop", "labels equal")
-    rows = table(f"written to {out}", *columns)
-    for one in made:
-        proof = one.verdict
-        rows.add_row(
-            one.file,
-            f"{one.bytes / 1e6:.2f} MB",
-            f"{one.zipped / 1e6:.2f} MB",
-            f"{one.of_fp32:.2f}",
-            "" if proof.accuracy is None else f"{100 * proof.accuracy:.2f} %",
-            f"{100 * proof.drop:+.2f}",
-            f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
-        )
+    rows, proof = table(f"written to {out}", *columns), made.verdict
+    rows.add_row(
+        made.name,
+        f"{made.bytes / 1e6:.2f} MB",
+        f"{made.facts['zipped'] / 1e6:.2f} MB",
+        f"{made.facts['zipped_of_fp32']:.2f}",
+        "" if proof.accuracy is None else f"{100 * proof.accuracy:.2f} %",
+        f"{100 * proof.drop:+.2f}",
+        f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
+    )
     show(rows)
-    if made[0].left_in_float:
-        show(f"left in float: {', '.join(made[0].left_in_float)}")
+    if left := made.facts["left_in_float"]:
+        show(f"left in float: {', '.join(left)}")

@@ -1,34 +1,35 @@
-"""A finished run compressed: files, each with its verdict, in a folder of their own."""
+"""Compress a finished run's model, and write it as a bundle like any other export."""
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from export.agreement import measure_agreement, predict_all
-from export.bundle.metadata import label_lines
+import numpy as np
+
+from export.agreement import compare, measure_agreement, predict_all, require_parity
 from export.compress.fine_tune import FineTune
 from export.compress.keras2.load import load_tfmot
 from export.compress.methods import CLUSTERS, SPARSITY, Compressed, check_method, compress
 from export.convert import tflite
+from export.pipeline import FORMATS, check_destination, describe_variant, ship
 from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source, from_run
-from export.variant import Verdict
-from tl_keras.errors import ExportError
+from export.variant import Variant
+from tl_keras.errors import ExportError, GateError
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
-__all__ = ["Made", "Wanted", "compress_run"]
+__all__ = ["CompressConfig", "compress_run"]
 
-SCHEMA = 1
-KERAS, TFLITE = "model.keras", "model.tflite"
+KERAS = "models/model.keras"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CompressConfig:
     """What to do with a run.
 
     Attributes:
@@ -36,120 +37,118 @@ class Wanted:
         how: the fine-tune of each step.
         sparsity: share of all kernels' weights that "prune" sets to zero.
         clusters: different weights that "cluster" leaves in each layer.
+        max_drop: accuracy that may be lost, 0..1, see `export.variant.Verdict.drop`.
 
     Raises:
-        ExportError: if the method is unknown.
+        ExportError: if the method is unknown, or the drop is no share.
     """
 
     method: str
     how: FineTune
     sparsity: float = SPARSITY
     clusters: int = CLUSTERS
+    max_drop: float = 0.01
 
     def __post_init__(self) -> None:
         """Refuse an unknown method."""
         check_method(self.method)
+        if not 0 <= self.max_drop <= 1:
+            raise ExportError(f"Got a largest drop of {self.max_drop}; expected 0..1.")
 
-
-@dataclass(frozen=True)
-class Made:
-    """One file that was written.
-
-    Attributes:
-        file: its name.
-        bytes: its size.
-        zipped: its size when deflated, as in a zip.
-        of_fp32: `zipped` over the size of the run's own .tflite in float32.
-        verdict: how it answers beside the run's model.
-        left_in_float: layers that quantization-aware training left in float.
-    """
-
-    file: str
-    bytes: int
-    zipped: int
-    of_fp32: float
-    verdict: Verdict
-    left_in_float: tuple[str, ...] = ()
+    def describe(self) -> dict[str, Any]:
+        """Return what the record says of it."""
+        how = {key: value for key, value in vars(self.how).items() if key != "progress"}
+        facts = {key: value for key, value in vars(self).items() if key != "how"}
+        return {**facts, "fine_tune": how}
 
 
 def compress_run(
     run: str | os.PathLike[str],
-    wanted: Wanted,
+    config: CompressConfig,
     out: str | os.PathLike[str],
     *,
     data: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
-) -> list[Made]:
-    """Compress a finished run's model with a short fine-tune on the run's own pictures.
+) -> Variant:
+    """Compress a finished run's model with a short fine-tune on the run's own images.
 
-    Written are `model.tflite`, without QAT also `model.keras`, `labels.txt` and
-    `compress.json`; all of it or nothing.
+    The .tflite file may lose `config.max_drop` on the run's validation images. It is written as a
+    bundle, without QAT with the plain Keras model beside it, whose answers it gives.
 
     Args:
         run: a run directory.
-        wanted: method, fine-tune and amounts.
-        out: the folder to write; must not exist.
-        data: where the run's pictures are now, when they moved.
+        config: method, fine-tune, amounts, and what may be lost.
+        out: the bundle to write, a zip if it ends in .zip; must not exist.
+        data: where the run's images are now, when they moved.
         progress: told (what is being done, how much is done, of how much).
+
+    Returns:
+        What was written. Its facts hold "zipped" (bytes when deflated), "zipped_of_fp32" (of the
+        run's own .tflite file in float32) and "left_in_float" (layers that QAT did not round).
 
     Raises:
         RunError: if the run is missing, damaged or not complete.
-        DataError: if the pictures are not where they were.
+        DataError: if the images are not where they were.
+        GateError: if the compressed model loses too much; nothing is written then.
+        ParityError: if the .tflite file differs from the compressed Keras model.
         ExportError: if `out` exists, tfmot is missing, or a layer cannot be compressed.
         StorageError: if `out` cannot be written.
     """
     target = Path(out)
-    if os.path.lexists(target):
-        raise ExportError(f"{target} exists already and was not changed; choose another --out.")
+    check_destination(target)
     source = from_run(run, data=data)
     load_tfmot()
     if source.data is None:
-        raise ExportError("The run has no training pictures to fine-tune on.")
+        raise ExportError("The run has no training images to fine-tune on.")
     # Before the training: a place that cannot be written would lose it.
-    with atomic_path(target) as folder:
+    with atomic_path(target) as made:
+        folder = made.with_name("variants")
         folder.mkdir()
         given = compress(
-            source.model, source.data, wanted.method, wanted.how, wanted.sparsity, wanted.clusters
+            source.model, source.data, config.method, config.how, config.sparsity, config.clusters
         )
-        made = _written(folder, given, source, progress)
-        _record(folder, source, wanted, made)
-    return made
+        variant, more = _prove(folder, given, source, config, progress)
+        facts = {"compression": config.describe()}
+        (variant,) = ship(source, [variant], made, facts=facts, more=more, progress=progress)
+    return variant
 
 
-def _written(
-    folder: Path, given: Compressed, source: Source, progress: Progress
-) -> list[Made]:
-    (folder / TFLITE).write_bytes(given.tflite)
+def _prove(
+    folder: Path, given: Compressed, source: Source, config: CompressConfig, progress: Progress
+) -> tuple[Variant, dict[str, bytes]]:
+    """Write the file and compare it; the variant, and other files for the bundle."""
+    file = folder / "model.tflite"
+    contents = FORMATS["tflite"].finish(source, given.tflite)
+    file.write_bytes(contents)
+    answers = predict_all(load(file), source.pictures, progress, file.name)
+    more = {}
     if given.model is not None:
-        given.model.save(folder / KERAS)
-    whole = len(tflite.convert(source.model))
+        given.model.save(folder / "model.keras")
+        more[KERAS] = (folder / "model.keras").read_bytes()
+        _require_same(folder / "model.keras", answers, source, progress)
     truth = predict_all(KerasRuntime(source.model), source.pictures, progress, "Keras")
-    made = []
-    for name in (TFLITE, KERAS):
-        if (folder / name).exists():
-            found = predict_all(load(folder / name), source.pictures, progress, name)
-            contents = (folder / name).read_bytes()
-            zipped = len(zlib.compress(contents, 9))
-            proof = measure_agreement(truth, found, source)
-            made.append(
-                Made(name, len(contents), zipped, zipped / whole, proof, given.left_in_float)
-            )
-    return made
-
-
-def _record(folder: Path, source: Source, wanted: Wanted, made: list[Made]) -> None:
-    how = {key: value for key, value in vars(wanted.how).items() if key != "progress"}
-    record = {
-        "schema": SCHEMA,
-        "name": source.name,
-        "method": wanted.method,
-        "sparsity": wanted.sparsity,
-        "clusters": wanted.clusters,
-        "fine_tune": how,
-        "classes": list(source.class_names),
-        "files": [asdict(one) for one in made],
+    verdict = measure_agreement(truth, answers, source)
+    if verdict.drop > config.max_drop + 1e-12:
+        raise GateError(
+            f"The compressed model loses {100 * verdict.drop:.2f} points on {verdict.pictures} "
+            f"validation images; {100 * config.max_drop:.2f} are allowed. Nothing was written; "
+            "train it longer with --epochs, compress it less (--sparsity, --clusters), or allow "
+            "more with --max-drop."
+        )
+    zipped = len(zlib.compress(contents, 9))
+    facts = {
+        "tool": "tensorflow-model-optimization",
+        "zipped": zipped,
+        "zipped_of_fp32": zipped / len(tflite.convert(source.model)),
+        "left_in_float": list(given.left_in_float),
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    (folder / "compress.json").write_bytes(text.encode("utf-8", "backslashreplace"))
-    labels = label_lines(source.class_names)
-    (folder / "labels.txt").write_bytes(labels.encode("utf-8", "backslashreplace"))
+    dtypes = ("uint8" if given.model is None else "float32", "float32")
+    recipe = config.method.replace("+", "_")
+    return describe_variant("tflite", recipe, file, verdict, facts=facts, dtypes=dtypes), more
+
+
+def _require_same(file: Path, answers: np.ndarray, source: Source, progress: Progress) -> None:
+    """Let the .tflite file of a model without whole numbers pass only as that model's equal."""
+    expected = predict_all(load(file), source.pictures, progress, file.name)
+    parity = compare(expected, answers, FORMATS["tflite"].tolerance, source.task)
+    require_parity(parity, "model.tflite", source.keys)
