@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from export.bundle.card import card
-from export.bundle.figures import picture
+from export.bundle.figures import plot_variants
 from export.bundle.golden import make_golden_files
 from export.bundle.manifest import MANIFEST, Origin, as_json, manifest, model_file
 from export.bundle.metadata import label_lines
@@ -88,10 +88,11 @@ def _fill(
     described = manifest(source, variants, (), default, facts)
     for variant in variants:
         _copy(variant.path, folder / model_file(variant))
+    plot = plot_variants(variants, described["task"], folder.with_name("plot.png"))
     texts = {
         "labels.txt": label_lines(source.class_names),
         "README.md": card(described, variants),
-        "report.html": report(described, variants, picture(variants, folder.with_name("plot.png"))),
+        "report.html": report(described, variants, plot),
     }
     texts["run.py"] = (_PROGRAMS / "run_image.py").read_text(encoding="utf-8")
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}

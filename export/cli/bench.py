@@ -44,9 +44,9 @@ def bench(
         with bars() as progress:
             found = benches.bench(models, threads=threads, rounds=rounds, progress=progress)
         if plot:
-            from export.bundle.bench_figure import plot as draw
+            from export.bundle.figures import plot_latencies
 
-            draw(found, plot)
+            plot_latencies(found, plot)
         rows = benches.as_record(models, found)
         if as_json:
             show_json(rows)

@@ -96,6 +96,8 @@ def _curve(axes: Axes, history: Sequence[Mapping[str, Any]], key: str) -> None:
         positive = values[values > 0]
         if len(positive) and positive.max() > 20 * positive.min():
             axes.set_yscale("log")
+            # A decay ends next to nothing.
+            axes.set_ylim(bottom=max(0.6 * positive.min(), 1e-4 * positive.max()))
         return
     axes.plot(epochs, values, color=style.ORANGE, linestyle="--", label="training", **dots)
     held_out = column(history, f"val_{key}")
@@ -115,6 +117,7 @@ def _mark_best(axes: Axes, values: np.ndarray, best: int | None, word: str) -> N
     axes.annotate(
         f"{word}{values[best]:.3f}", (best + 1, values[best]), fontsize=9, color=style.BLUE,
         xytext=(0, 11 if above else -19), textcoords="offset points", ha="center",
+        bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
     )  # fmt: skip
 
 

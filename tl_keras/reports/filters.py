@@ -6,7 +6,6 @@ import base64
 import io
 import numbers
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,19 +78,10 @@ def p_value(value: Any) -> str:
     return f"p = {known:.2g}" if known >= 0.001 else "p < 0.001"
 
 
-def as_metric(value: Any, kind: str = "number") -> str:
-    """Say one metric.
-
-    Args:
-        value: a number, or {"value", "low", "high"}.
-        kind: "share" (0..1, as per cent), "count" or "number".
-    """
-    if isinstance(value, Mapping):
-        low, high = (as_metric(value.get(end), kind) for end in ("low", "high"))
-        low = low.removesuffix("\u202f%")
-        return f"{as_metric(value.get('value'), kind)} ({low} to {high})"
+def as_metric(value: Any, kind: str, digits: int = 1) -> str:
+    """Say a metric: a "share" of 0..1 as per cent, a "count", or a "number"."""
     if kind == "share":
-        return percent(value)
+        return percent(value, digits)
     known = number(value)
     if kind == "count" or known != known:
         return thousands(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +20,12 @@ __all__ = ["METRICS", "SECTIONS", "UPDATE_CHANGES", "Facts", "lost", "write_repo
 
 METRICS = {
     "accuracy": ("accuracy", "share"), "balanced_accuracy": ("balanced accuracy", "share"),
-    "macro_f1": ("macro F1", "share"), "top_k.3": ("top-3 accuracy", "share"),
-    "top_k.5": ("top-5 accuracy", "share"),
     "mean_average_precision": ("mean average precision", "share"),
-    "micro_f1": ("micro F1", "share"), "exact_match": ("all tags correct", "share"),
-    "mae": ("mean absolute error", "number"), "rmse": ("root mean squared error", "number"),
-    "r2": ("R²", "number"), "nll": ("negative log-likelihood", "number"),
+    "macro_f1": ("macro F1", "share"), "micro_f1": ("micro F1", "share"),
+    "exact_match": ("all tags correct", "share"), "top_k.3": ("top-3 accuracy", "share"),
+    "top_k.5": ("top-5 accuracy", "share"), "mae": ("mean absolute error", "number"),
+    "rmse": ("root mean squared error", "number"), "r2": ("R²", "number"),
+    "nll": ("negative log-likelihood", "number"),
     "nll_calibrated": ("the same, with temperature", "number"),
     "ece": ("calibration error", "share"),
     "ece_calibrated": ("the same, with temperature", "share"),
@@ -203,10 +203,10 @@ def _metrics(facts: Facts) -> dict[str, Any]:
                 shown.setdefault(key, (key.replace("_", " "), "number"))
     shown["count"] = ("images", "count")
     rows = [
-        [words, *(as_metric(_find(facts.evaluations[split], key), kind) for split in splits)]
+        (words, kind, [_find(facts.evaluations[split], key) for split in splits])
         for key, (words, kind) in shown.items()
     ]
-    rows = [row for row in rows if any(row[1:])]
+    rows = [row for row in rows if any(value is not None for value in row[2])]
     return {"splits": [_SPLITS.get(split, split) for split in splits], "rows": rows}
 
 
@@ -219,11 +219,8 @@ def _update(facts: Facts) -> dict[str, Any] | None:
     update = facts.find("update")
     if not update:
         return None
-    steps = update.get("steps") or []
-    rows = [
-        {"name": step["name"], "cells": row}
-        for step, row in zip(steps, update.get("matrix") or [], strict=False)
-    ]
+    names = [step["name"] for step in update.get("steps") or []]
+    rows = zip(names, update.get("matrix") or [], strict=False)
     return {
         "update": update,
         "lost": lost(update),
@@ -231,8 +228,8 @@ def _update(facts: Facts) -> dict[str, Any] | None:
             (name, f"{points(update[key])}: {meaning}")
             for key, (name, meaning) in UPDATE_CHANGES.items() if update.get(key) is not None
         ],
-        "after": ["after", *(step["name"] for step in steps)],
-        "steps": [[row["name"], *map(percent, row["cells"])] for row in rows if len(steps) > 2],
+        "after": ["after", *names],
+        "steps": [[name, *map(percent, row)] for name, row in rows if len(names) > 2],
     }  # fmt: skip
 
 
@@ -247,17 +244,6 @@ def lost(update: Mapping[str, Any]) -> str:
     known = any(name.startswith("old ") for name in update["accuracy"])
     effect = "the figures are without them" if known else "what was forgotten cannot be told"
     return f"{thousands(gone)} earlier images are no longer where they were: {effect}."
-
-
-def _probe(facts: Facts) -> dict[str, Any] | None:
-    probe = facts.find("probe")
-    if not probe:
-        return None
-    found = (
-        f"{key.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
-        for key, value in (probe.get("found") or {}).items()
-    )
-    return {"probe": probe, "found": ", ".join(found)}
 
 
 def _training(facts: Facts) -> dict[str, Any]:
@@ -298,11 +284,6 @@ def _stage(plan: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, str]:
         "frozen up to": stage.get("cut") or "",
         "views kept": thousands(stage.get("views")),
     }
-
-
-def _auto(facts: Facts) -> dict[str, Any] | None:
-    auto = facts.find("auto")
-    return {"auto": auto} if auto else None
 
 
 def _distillation(facts: Facts) -> dict[str, Any] | None:
@@ -363,22 +344,10 @@ def _calibration(facts: Facts) -> dict[str, Any] | None:
     figures = facts.figures
     if "ece" not in figures:
         return None
+    temperature = figures.get("temperature")
     # Scaling is praised only where it helped, on images it was not fitted on.
-    helps = figures.get("temperature") is not None and all(
-        figures[f"{key}_calibrated"] < figures[key] for key in ("nll", "ece")
-    )
-    return {"temperature": figures.get("temperature"), "helps": helps}
-
-
-def _mistakes(facts: Facts) -> dict[str, Any]:
-    shown = [
-        {
-            "true": one.true, "predicted": one.predicted, "confidence": one.confidence,
-            "file": _file(one.source), "preview": one.picture,
-        }
-        for one in facts.mistakes
-    ]  # fmt: skip
-    return {"mistakes": shown}
+    helps = temperature and all(figures[f"{k}_calibrated"] < figures[k] for k in ("nll", "ece"))
+    return {"temperature": temperature, "helps": helps}
 
 
 def _plots(facts: Facts) -> dict[str, Any]:
@@ -393,55 +362,32 @@ def _data(facts: Facts) -> dict[str, Any]:
         split: of for split, of in facts.find("data.counts", {}).items() if isinstance(of, Mapping)
     }
     listed = [*facts.find("classes", []), *(name for of in counts.values() for name in of)]
-    classes = dict.fromkeys(map(str, listed)) if counts else {}
+    counted = any(count for of in counts.values() for count in of.values())  # values are not
+    classes = dict.fromkeys(map(str, listed)) if counted else {}
+    groups = [
+        (group.get("paths") or group.get("keys")) if isinstance(group, Mapping) else group
+        for group in facts.find("data.duplicates", [])
+    ]
     return {
         "totals": _totals(facts),
         "splits": list(counts),
         "rows": [[n, *(thousands(of.get(n, 0)) for of in counts.values())] for n in classes],
         "left_out": facts.find("data.left_out", []),
-        "duplicates": [_group(group) for group in facts.find("data.duplicates", [])],
+        "duplicates": [[group] if isinstance(group, str) else group for group in groups],
         "most": _MOST_LISTED,
     }
 
 
-def _group(group: Any) -> Iterable[Any]:
-    if isinstance(group, Mapping):
-        group = group.get("paths") or group.get("keys") or list(group.values())
-    return group if isinstance(group, list | tuple) else [group]
-
-
 def _limits(facts: Facts) -> dict[str, Any] | None:
     """What the figures cannot say."""
-    if not facts.split:
-        return None
-    score = facts.figures.get("accuracy")
-    return {
-        "interval": 50 * (score["high"] - score["low"]) if isinstance(score, Mapping) else None,
-        "small": [
-            row["name"] for row in facts.figures.get("per_class") or [] if row["support"] < _FEW
-        ],
-        "few": _FEW,
-    }
+    rows = facts.figures.get("per_class") or []
+    small = [row["name"] for row in rows if row["support"] < _FEW]
+    return {"small": small, "few": _FEW} if facts.split else None
 
 
 def _reproduce(facts: Facts) -> dict[str, Any]:
-    """The command, the seed, the versions, the data's fingerprint."""
-    command = facts.find("command", "")
-    times = {
-        key.replace("_seconds", "").replace("_", " "): duration(value)
-        for key, value in facts.find("timings", {}).items()
-    }
-    return {
-        "command": command if isinstance(command, str) else " ".join(map(str, command)),
-        "head": ", ".join(f"{k}={v}" for k, v in facts.find("head", {}).items()),
-        "added": _added(facts),
-        "versions": ", ".join(f"{k} {v}" for k, v in facts.find("versions", {}).items()),
-        "times": ", ".join(f"{key} {value}" for key, value in times.items() if value),
-    }
-
-
-def _added(facts: Facts) -> str:
     """What was added to the base, LoRA or adapters, and which share of the model learns."""
+    times = facts.find("timings", {})
     told = []
     for kind, widths in facts.find("adaptation.branches", {}).items():
         ends = sorted(set(widths.values()))
@@ -450,21 +396,25 @@ def _added(facts: Facts) -> str:
         told.append(f"{kind.replace('_', ' ')} on {len(widths)} layer{plural} (width {wide})")
     weights = thousands(facts.find("adaptation.parameters.branches"))
     share = percent(facts.find("adaptation.share"))
-    return f"{', '.join(told)}, {weights} weights; with the head {share} of the model" * bool(told)
+    added = f"{', '.join(told)}, {weights} weights; with the head {share} of the model"
+    return {
+        "added": added if told else "",
+        "times": {key.replace("_", " "): duration(value) for key, value in times.items()},
+    }
 
 
 SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
     "metrics": _metrics,
     "update": _update,
-    "probe": _probe,
+    "probe": lambda facts: {} if facts.find("probe") else None,
     "training": _training,
-    "auto": _auto,
+    "auto": lambda facts: {} if facts.find("auto") else None,
     "distillation": _distillation,
     "confusion": _confusion,
     "classes": lambda facts: {"rows": facts.figures.get("per_class") or []},
     "calibration": _calibration,
     "outputs": _outputs,
-    "mistakes": _mistakes,
+    "mistakes": lambda facts: {"mistakes": [(one, _file(one.source)) for one in facts.mistakes]},
     "plots": _plots,
     "data": _data,
     "limits": _limits,
