@@ -1,4 +1,4 @@
-"""Plots are drawn from a real model's predictions and read back as pictures."""
+"""Plots are drawn from a real model's predictions and read back as images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ HISTORY = [
      "val_loss": 2.2 / (k + 1), "val_accuracy": k / 10, "seconds": 1.0}
     for k, (stage, rate) in enumerate([("head", 1e-3)] * 4 + [("all", 1e-4)] * 4)
 ]
+thumbnail = modalities.get("image").thumbnail
 ODD_NAMES = [
     "猫と犬", "نمل", "a name that goes on " * 9, "$x$ _^{", "bad\udc80", "two\nlines", "😀", "",
 ]
-
-IMAGES = modalities.get("image")
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +53,15 @@ def pixels(path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def has_colour(path, colour: str, least: int = 30) -> bool:
-    wanted = np.array([int(colour[k:k + 2], 16) for k in (1, 3, 5)])
+def has_color(path, color: str, least: int = 30) -> bool:
+    wanted = np.array([int(color[k:k + 2], 16) for k in (1, 3, 5)])
     return (np.abs(pixels(path).astype(int) - wanted).max(2) < 8).sum() >= least
 
 
 def test_each_plot_is_a_png_at_the_path_returned_and_nothing_else_is_left(digits, tmp_path):
     probabilities, labels, items, names = digits
     figures = evaluate(probabilities, labels, names)
-    found = collect_mistakes(items, IMAGES.thumbnail, probabilities, labels, names, 5)
+    found = collect_mistakes(items, thumbnail, probabilities, labels, names, 5)
     written = [
         plots.plot_curves(HISTORY, tmp_path / "deep" / "curves.png"),
         plots.plot_confusion(figures["confusion"], names, tmp_path / "deep" / "confusion.png"),
@@ -80,9 +79,9 @@ def test_each_plot_is_a_png_at_the_path_returned_and_nothing_else_is_left(digits
 
 def test_curves_show_training_validation_and_rate(tmp_path):
     path = plots.plot_curves(HISTORY, tmp_path / "c.png")
-    assert all(has_colour(path, c) for c in (style.ORANGE, style.BLUE, style.GREEN))
+    assert all(has_color(path, c) for c in (style.ORANGE, style.BLUE, style.GREEN))
     bare = plots.plot_curves([{"stage": "head", "loss": 1.0}] * 3, tmp_path / "bare.png")
-    assert not has_colour(bare, style.BLUE) and not has_colour(bare, style.GREEN)
+    assert not has_color(bare, style.BLUE) and not has_color(bare, style.GREEN)
     assert pixels(bare).shape[0] < pixels(path).shape[0]
 
 
@@ -133,7 +132,7 @@ def test_names_in_any_script_raise_no_warning_in_any_plot(tmp_path):
     rows = evaluate(np.eye(count), np.arange(count), ODD_NAMES)["per_class"]
     plots.plot_recall(rows, tmp_path / "r.png")
     wrong = np.roll(np.eye(count), 1, axis=1)
-    found = collect_mistakes([np.zeros((8, 8), np.uint8)] * count, Image.fromarray, wrong,
+    found = collect_mistakes([np.zeros((8, 8), np.uint8)] * count, thumbnail, wrong,
                              np.arange(count), ODD_NAMES)
     assert len(found) == count
     plots.plot_mistakes(found, tmp_path / "m.png")
@@ -154,31 +153,31 @@ def test_dollars_in_a_name_are_dollars():
     assert text.get_text() == r"$\frac{$ 5 notes $"
 
 
-def test_mistakes_carry_the_picture_and_both_names(digits):
+def test_mistakes_carry_a_preview_and_both_names(digits):
     probabilities, labels, items, names = digits
-    found = collect_mistakes(items, IMAGES.thumbnail, probabilities, labels, names, 4)
+    found = collect_mistakes(items, thumbnail, probabilities, labels, names, 4)
     assert len(found) == 4
     assert [m.confidence for m in found] == sorted((m.confidence for m in found), reverse=True)
     for mistake in found:
         assert mistake.true != mistake.predicted
         assert mistake.places == (names.index(mistake.true), names.index(mistake.predicted))
-        assert mistake.picture.size == (8, 8) and mistake.picture.mode == "RGB"
+        assert mistake.preview.size == (8, 8) and mistake.preview.mode == "RGB"
 
 
-def test_a_picture_that_is_gone_does_not_stop_the_rest(tmp_path):
+def test_an_image_that_is_gone_does_not_stop_the_rest(tmp_path):
     Image.new("RGB", (900, 700), "red").save(tmp_path / "there.png")
     items = [str(tmp_path / "there.png"), str(tmp_path / "gone.png")]
-    found = collect_mistakes(items, IMAGES.thumbnail, np.eye(2), np.array([1, 0]), ["a", "b"])
-    assert found[0].picture.size[0] == 320 and found[1].picture is None
+    found = collect_mistakes(items, thumbnail, np.eye(2), np.array([1, 0]), ["a", "b"])
+    assert found[0].preview.size[0] == 320 and found[1].preview is None
     assert plots.plot_mistakes(found, tmp_path / "m.png").exists()
-    assert has_colour(tmp_path / "m.png", "#ff0000", 5000)
+    assert has_color(tmp_path / "m.png", "#ff0000", 5000)
     assert plots.plot_mistakes([], tmp_path / "none.png").exists()
 
 
 def test_rates_that_diverge_or_are_no_numbers_do_not_spoil_the_scale(tmp_path):
     rates, losses = np.geomspace(1e-6, 10, 50), np.r_[np.linspace(2, 1, 40), [9e9] * 9, np.nan]
     path = plots.plot_learning_rates(rates, losses, tmp_path / "r.png", 1e-3)
-    assert has_colour(path, style.VERMILLION)
+    assert has_color(path, style.VERMILLION)
     assert plots.plot_learning_rates([], [], tmp_path / "e.png").exists()
     assert plots.plot_learning_rates([1e-3], [np.nan], tmp_path / "n.png", 1e-3).exists()
 

@@ -13,28 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from export.variant import Latency, Variant
+from tl_keras import tasks
 from tl_keras.errors import ExportError
 from tl_keras.reports.filters import size
 from tl_keras.reports.html import environment
 
-__all__ = ["TASKS", "TEMPLATES", "card", "check_license", "context", "fastest", "size"]
+__all__ = ["TEMPLATES", "card", "check_license", "context", "fastest", "size", "task_words"]
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-_CLASSIFICATION = {
-    "name": "image-classification", "on_hub": True, "score": "accuracy", "drop": "drop, points",
-    "agreement": "same label", "mediapipe": True,
-}  # fmt: skip
-TASKS: dict[str, dict[str, Any]] = {
-    "classes": {**_CLASSIFICATION, "outputs": "classes"},
-    "tags": {**_CLASSIFICATION, "outputs": "tags"},
-    # The Hub has no such task of its own: a tag says it.
-    "values": {
-        "name": "image-regression", "on_hub": False, "score": "score", "drop": "disagree, points",
-        "agreement": "same answer", "mediapipe": False, "outputs": "values",
-    },  # fmt: skip
-}
-"""What card and page say about a task's outputs, by the manifest's task."""
+
+def task_words(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what card, page and figure call a bundle's task, and what they say of its outputs."""
+    task, modality = tasks.get(manifest["task"]), manifest.get("modality", "image")
+    name = f"{modality}-{task.kind}"
+    return {
+        "name": name,
+        # The Hub has no task of its own for regression: a tag says it.
+        "on_hub": f"{modality}-classification" if name.endswith("classification") else "",
+        "mediapipe": name == "image-classification",
+        "outputs": task.plural,
+        "agreement": "same label" if task.ranked else "same answer",
+    }
 
 
 def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
         "manifest": manifest,
         "variants": variants,
         "fastest": fastest,
-        "task": TASKS[manifest["task"]],
+        "task": task_words(manifest),
         "chosen": next(v for v in variants if v.name == manifest["default"]),
         "input": sides,
         "count": variants[0].verdict.pictures,
@@ -92,7 +92,7 @@ def _head(
 ) -> dict[str, Any]:
     """What the Hub reads: task, library, tags, license, accuracies."""
     formats = list(dict.fromkeys(variant.format for variant in variants))
-    head: dict[str, Any] = {"pipeline_tag": task["name"]} if task["on_hub"] else {}
+    head: dict[str, Any] = {"pipeline_tag": task["on_hub"]} if task["on_hub"] else {}
     head["library_name"] = "onnx" if formats == ["onnx"] else "tflite"
     head["tags"] = [task["name"], "tl_keras", *formats]
     if manifest["facts"].get("license"):

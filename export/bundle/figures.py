@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from export.bundle.card import TASKS, fastest, size
+from export.bundle.card import fastest, size
 from export.variant import Latency, Variant
 from tl_keras.reports import style
 
@@ -22,7 +22,7 @@ _NAMES = {"tflite": "LiteRT", "onnx": "ONNX Runtime"}
 _BAR = 0.36
 
 
-def plot_variants(variants: Sequence[Variant], task: str, path: Path) -> Path:
+def plot_variants(variants: Sequence[Variant], agreement: str, path: Path) -> Path:
     """Draw a circle for each variant: to the left is faster, above is better, small is small.
 
     The circle's area is the file's size; the line through it is the 95 % interval of the
@@ -31,7 +31,7 @@ def plot_variants(variants: Sequence[Variant], task: str, path: Path) -> Path:
 
     Args:
         variants: at least one.
-        task: of the bundle's manifest.
+        agreement: what it is called, such as "same label".
         path: the PNG to write.
 
     Returns:
@@ -40,13 +40,12 @@ def plot_variants(variants: Sequence[Variant], task: str, path: Path) -> Path:
     Raises:
         StorageError: if it cannot be written.
     """
-    figure, words = style.new_figure(8.2, 4.8), TASKS[task]
+    figure = style.new_figure(8.2, 4.8)
     axes = figure.subplots()
     timed = all(variant.latencies for variant in variants)
     scored = all(variant.verdict.accuracy is not None for variant in variants)
     style.tidy(axes, "ms an image (median)" if timed else "size, MB",
-               f"{words['score']}, %" if scored else f"{words['agreement']} as Keras, %",
-               grid="both")  # fmt: skip
+               "accuracy, %" if scored else f"{agreement} as Keras, %", grid="both")  # fmt: skip
     across, above = [], []
     largest = max(variant.bytes for variant in variants)
     for variant in variants:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from export.bundle.card import card
+from export.bundle.card import card, task_words
 from export.bundle.figures import plot_variants
 from export.bundle.golden import make_golden_files
 from export.bundle.manifest import MANIFEST, Origin, as_json, manifest, model_file
@@ -88,7 +88,8 @@ def _fill(
     described = manifest(source, variants, (), default, facts)
     for variant in variants:
         _copy(variant.path, folder / model_file(variant))
-    plot = plot_variants(variants, described["task"], folder.with_name("plot.png"))
+    agreement = task_words(described)["agreement"]
+    plot = plot_variants(variants, agreement, folder.with_name("plot.png"))
     texts = {
         "labels.txt": label_lines(source.class_names),
         "README.md": card(described, variants),

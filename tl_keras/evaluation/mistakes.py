@@ -21,7 +21,7 @@ class Mistake:
     """One wrong prediction.
 
     Attributes:
-        picture: RGB, at most 320 pixels wide and high; None where it could not be opened.
+        preview: a small image, RGB; None where it could not be opened.
         true: the label's class name.
         predicted: the class name that the model chose.
         confidence: the model's probability for it, 0..1.
@@ -29,7 +29,7 @@ class Mistake:
         source: the file's path, or "" for arrays.
     """
 
-    picture: Image | None
+    preview: Image | None
     true: str
     predicted: str
     confidence: float
@@ -65,7 +65,7 @@ def collect_mistakes(
     for k in worst_mistakes(probabilities, labels, n):
         true, predicted = int(labels[k]), int(np.argmax(probabilities[k]))
         found.append(Mistake(
-            picture=thumbnail(items[k]),
+            preview=thumbnail(items[k]),
             true=str(class_names[true]),
             predicted=str(class_names[predicted]),
             confidence=float(np.max(probabilities[k])),

@@ -329,13 +329,13 @@ def plot_mistakes(mistakes: Sequence[Mistake], path: str | Path) -> Path:
 
 
 def _mistake(axes: Axes, mistake: Mistake) -> None:
-    if mistake.picture is None:
+    if mistake.preview is None:
         axes.imshow(np.full((2, 2, 3), 229, np.uint8))
         axes.text(0.5, 0.5, "cannot be opened", ha="center", va="center", color=style.GREY,
                   fontsize=8.5)  # fmt: skip
     else:
-        smooth = "nearest" if is_tiny(mistake.picture) else "antialiased"
-        axes.imshow(np.asarray(mistake.picture), interpolation=smooth)
+        smooth = "nearest" if is_tiny(mistake.preview) else "antialiased"
+        axes.imshow(np.asarray(mistake.preview), interpolation=smooth)
     true, predicted = style.drawable([mistake.true, mistake.predicted], 22, mistake.places)
     title = axes.set_title(
         f"said {predicted}  {100 * mistake.confidence:.0f} %\nis {true}", fontsize=9,

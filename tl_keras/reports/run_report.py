@@ -8,10 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_keras import tasks
+from tl_keras import modalities, tasks
+from tl_keras.modalities.base import Modality
 from tl_keras.reports.filters import as_metric, duration, number, percent, points, thousands
 from tl_keras.reports.history import best_row, column, learning_rate, stage_spans
 from tl_keras.reports.html import render, write_page
+from tl_keras.tasks.base import Task
 
 if TYPE_CHECKING:
     from tl_keras.evaluation.mistakes import Mistake
@@ -44,7 +46,6 @@ UPDATE_CHANGES = {
 """Key in the record of an update, its name, and what it means."""
 
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
-# What a task shows of its results, and what its outputs are called.
 _FEW = 20  # images of a class, below which its recall says little
 _MOST_LISTED = 500
 
@@ -78,6 +79,12 @@ class Facts:
         """That split's metrics."""
         return self.evaluations.get(self.split) or {}
 
+    @property
+    def noun(self) -> str:
+        """What one sample is called."""
+        name = self.find("data.modality", "image")
+        return (modalities.get(name) if name in modalities.names() else Modality()).noun
+
     def find(self, keys: str, default: Any = None) -> Any:
         """Return what lies in the record at "key.key"; the default where a step is missing."""
         return _find(self.run, keys, default)
@@ -91,10 +98,11 @@ def write_report(
     evaluations: Mapping[str, Mapping[str, Any]],
     plots: Mapping[str, Path],
     mistakes: Sequence[Mistake] = (),
-    results: Sequence[str] | None = None,
 ) -> Path:
     """Write one HTML file with every figure and image of a run inside it.
 
+    The results are shown by the sections that the run's task names, see
+    `tl_keras.tasks.base.Task.sections`.
     It makes no request and runs no script, follows the reader's light or dark setting, fits
     a phone, and can be printed. Whatever the record lacks is left out. Every name is escaped.
 
@@ -106,8 +114,6 @@ def write_report(
         plots: PNG files by what they show, such as "curves" or "confusion"; those that no
             section knows follow under their own names.
         mistakes: from collect_mistakes; shown as a gallery in place of plots["mistakes"].
-        results: names in `SECTIONS` of what shows the task's results; by default those of the
-            task that the metrics name, and for an unknown task all that finds something to say.
 
     Returns:
         The path.
@@ -116,14 +122,16 @@ def write_report(
         StorageError: it cannot be written.
     """
     facts = Facts(run, history, evaluations, plots, mistakes)
-    task = facts.figures.get("task") or facts.find("data.task", "classes")
-    kind = tasks.get(task) if task in tasks.names() else tasks.Task()
-    names = (
-        "metrics", "update", "probe", "training", "auto", "distillation",
-        *(kind.sections if results is None else results), "plots", "data", "limits", "reproduce",
-    )  # fmt: skip
+    name = facts.figures.get("task") or facts.find("data.task")
+    task = tasks.get(name) if name in tasks.names() else Task()
+    names = dict.fromkeys((
+        "metrics", "update", "probe", "training", "auto", "distillation", *task.sections,
+        "plots", "data", "limits", "reproduce",
+    ))  # fmt: skip
     return write_page(
-        path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts), outputs=kind.plural,
+        path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts),
+        noun=facts.noun, nouns=f"{facts.noun}s", outputs=task.plural,
+        warnings=task.warn(dict(facts.figures)),
         images=sum(_totals(facts).values()) or None, seconds=_seconds(facts),
         sections=[part for name in names if (part := _section(name, facts).strip())],
     )  # fmt: skip
@@ -134,7 +142,8 @@ def _section(name: str, facts: Facts) -> str:
     if context is None:
         return ""
     shared = {key: getattr(facts, key) for key in ("run", "figures", "split", "plots", "history")}
-    return render(f"sections/{name}.html.j2", **{**shared, **context})
+    nouns = {"noun": facts.noun, "nouns": f"{facts.noun}s"}
+    return render(f"sections/{name}.html.j2", **{**shared, **nouns, **context})
 
 
 def _find(record: Any, keys: str, default: Any = None) -> Any:
@@ -201,7 +210,7 @@ def _metrics(facts: Facts) -> dict[str, Any]:
         for key, value in facts.evaluations[split].items():
             if key not in ("count", "temperature") and _is_single(value):
                 shown.setdefault(key, (key.replace("_", " "), "number"))
-    shown["count"] = ("images", "count")
+    shown["count"] = (f"{facts.noun}s", "count")
     rows = [
         (words, kind, [_find(facts.evaluations[split], key) for split in splits])
         for key, (words, kind) in shown.items()

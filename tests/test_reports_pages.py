@@ -1,4 +1,4 @@
-"""The report is read back as a reader's browser would: parsed, checked, and rendered."""
+"""Every page is read back as a reader's browser would: parsed, checked, and rendered."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tl_keras import modalities
 from tl_keras.errors import StorageError
 from tl_keras.evaluation.calibration import fit_temperature
 from tl_keras.evaluation.mistakes import collect_mistakes
 from tl_keras.reports import figures as plots
+from tl_keras.reports import html, run_report
+from tl_keras.reports.drift_report import write_drift_report
 from tl_keras.reports.filters import duration, thousands
+from tl_keras.reports.ranking_report import write_ranking_report
 from tl_keras.reports.run_report import write_report
+from tl_keras.reports.transfer_report import write_transfer_report
 from tl_keras.tasks import evaluate
 
 EVIL = '<script>alert("x")</script>&\'"><img src=http://evil.example/x onerror=y>'
-VOID = {"meta", "img", "br", "link", "hr", "input"}
+VOID = {"meta", "img", "br", "link", "hr", "input", "wbr"}
 
 
 class Reader(HTMLParser):
@@ -95,7 +100,8 @@ def made(tmp_path_factory):
                 "val_loss": 1.1 / k, "val_accuracy": 0.95 - 1 / k} for k in range(2, 9)]
     labels = data.target[given["test"]]
     items = [(p * 15).astype(np.uint8) for p in data.images[given["test"]]]
-    found = collect_mistakes(items, Image.fromarray, predicted["test"], labels, names, 6)
+    show = modalities.get("image").thumbnail
+    found = collect_mistakes(items, show, predicted["test"], labels, names, 6)
     drawn = {
         "curves": plots.plot_curves(history, folder / "curves.png"),
         "confusion": plots.plot_confusion(figures["test"]["confusion"], names, folder / "c.png"),
@@ -107,21 +113,92 @@ def made(tmp_path_factory):
     return path, figures, drawn, found, names
 
 
-def test_the_page_needs_nothing_from_outside_and_runs_nothing(made):
-    page = read(made[0])
-    assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
-    for name, value in page.attributes:
-        assert not name.startswith("on")
-        if name in ("src", "href", "srcset", "poster"):
-            assert value.startswith("data:image/")
-    source = made[0].read_text(encoding="utf-8")
-    assert "default-src 'none'" in source and "@import" not in source and "url(" not in source
+def drift_page(folder):
+    rng = np.random.default_rng(0)
+    sides = rng.normal(size=(2, 20, 2))
+    facts = {
+        "pictures": {"new": 20}, "shifted": True, "mmd": {"p_value": 0.002, "value": 0.4},
+        "domain": {"a_distance": 1.5}, "unlike": 0.3, "notes": [EVIL],
+        "features": {"shifted": 1, "count": 9,
+                     "strongest": [{"feature": 3, "shift": 1.0, "ks": 0.5, "p_value": 1e-9}]},
+        "confidence": {"reference": 0.9, "new": 0.7, "low": -0.3, "high": -0.1},
+        "accuracy": {"reference": 0.9, "true": None, **dict.fromkeys(
+            ("estimated", "thresholded"), {"value": 0.7, "low": 0.6, "high": 0.8})},
+        "classes": [{"name": EVIL, "reference_share": 0.5, "new_share": 0.5, "p_value": None,
+                     "recall": None}],
+        "remedy": {"name": EVIL, "known": {"pictures": 20, "before": 0.9, "after": 0.8,
+                                           "change": {"low": -0.2, "high": 0.1}}},
+    }  # fmt: skip
+    evidence = {"null": rng.normal(size=50), "points": sides, "novelty": np.abs(sides[..., 0]),
+                "confidence": np.abs(sides[..., 1])}  # fmt: skip
+    shown = {0: Image.new("RGB", (9, 9)), 1: EVIL}
+    return write_drift_report(folder, EVIL, facts, evidence, [EVIL] * 20, shown.get)
 
 
-def test_a_class_name_that_is_html_is_shown_as_text(made):
-    source = made[0].read_text(encoding="utf-8")
-    assert "<script" not in source and "<img src=http" not in source
-    assert EVIL in "".join(read(made[0]).text)
+def transfer_page(folder):
+    facts = {"low": -0.1, "difference": 0.0, "high": 0.1, "word": "no difference",
+             "sentence": EVIL, "budget": EVIL}  # fmt: skip
+    right = np.eye(3, dtype=bool)
+    return write_transfer_report(folder, EVIL, facts, {"pretrained": right, "scratch": right})
+
+
+def ranking_page(folder):
+    one = {"name": EVIL, "scores": {"ridge": 0.5, "knn": 0.5, "logme": 1.0, "h_score": 2.0},
+           "intervals": {"ridge": (0.4, 0.6), "knn": (0.4, 0.6)},
+           "costs": {"size": 2e6, "latency": 1.5, "fine_tuning": 30.0}}  # fmt: skip
+    advice = {"candidates": [one], "as_good": [EVIL], "recommendation": EVIL}
+    return write_ranking_report(folder, EVIL, advice)
+
+
+@pytest.fixture(scope="module")
+def pages(made, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    return [made[0], *(write(folder / write.__name__)
+                       for write in (drift_page, transfer_page, ranking_page))]  # fmt: skip
+
+
+def test_a_page_needs_nothing_from_outside_and_runs_nothing(pages):
+    for path in pages:
+        page = read(path)
+        assert not {"script", "link", "iframe", "object", "base", "form"} & set(page.tags)
+        for name, value in page.attributes:
+            assert not name.startswith("on")
+            if name in ("src", "href", "srcset", "poster"):
+                assert value.startswith("data:image/")
+        source = path.read_text(encoding="utf-8")
+        assert "default-src 'none'" in source and "@import" not in source and "url(" not in source
+
+
+def test_a_name_that_is_html_is_shown_as_text_on_every_page(pages):
+    for path in pages:
+        source = path.read_text(encoding="utf-8")
+        assert "<script" not in source and "<img src=http" not in source
+        assert EVIL in "".join(read(path).text)
+
+
+def test_every_section_has_its_template_and_every_template_its_section():
+    files = html.environment().list_templates(filter_func=lambda name: name.startswith("sections/"))
+    assert files == sorted(f"sections/{name}.html.j2" for name in run_report.SECTIONS)
+
+
+def test_a_task_that_nobody_knows_shows_all_its_figures(tmp_path):
+    figures = {"task": "boxes", "count": 12, "map_50": {"value": 0.8, "low": 0.7, "high": 0.9},
+               "seconds": 1.25, "per_box": [{"name": EVIL, "recall": 0.5, "note": None}],
+               "curve": [1, 2, 3]}  # fmt: skip
+    run = {"data": {"modality": "sound", "task": "boxes", "counts": {"train": {}, "val": {}}}}
+    path = write_report(tmp_path / "r.html", run=run, history=[], evaluations={"val": figures},
+                        plots={})  # fmt: skip
+    text = text_of(path)
+    for said in ("map 50", "0.8 (0.7 to 0.9)", "seconds", "1.25", "samples 12", "0.5", "–"):
+        assert said in text, said
+    assert EVIL in "".join(read(path).text)
+
+
+def test_what_a_task_warns_of_stands_at_the_top(tmp_path):
+    worse = evaluate(np.array([9.0, -4.0]), np.array([1.0, 2.0]), [EVIL], task="values")
+    path = write_report(tmp_path / "r.html", run={}, history=[], evaluations={"val": worse},
+                        plots={})  # fmt: skip
+    assert "worse than by always saying its mean" in text_of(path).partition("Metrics")[0]
 
 
 def test_the_figures_on_the_page_are_those_of_the_test_split(made):
@@ -145,7 +222,7 @@ def test_every_class_has_a_row_with_its_recall(made):
         assert f">{known['support']}<" in row
 
 
-def test_every_picture_in_the_page_opens_and_says_what_it_shows(made):
+def test_every_image_in_the_page_opens_and_says_what_it_shows(made):
     source = made[0].read_text(encoding="utf-8")
     shown = re.findall(r'src="data:image/(?:png|jpeg);base64,([^"]+)"', source)
     assert len(shown) == 3 + len(made[3])  # three plots, and the gallery instead of its plot
