@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from training_models import small_model, small_transformer, splits, weights_of
+from training_models import nested_model, small_model, small_transformer, splits, weights_of
 
 from tl_keras.errors import ModelError, PlanError, RunError, TrainingError
 from tl_keras.models.build import build_model
+from tl_keras.models.rewrite import flatten
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.trainer import StageRunner, fit
 
@@ -28,6 +29,22 @@ def test_only_the_selected_layers_move_and_batchnorm_statistics_stay() -> None:
     assert moved == {
         "head_logits/kernel", "head_logits/bias", "block2_conv/kernel", "block2_conv/bias"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["sequential", "functional", "twice"])
+def test_a_base_within_the_model_trains_as_if_it_were_flat(kind) -> None:
+    nested = nested_model(kind)
+    flat = flatten(nested)
+    plan = _plan(HEAD, Stage("top", ("head", "blocks:1"), 2, 1e-3))
+    before = nested.get_weights()
+    results = [fit(model, splits(), plan, precision="float32") for model in (nested, flat)]
+    assert results[0].stages[1]["cut"] == "block1_relu"
+    for left, right in zip(nested.get_weights(), flat.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+    moved = [not np.array_equal(old, new)
+             for old, new in zip(before, nested.get_weights(), strict=True)]
+    # First convolution and BatchNorm, then second convolution, its BatchNorm, the head.
+    assert moved == [False] * 6 + [True] * 2 + [False] * 4 + [True] * 2
 
 
 def test_a_transformer_trains_from_its_cached_tokens() -> None:

@@ -28,6 +28,25 @@ def small_model(outputs: int = 3, dropout: float = 0.0, size: int = 16):
     return keras.Model(inputs, x, name="small")
 
 
+def nested_model(kind: str = "functional", outputs: int = 3):
+    """What Keras' tutorial builds: a frozen base within a model ("twice": with a layer's twin)."""
+    import keras
+    from keras import layers
+
+    whole = small_model(outputs)
+    base = keras.Model(whole.inputs, whole.get_layer("block2_relu").output, name="base")
+    base.trainable = False
+    pool, out = layers.GlobalAveragePooling2D(name="pool"), layers.Dense(outputs, "softmax",
+                                                                         name="out")
+    if kind == "sequential":
+        return keras.Sequential([base, pool, out])
+    inputs = keras.Input((16, 16, 3))
+    if kind == "twice":
+        noise = keras.Sequential([layers.GaussianNoise(0.0, name="scaling")])
+        return keras.Model(inputs, out(pool(base(noise(inputs)))))
+    return keras.Model(inputs, out(pool(base(inputs, training=False))))
+
+
 def small_transformer(pooling: str = "avg", outputs: int = 3):
     """Patches, two blocks of attention and dense layers, and a user's own head."""
     import keras

@@ -85,7 +85,8 @@ def _require_functional(model: Any) -> None:
     if not is_functional(model):
         raise ModelError(
             f"got {type(model).__name__}, whose graph cannot be read; expected a functional or "
-            "a built sequential keras.Model; build it with keras.Model(inputs, outputs)"
+            "a built sequential keras.Model; build it with keras.Model(inputs, outputs), or put "
+            "a keras.Input first in a Sequential"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import ModelError
@@ -18,7 +19,7 @@ from tl_keras.models.replacements import replacement
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Rewriter", "flatten", "stable_names"]
+__all__ = ["FlatView", "Rewriter", "flat_view", "flatten", "stable_names"]
 
 
 def _all_operations(model: keras.Model) -> Iterable[Any]:
@@ -111,10 +112,14 @@ class Rewriter:
             return self.run(step.operation, inner, f"{step.name}_")
         if kwargs.get("training") is False:
             kwargs = {key: value for key, value in kwargs.items() if key != "training"}
-        replace = replacement(step.operation, args, kwargs)
+        replace = self.replacement(step.operation, args, kwargs)
         result = replace(self, step.operation, prefix, *args) if replace else self.layer(
             step.operation, prefix)(*args, **kwargs)
         return keras.tree.flatten(result)
+
+    def replacement(self, operation: Any, args: tuple, kwargs: dict) -> Callable[..., Any] | None:
+        """The function that puts stock layers where an operation stood, None to keep it."""
+        return replacement(operation, args, kwargs)
 
     def name(self, operation: Any, prefix: str) -> str:
         """A name that no other layer of the new graph has."""
@@ -163,6 +168,67 @@ class Rewriter:
                 ) from error
 
 
+class _Sharing(Rewriter):
+    """Replays calls with the layers themselves; copied is only what shares its name."""
+
+    def replacement(self, operation: Any, args: tuple, kwargs: dict) -> None:
+        return None
+
+    def layer(self, operation: Any, prefix: str = "") -> Any:
+        if id(operation) in self._layers:
+            return self._layers[id(operation)]
+        if operation.name in self._taken:
+            return self.make(operation, type(operation).from_config, prefix)
+        self._layers[id(operation)] = operation
+        self._taken.add(operation.name)
+        return operation
+
+
+@dataclass(frozen=True, eq=False)
+class FlatView:
+    """A model without a model in it that shares its layers, and so its weights, with a model.
+
+    Attributes:
+        model: The flat model; the model itself where it was flat already.
+        copies: (layer of the source, layer of the view) where two nested models have layers of
+            one name, so that the second one had to be copied.
+    """
+
+    model: keras.Model
+    copies: tuple[tuple[Any, Any], ...] = ()
+
+    def share_weights(self) -> None:
+        """Give the source the weights of what had to be copied."""
+        for source, copy in self.copies:
+            source.set_weights(copy.get_weights())
+
+    def share_flags(self) -> None:
+        """Let the source's weights learn where those of the copies do."""
+        for source, copy in self.copies:
+            source.trainable = copy.trainable
+            for old, new in zip(source.weights, copy.weights, strict=True):
+                old.trainable = new.trainable
+
+
+def flat_view(model: keras.Model) -> FlatView:
+    """See a model flat, with nested models such as `base(x)` or `Sequential([base, ...])` inlined.
+
+    Raises:
+        ModelError: When the graph cannot be read.
+    """
+    import keras
+
+    if not any(is_functional(step.operation) for step in steps(model)):
+        return FlatView(model)
+    model.trainable = True  # a frozen nested model would hide that its layers learn
+    rewriter = _Sharing()
+    outputs = rewriter.run(model, list(model.inputs))
+    rewriter.copy_weights()
+    flat = keras.Model(_inputs(model), _alone(outputs), name=model.name)
+    copies = [pair[:2] for pair in rewriter.pairs if isinstance(pair[0], keras.Layer)]
+    return FlatView(flat, tuple(copies))
+
+
 def _substitute(structure: Any, tensors: dict[int, Any]) -> Any:
     import keras
 
@@ -205,7 +271,7 @@ def flatten(model: keras.Model, size: int | None = None) -> keras.Model:
     except ValueError as error:
         raise ModelError(f"the model cannot be built at {size} px: {error}") from error
     rewriter.copy_weights()
-    return keras.Model(entries, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+    return keras.Model(entries, _alone(outputs), name=model.name)
 
 
 def _entries(model: keras.Model, size: int | None) -> Any:
@@ -218,4 +284,15 @@ def _entries(model: keras.Model, size: int | None) -> Any:
     if len(model.inputs) == 1 and len(first) == 3:
         return keras.Input((size, size, 3) if size else first, name="pixels")
     return keras.tree.map_structure(
-        lambda x: keras.Input(tuple(x.shape)[1:], dtype=x.dtype, name=x.name), model.input)
+        lambda x: keras.Input(tuple(x.shape)[1:], dtype=x.dtype, name=x.name), _inputs(model))
+
+
+def _alone(tensors: list[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+def _inputs(model: keras.Model) -> Any:
+    """The inputs in the structure that the model is called with; a Sequential has one."""
+    import keras
+
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input

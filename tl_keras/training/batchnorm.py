@@ -13,7 +13,7 @@ from tl_keras.errors import DataError, ModelError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["reestimate"]
+__all__ = ["norms_of", "reestimate"]
 
 PRIOR = 16
 
@@ -38,7 +38,7 @@ def reestimate(model: keras.Model, batches: Iterable[np.ndarray], prior: int = P
         ModelError: The model has no BatchNorm.
         DataError: There is no batch.
     """
-    norms = _norms(model)
+    norms = norms_of(model)
     if not norms:
         raise ModelError(
             f"'{model.name}' has no BatchNorm whose statistics could be measured anew; take "
@@ -57,10 +57,12 @@ def reestimate(model: keras.Model, batches: Iterable[np.ndarray], prior: int = P
     return len(norms)
 
 
-def _norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+def norms_of(layer: keras.Layer) -> list[keras.layers.BatchNormalization]:
+    """Return the BatchNorm layers of a model or layer, those within nested ones too."""
     import keras
 
-    return [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    kind = keras.layers.BatchNormalization
+    return [one for one in layer._flatten_layers() if isinstance(one, kind)]
 
 
 def _statistics(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +87,7 @@ def _measure(
 def _measuring(model: keras.Model, norms: list[keras.layers.BatchNormalization]) -> Iterator[None]:
     """Let BatchNorm measure and switch dropout off, and put all back afterwards."""
     kept = [(norm, norm.momentum, norm.trainable) for norm in norms]
-    dropping = [(one, one.rate) for one in model.layers if getattr(one, "rate", 0)]
+    dropping = [(one, one.rate) for one in model._flatten_layers() if getattr(one, "rate", 0)]
     try:
         for norm in norms:
             norm.trainable = True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import PlanError
 from tl_keras.models import graph
+from tl_keras.training.batchnorm import norms_of
 from tl_keras.utils.suggest import nearest
 
 if TYPE_CHECKING:
@@ -58,15 +59,13 @@ def _match(model: keras.Model, selector: str) -> list[str]:
 
 def _parts(model: keras.Model, selectors: Sequence[str]) -> list[tuple[Any, Any]]:
     """Layers of the base with those of their weights that "batchnorm" and "bias" select."""
-    import keras
-
     head, found = set(graph.head_layers(model)), []
     for layer in model.layers:
-        normal = isinstance(layer, keras.layers.BatchNormalization)
-        kinds = ("batchnorm", "bias") if normal else ("bias",)
-        names = {name for kind in kinds if kind in selectors for name in _PARTS[kind]}
-        if layer.name not in head:
-            found += [(layer, weight) for weight in layer.weights if weight.name in names]
+        normal = {id(weight) for norm in norms_of(layer) for weight in norm.weights}
+        for weight in layer.weights if layer.name not in head else ():
+            kinds = ("batchnorm", "bias") if id(weight) in normal else ("bias",)
+            if any(weight.name in _PARTS[kind] for kind in kinds if kind in selectors):
+                found.append((layer, weight))
     return found
 
 
@@ -110,18 +109,17 @@ def freeze(model: keras.Model, train: Sequence[str], *, batchnorm: str = "frozen
     Raises:
         PlanError: A selector matches nothing, or nothing would be trained.
     """
-    import keras
-
     select(model, train)
     parts = [one for one in train if one in _PARTS and (one, batchnorm) != ("batchnorm", "train")]
     chosen = set(select(model, [one for one in train if one not in parts]))
     head = set(graph.head_layers(model))
     model.trainable = True
     for layer in model.layers:
-        still = isinstance(layer, keras.layers.BatchNormalization) and layer.name not in head
         # Setting a flag to the value it has would leave single weights as they are.
         layer.trainable = True
-        layer.trainable = layer.name in chosen and not (still and batchnorm == "frozen")
+        layer.trainable = layer.name in chosen
+        for norm in norms_of(layer) if batchnorm == "frozen" and layer.name not in head else ():
+            norm.trainable = False
     for _, weight in _parts(model, parts):
         weight.trainable = True
     learning = [layer.name for layer in model.layers if _learns(layer)]

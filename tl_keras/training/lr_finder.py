@@ -13,6 +13,7 @@ import numpy as np
 
 from tl_keras.data.splits import Splits
 from tl_keras.errors import TrainingError
+from tl_keras.models.rewrite import flat_view
 from tl_keras.training.batches import Epochs, batches, permutation
 from tl_keras.training.checkpoint import assign, model_variables, values
 from tl_keras.training.config import FitOptions
@@ -56,7 +57,7 @@ def lr_find(
     the smoothed loss is four times its least. The model's weights are put back.
 
     Args:
-        model: A flat functional model.
+        model: A functional or built sequential model.
         data: Samples; as many training pictures are read as the steps need.
         train: Selectors of what learns.
         steps: Steps at most, at least 10.
@@ -76,7 +77,8 @@ def lr_find(
     options = FitOptions(seed=seed, progress=progress or FitOptions().progress)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            runner = StageRunner(model, some, plan, replace(options, state_dir=folder))
+            runner = StageRunner(
+                flat_view(model).model, some, plan, replace(options, state_dir=folder))
             trainer = runner.trainer(0)
             losses = _climb(trainer, np.geomspace(_LOW, _HIGH, steps), Path(folder))
     finally:

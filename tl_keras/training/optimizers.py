@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["LayerwiseAdamW", "depth_factors"]
+__all__ = ["LayerwiseAdamW", "depth_factors", "inner_optimizer"]
 
 
 @keras.saving.register_keras_serializable(package="tl_keras")
@@ -49,6 +49,11 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
     def get_config(self) -> dict[str, Any]:
         """Return the configuration, factors included."""
         return {**super().get_config(), "factors": self.factors}
+
+
+def inner_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return the optimizer that a loss-scaling one (as mixed_float16 has it) wraps, or itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def depth_factors(blocks: list[list[str]], decay: float) -> dict[str, float]:

@@ -21,6 +21,7 @@ from tl_keras.errors import ModelError, PlanError, RunError
 from tl_keras.features.stage_cache import Cut, FeatureStore, plan_cuts
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
+from tl_keras.models.rewrite import flat_view
 from tl_keras.training import freezing
 from tl_keras.training.checkpoint import (
     assign,
@@ -52,8 +53,9 @@ def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options:
     place.
 
     Args:
-        model: A flat functional model that takes RGB 0..255 (batch, size, size, 3), such as
-            :func:`tl_keras.models.build.build_model` makes.
+        model: A functional or built sequential model that takes RGB 0..255 (batch, size, size,
+            3), such as :func:`tl_keras.models.build.build_model` makes. Models in it, as in
+            `Sequential([base, pooling, Dense])`, are trained as if their layers stood in it.
         data: Training, validation and test samples; the test samples are not looked at.
         plan: A plan or the name of one.
         **options: Fields of :class:`FitOptions`.
@@ -69,13 +71,25 @@ def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options:
         chosen = FitOptions(**options)
     except TypeError as error:
         raise PlanError(f"fit: {error}") from error
-    if isinstance(plan, str):
-        plan = named_plan(plan, blocks=len(graph.blocks(model)))
     return fit_with(model, data, plan, chosen)
 
 
-def fit_with(model: keras.Model, data: Splits, plan: Plan, options: FitOptions) -> FitResult:
+def fit_with(
+    model: keras.Model, data: Splits, plan: Plan | str, options: FitOptions
+) -> FitResult:
     """Do what :func:`fit` does, with the options in one object."""
+    view = flat_view(model)
+    try:
+        return _fit_flat(view.model, data, plan, options)
+    finally:
+        view.share_weights()
+
+
+def _fit_flat(
+    model: keras.Model, data: Splits, plan: Plan | str, options: FitOptions
+) -> FitResult:
+    if isinstance(plan, str):
+        plan = named_plan(plan, blocks=len(graph.blocks(model)))
     _check_outputs(model, data.train)
     _make_repeatable(options.seed)
     with contextlib.ExitStack() as stack:
