@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from tl_keras.analysis.drift import Described, find_shift
+from tl_keras.analysis.drift import FeatureSet, find_drift
 from tl_keras.analysis.drift_tests import (
     FEWEST,
     class_shifts,
     discrepancy,
     feature_shifts,
     holm,
+    novelty,
     projection,
     proxy_a_distance,
 )
-from tl_keras.analysis.novelty import novelty
 from tl_keras.errors import DataError
 
 
@@ -144,14 +144,14 @@ def described(count, seed, sure, move=0.0):
     said = np.where(chance, labels, 1 - labels)
     top = 0.6 + 0.4 * chance
     outputs = np.where(np.eye(2)[said] > 0, top[:, None], 1 - top[:, None])
-    return Described(features, outputs, labels)
+    return FeatureSet(features, outputs, labels)
 
 
 def test_all_that_is_found_can_be_written_as_json_and_says_what_was_lost():
     import json
 
     known, new = described(80, 0, 0.95), described(80, 1, 0.6, 3.0)
-    facts = find_shift(cloud(50, 2), known, new, ("a", "b")).facts
+    facts = find_drift(cloud(50, 2), known, new, ("a", "b")).facts
     facts = json.loads(json.dumps(facts))
     assert facts["shifted"]
     assert facts["confidence"]["change"] < 0
@@ -163,6 +163,6 @@ def test_all_that_is_found_can_be_written_as_json_and_says_what_was_lost():
 
 def test_without_labels_there_is_no_true_accuracy_and_without_classes_no_answers():
     known, new = described(40, 0, 0.9), described(40, 1, 0.9)
-    unlabelled = Described(new.features, new.outputs)
-    assert find_shift(cloud(30, 2), known, unlabelled, ("a", "b")).facts["accuracy"]["true"] is None
-    assert "accuracy" not in find_shift(cloud(30, 2), known, unlabelled).facts
+    unlabelled = FeatureSet(new.features, new.outputs)
+    assert find_drift(cloud(30, 2), known, unlabelled, ("a", "b")).facts["accuracy"]["true"] is None
+    assert "accuracy" not in find_drift(cloud(30, 2), known, unlabelled).facts

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from training_models import small_model, weights_of
 
-from tl_keras.continual.ewc import Anchor, anchored, fisher, l2sp
+from tl_keras.continual.ewc import Anchor, anchor_weights, fisher, l2sp
 from tl_keras.continual.growing import grow
 from tl_keras.errors import ModelError
 
@@ -49,7 +49,7 @@ def test_a_model_that_is_sure_has_its_importance_without_luck():
 
 
 def pull(model, anchor, strength=1.0):
-    with anchored(model, anchor, strength):
+    with anchor_weights(model, anchor, strength):
         return float(sum(model.losses))
 
 
@@ -77,7 +77,7 @@ def test_nothing_of_the_pull_is_saved(tmp_path):
 
     model = linear()
     plain = model.get_config()
-    with anchored(model, l2sp(model)):
+    with anchor_weights(model, l2sp(model)):
         model.compile("sgd", "sparse_categorical_crossentropy")
         model.fit(rows(), np.arange(40) % 3, verbose=0)
     model.save(tmp_path / "model.keras", include_optimizer=False)
@@ -102,7 +102,7 @@ def test_the_pulls_of_two_anchors_are_that_of_their_sum_but_for_a_constant():
 def test_a_grown_head_is_held_in_its_old_columns_alone():
     model = linear()
     grown = grow(model, 5)
-    with anchored(grown, l2sp(model)):
+    with anchor_weights(grown, l2sp(model)):
         kernel, bias = grown.get_weights()
         grown.set_weights([kernel + np.array([0, 0, 0, 9, 9]), bias])
         assert float(sum(grown.losses)) == 0.0
@@ -124,10 +124,11 @@ def test_measuring_importance_changes_nothing():
 
 
 def test_an_anchor_of_another_model_is_refused():
-    with pytest.raises(ModelError, match="another model"), anchored(linear(), l2sp(small_model())):
-        pass
-    with pytest.raises(ModelError, match="does not fit"), anchored(linear(2), l2sp(linear(3))):
-        pass
+    for model, other, why in (
+        (linear(), small_model(), "another model"), (linear(2), linear(3), "does not fit")
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match=why), anchor_weights(model, l2sp(other)):
+            pass
 
 
 def test_a_base_without_a_head_has_no_answers_to_measure():
@@ -146,7 +147,7 @@ def test_an_important_weight_stays_while_fit_moves_the_others():
     importance = np.zeros_like(kernel)
     importance[0] = 1.0
     anchor = Anchor({"head_logits/kernel": kernel}, {"head_logits/kernel": importance})
-    with anchored(model, anchor, 1000.0):
+    with anchor_weights(model, anchor, 1000.0):
         model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy")
         model.fit(x, np.arange(40) % 3, epochs=30, verbose=0)
     moved = np.abs(model.get_weights()[0] - kernel)

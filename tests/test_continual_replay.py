@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tl_keras.continual.replay import herding, order, within_budget
+from tl_keras.continual.replay import order, select_by_herding, within_budget
 from tl_keras.errors import DataError
 
 
@@ -24,7 +24,7 @@ def slow_herding(x):
 
 def test_herding_follows_its_definition():
     x = features()
-    assert herding(x).tolist() == slow_herding(x)
+    assert select_by_herding(x).tolist() == slow_herding(x)
 
 
 def test_a_few_herded_samples_have_a_mean_nearer_to_all_than_chance():
@@ -34,7 +34,7 @@ def test_a_few_herded_samples_have_a_mean_nearer_to_all_than_chance():
         np.linalg.norm(unit[np.random.default_rng(s).permutation(200)[:10]].mean(0) - unit.mean(0))
         for s in range(20)
     ]
-    assert np.linalg.norm(unit[herding(x, 10)].mean(0) - unit.mean(0)) < np.mean(far) / 2
+    assert np.linalg.norm(unit[select_by_herding(x, 10)].mean(0) - unit.mean(0)) < np.mean(far) / 2
 
 
 @pytest.mark.parametrize("way", ["herding", "balanced"])

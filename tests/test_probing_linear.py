@@ -8,7 +8,7 @@ from tl_keras.probing.linear import (
     LinearHead,
     StreamingLDA,
     StreamingRidge,
-    calibrated,
+    calibrate,
     lda,
     logistic,
     ridge,
@@ -120,7 +120,7 @@ def test_calibration_lowers_the_loss_and_changes_no_prediction():
     features, labels = blobs(60, 40, apart=0.4)
     held, truth = blobs(300, 40, apart=0.4, seed=3)
     head = lda(features, labels, 3)
-    better = calibrated(head, held, truth)
+    better = calibrate(head, held, truth)
     assert (better.predict(held) == head.predict(held)).all()
     assert log_loss(better.logits(held), truth) < log_loss(head.logits(held), truth)
 
@@ -128,7 +128,7 @@ def test_calibration_lowers_the_loss_and_changes_no_prediction():
 def test_a_few_samples_named_rightly_are_no_reason_for_endless_confidence():
     features, labels = blobs(60, apart=3)
     held, truth = blobs(20, apart=3, seed=3)
-    head = calibrated(lda(features, labels, 3), held, truth)
+    head = calibrate(lda(features, labels, 3), held, truth)
     assert (head.predict(held) == truth).all()
     assert head.predict_proba(held).max(1).mean() < 0.99
 

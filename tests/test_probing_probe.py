@@ -16,7 +16,7 @@ from tl_keras.features.extract import (
 )
 from tl_keras.features.files import write_features
 from tl_keras.probing.classifiers import CLASSIFIERS, fit
-from tl_keras.probing.probe import ProbeOptions, fit_probe, with_classifier
+from tl_keras.probing.probe import ProbeOptions, attach_classifier, fit_probe
 from tl_keras.runs.config import RunConfig
 from tl_keras.workflows.probe import ProbeJob, probe
 
@@ -93,7 +93,7 @@ def test_the_model_predicts_what_the_classifier_does(model, tmp_path, name, clas
     found = extract(model, place, {"train": samples, "val": held}, tmp_path)
     train, val = (found.at(split, place) for split in ("train", "val"))
     made = fit(name, (train, samples.labels), (val, held.labels), classes)
-    whole = with_classifier(model, place, "avg", made)
+    whole = attach_classifier(model, place, "avg", made)
     predicted = whole.predict(np.asarray(held.items, np.float32), verbose=0)
     np.testing.assert_allclose(predicted, made.predict_proba(val), atol=1e-5)
     np.testing.assert_allclose(predicted.sum(1), 1, atol=1e-5)

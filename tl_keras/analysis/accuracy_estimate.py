@@ -109,13 +109,13 @@ def estimate_accuracy(
         raise DataError(f"unknown method '{method}', expected mean or {' or '.join(_SCORES)}")
     methods = tuple(_SCORES) if method == "mean" else (method,)
     sides = probabilities, labels, new_probabilities
-    found = [_estimated(*sides, each, seed, resamples) for each in methods]
+    found = [_estimate(*sides, each, seed, resamples) for each in methods]
     value = float(np.mean([part for part, _ in found]))
     drawn = np.mean([part for _, part in found], axis=0)
     return AccuracyEstimate(value, *(percentile_interval(drawn) if resamples else (0.0, 1.0)))
 
 
-def _estimated(
+def _estimate(
     probabilities: np.ndarray,
     labels: np.ndarray,
     new: np.ndarray,

@@ -14,13 +14,13 @@ from tl_keras.analysis.drift_tests import (
     class_shifts,
     discrepancy,
     feature_shifts,
+    novelty,
     projection,
     proxy_a_distance,
 )
-from tl_keras.analysis.novelty import novelty
 from tl_keras.utils.stats import percentile_interval
 
-__all__ = ["CERTAIN", "Described", "Shift", "find_shift"]
+__all__ = ["CERTAIN", "FeatureSet", "Shift", "find_drift"]
 
 CERTAIN = 0.01
 """A p-value below this is called a shift."""
@@ -28,7 +28,7 @@ _FEATURES_KEPT = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Described:
+class FeatureSet:
     """What a model makes of some pictures.
 
     Attributes:
@@ -41,10 +41,10 @@ class Described:
     outputs: np.ndarray
     labels: np.ndarray | None = None
 
-    def take(self, indices: np.ndarray) -> Described:
+    def take(self, indices: np.ndarray) -> FeatureSet:
         """Return some of the rows."""
         labels = None if self.labels is None else self.labels[indices]
-        return Described(self.features[indices], self.outputs[indices], labels)
+        return FeatureSet(self.features[indices], self.outputs[indices], labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Shift:
     """What was found.
 
     Attributes:
-        facts: JSON-able figures, see :func:`find_shift`.
+        facts: JSON-able figures, see :func:`find_drift`.
         mmd: The discrepancy with its null distribution.
         points: Both sides on two principal components, float (n, 2) and (m, 2).
         novelty: Both sides' distances to the training pictures.
@@ -66,10 +66,10 @@ class Shift:
     confidence: tuple[np.ndarray, np.ndarray]
 
 
-def find_shift(
+def find_drift(
     bank: np.ndarray,
-    known: Described,
-    new: Described,
+    known: FeatureSet,
+    new: FeatureSet,
     class_names: Sequence[str] = (),
     *,
     extra: np.ndarray | None = None,
@@ -124,7 +124,7 @@ def _features(reference: np.ndarray, new: np.ndarray) -> dict[str, Any]:
     return {"count": len(rows), "shifted": shifted, "strongest": rows[:_FEATURES_KEPT]}
 
 
-def _answers(known: Described, new: Described, names: Sequence[str], seed: int) -> dict[str, Any]:
+def _answers(known: FeatureSet, new: FeatureSet, names: Sequence[str], seed: int) -> dict[str, Any]:
     said = [side.outputs.argmax(axis=1) for side in (known, new)]
     classes = class_shifts((known.features, said[0]), (new.features, said[1]), names, seed=seed)
     for index, row in enumerate(classes):
@@ -158,7 +158,7 @@ def _drop(known: np.ndarray, new: np.ndarray, seed: int) -> dict[str, float]:
     }
 
 
-def _accuracy(known: Described, new: Described, seed: int) -> dict[str, Any]:
+def _accuracy(known: FeatureSet, new: FeatureSet, seed: int) -> dict[str, Any]:
     labels = np.zeros(0, np.int64) if known.labels is None else known.labels
     facts: dict[str, Any] = {"reference": _right(known)}
     for name, method in (("estimated", "mean"), ("thresholded", "atc")):
@@ -167,5 +167,5 @@ def _accuracy(known: Described, new: Described, seed: int) -> dict[str, Any]:
     return {**facts, "true": None if new.labels is None else _right(new)}
 
 
-def _right(side: Described) -> float:
+def _right(side: FeatureSet) -> float:
     return float((side.outputs.argmax(axis=1) == side.labels).mean())

@@ -16,8 +16,8 @@ import numpy as np
 from tl_keras.errors import DataError
 
 __all__ = [
-    "FEWEST", "Discrepancy", "DomainError", "class_shifts", "discrepancy", "feature_shifts", "holm",
-    "projection", "proxy_a_distance", "squared_distances",
+    "Discrepancy", "DomainError", "FEWEST", "class_shifts", "discrepancy", "feature_shifts",
+    "holm", "novelty", "projection", "proxy_a_distance", "squared_distances",
 ]  # fmt: skip
 
 FEWEST = 10
@@ -77,7 +77,7 @@ def _sides(reference: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return scaled[: len(reference)], scaled[len(reference) :]
 
 
-def _sampled(rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _sample(rows: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     if len(rows) <= _MOST:
         return rows
     return rows[np.sort(generator.choice(len(rows), _MOST, replace=False))]
@@ -109,7 +109,7 @@ def discrepancy(
         DataError: Too few pictures, other features, or values that are not finite.
     """
     generator = np.random.default_rng(seed)
-    sides = [_sampled(side, generator) for side in _sides(reference, new)]
+    sides = [_sample(side, generator) for side in _sides(reference, new)]
     count, rows = len(sides[0]), np.concatenate(sides)
     squares = squared_distances(rows, rows)
     median = float(np.median(squares[np.triu_indices(len(rows), 1)]))
@@ -159,7 +159,7 @@ def proxy_a_distance(reference: np.ndarray, new: np.ndarray, *, seed: int = 0) -
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     generator = np.random.default_rng(seed)
-    sides = [_sampled(side, generator) for side in _sides(reference, new)]
+    sides = [_sample(side, generator) for side in _sides(reference, new)]
     domain: np.ndarray = np.repeat([0, 1], [len(side) for side in sides])
     rows = _components(np.concatenate(sides), min(_COMPONENTS, max(2, len(domain) // 5)))
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
@@ -277,3 +277,41 @@ def class_shifts(
     for row, value in zip(tested, holm(np.array([r["p_value"] for r in tested])), strict=True):
         row["p_value"] = float(value)
     return rows
+
+
+_NEIGHBOURS = 5
+
+
+def novelty(
+    bank: np.ndarray, known: np.ndarray, new: np.ndarray, *, neighbours: int = _NEIGHBOURS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how unlike the training pictures each picture is.
+
+    The distance to the k-th nearest training picture between features scaled to length 1
+    (Sun et al., 'Out-of-distribution detection with deep nearest neighbors', ICML 2022,
+    arXiv 2204.06507). Pictures of the known kind that were not trained on show what is usual.
+
+    Args:
+        bank: float (b, features) of training pictures, b at least `neighbours`.
+        known: float (n, features) of pictures of the known kind that are not in the bank.
+        new: float (m, features) of the same layer.
+        neighbours: k.
+
+    Returns:
+        The distances of the known pictures, float64 (n,), and of the new ones, (m,); 0..2.
+
+    Raises:
+        DataError: There are fewer training pictures than neighbours.
+    """
+    if len(bank) < neighbours:
+        raise DataError(f"got {len(bank)} training pictures; expected at least {neighbours}")
+    base = _unit(bank)
+    near = [np.partition(squared_distances(_unit(side), base), neighbours - 1, axis=1)
+            for side in (known, new)]  # fmt: skip
+    return np.sqrt(near[0][:, neighbours - 1]), np.sqrt(near[1][:, neighbours - 1])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    rows = np.asarray(rows, np.float64)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1.0)

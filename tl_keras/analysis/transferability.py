@@ -35,7 +35,7 @@ def logme(features: np.ndarray, labels: np.ndarray, classes: int) -> float:
     Raises:
         DataError: Features and labels do not fit.
     """
-    features, labels = _checked(features, labels)
+    features, labels = _check_features(features, labels)
     vectors, values = _left_singular(features)
     targets = np.eye(classes)[labels]
     evidences = [
@@ -100,7 +100,7 @@ def leep(source: np.ndarray, labels: np.ndarray, classes: int) -> float:
     Raises:
         DataError: Probabilities and labels do not fit.
     """
-    source, labels = _checked(source, labels)
+    source, labels = _check_features(source, labels)
     if source.min() < 0 or not np.allclose(source.sum(1), 1, atol=1e-3):
         raise DataError("LEEP needs the source model's probabilities, which add to 1 for each row")
     joint = np.eye(classes)[labels].T @ source / len(source)
@@ -128,7 +128,7 @@ def h_score(features: np.ndarray, labels: np.ndarray, classes: int) -> float:
     Raises:
         DataError: Features and labels do not fit.
     """
-    features, labels = _checked(features, labels)
+    features, labels = _check_features(features, labels)
     centred = features - features.mean(0)
     vectors, values = _left_singular(centred)
     rows, columns = centred.shape
@@ -164,7 +164,7 @@ def knn_accuracy(features: np.ndarray, labels: np.ndarray, neighbours: int = 5) 
     Raises:
         DataError: Features and labels do not fit.
     """
-    features, labels = _checked(features, labels)
+    features, labels = _check_features(features, labels)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = (features / np.maximum(lengths, 1e-300)).astype(np.float32)
     count = min(neighbours, len(unit) - 1)
@@ -181,7 +181,7 @@ def knn_accuracy(features: np.ndarray, labels: np.ndarray, neighbours: int = 5) 
     return right / len(unit)
 
 
-def _checked(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_features(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     features, labels = np.asarray(features, np.float64), np.asarray(labels)
     if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) < 2:
         raise DataError(

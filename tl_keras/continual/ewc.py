@@ -1,7 +1,7 @@
 """Weights held near where they were, each as strongly as it matters: EWC and L2-SP.
 
 The pull is a regularizer on each variable, which plain `fit` adds to the loss. It is there
-within :func:`anchored` alone, so nothing of it is in a model that is saved.
+within :func:`anchor_weights` alone, so nothing of it is in a model that is saved.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tl_keras.errors import ModelError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Anchor", "anchored", "fisher", "l2sp"]
+__all__ = ["Anchor", "anchor_weights", "fisher", "l2sp"]
 
 _LIKELY = 5  # classes
 
@@ -43,8 +43,8 @@ class Anchor:
         """
         centers, importance = dict(self.centers), dict(self.importance)
         for name, second in other.importance.items():
-            first = padded(importance.get(name, np.zeros_like(second)), second.shape)
-            center = padded(centers.get(name, np.zeros_like(second)), second.shape)
+            first = pad(importance.get(name, np.zeros_like(second)), second.shape)
+            center = pad(centers.get(name, np.zeros_like(second)), second.shape)
             both = first + second
             mixed = (first * center + second * other.centers[name]) / np.where(both > 0, both, 1)
             centers[name] = np.where(both > 0, mixed, other.centers[name])
@@ -56,7 +56,7 @@ class Anchor:
         return Anchor(self.centers, {n: v * np.float32(factor) for n, v in self.importance.items()})
 
 
-def padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def pad(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Return an array filled up with zeros to a shape that is at least as large.
 
     Raises:
@@ -67,7 +67,7 @@ def padded(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     return np.pad(array, [(0, b - a) for a, b in zip(array.shape, shape)])
 
 
-def _named(model: keras.Model) -> dict[str, Any]:
+def _name_variables(model: keras.Model) -> dict[str, Any]:
     """The variables of layers that can learn, BatchNorm's statistics left out."""
     import keras
 
@@ -114,7 +114,7 @@ def fisher(
             f"'{model.name}' gives {tuple(model.outputs[0].shape)}, expected probabilities "
             "(None, classes); put a head on the base (build_model) and train that first"
         )
-    names = _named(model)
+    names = _name_variables(model)
     variables = [variable.value for variable in names.values()]
     sums = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
 
@@ -159,7 +159,7 @@ def l2sp(model: keras.Model, *, without: Sequence[str] = ()) -> Anchor:
         model: The start.
         without: Layers that are free.
     """
-    names = {n: v for n, v in _named(model).items() if n.split("/")[0] not in without}
+    names = {n: v for n, v in _name_variables(model).items() if n.split("/")[0] not in without}
     values = _values(names)
     return Anchor(values, {name: np.ones_like(value) for name, value in values.items()})
 
@@ -188,7 +188,7 @@ class _Pull:
 
 
 @contextlib.contextmanager
-def anchored(model: keras.Model, anchor: Anchor, strength: float = 1.0) -> Iterator[None]:
+def anchor_weights(model: keras.Model, anchor: Anchor, strength: float = 1.0) -> Iterator[None]:
     """Hold a model's weights while it is trained within this context.
 
     The penalty strength / 2 * sum F (w - w*)² is added to the loss of whatever fit trains the
@@ -202,7 +202,7 @@ def anchored(model: keras.Model, anchor: Anchor, strength: float = 1.0) -> Itera
     Raises:
         ModelError: The anchor is of another model.
     """
-    names = _named(model)
+    names = _name_variables(model)
     if missing := sorted(set(anchor.centers) - set(names)):
         raise ModelError(
             f"the anchor holds {missing[0]}, which '{model.name}' lacks: it is of another model"
@@ -211,7 +211,7 @@ def anchored(model: keras.Model, anchor: Anchor, strength: float = 1.0) -> Itera
     try:
         for name, center in anchor.centers.items():
             shape = tuple(names[name].shape)
-            parts = padded(center, shape), padded(anchor.importance[name], shape)
+            parts = pad(center, shape), pad(anchor.importance[name], shape)
             names[name].regularizer = _Pull(*parts, strength)
         yield
     finally:

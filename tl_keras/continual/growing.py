@@ -85,12 +85,12 @@ def grow(model: keras.Model, outputs: int) -> keras.Model:
     for layer in model.layers:
         weights = layer.get_weights()
         if layer is last:
-            weights = [_widened(array, outputs) for array in weights]
+            weights = [_widen(array, outputs) for array in weights]
         grown.get_layer(layer.name).set_weights(weights)
     return grown
 
 
-def _widened(array: np.ndarray, outputs: int) -> np.ndarray:
+def _widen(array: np.ndarray, outputs: int) -> np.ndarray:
     mean = array.mean(-1, keepdims=True)
     more = np.repeat(mean, outputs - array.shape[-1], axis=-1)
     return np.concatenate([array, more], axis=-1)

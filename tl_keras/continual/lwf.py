@@ -49,14 +49,14 @@ def distillation_loss(
         )
         if not old.shape[1]:
             return plain
-        said = _softened(probabilities[:, : old.shape[1]])
-        taught = -keras.ops.sum(_softened(old) * keras.ops.log(said), axis=-1)
+        said = _soften(probabilities[:, : old.shape[1]])
+        taught = -keras.ops.sum(_soften(old) * keras.ops.log(said), axis=-1)
         return plain + strength * taught
 
     return loss
 
 
-def _softened(probabilities: Any) -> Any:
+def _soften(probabilities: Any) -> Any:
     import keras
 
     powers = keras.ops.power(keras.ops.maximum(probabilities, _FLOOR), 1.0 / TEMPERATURE)

@@ -13,12 +13,12 @@ import numpy as np
 
 from tl_keras.errors import DataError
 
-__all__ = ["WAYS", "herding", "order", "within_budget"]
+__all__ = ["WAYS", "order", "select_by_herding", "within_budget"]
 
 WAYS = ("herding", "balanced", "reservoir")
 
 
-def herding(features: np.ndarray, count: int | None = None) -> np.ndarray:
+def select_by_herding(features: np.ndarray, count: int | None = None) -> np.ndarray:
     """Return the order in which samples of one class best stand for its mean.
 
     Each next sample is the one that brings the mean of those chosen closest to the mean of
@@ -57,10 +57,11 @@ def order(
     """Return samples in the order in which they should be kept.
 
     Args:
-        way: "herding" and "balanced" take one of each class in turn, by :func:`herding` or by
-            chance; "reservoir" takes by chance whatever the class: a uniform sample of all that
-            was ever seen, as reservoir sampling gives (Vitter 1985). Chance is a hash of seed
-            and digest, so that a picture's rank never changes when others come.
+        way: "herding" and "balanced" take one of each class in turn, by
+            :func:`select_by_herding` or by chance; "reservoir" takes by chance whatever the
+            class: a uniform sample of all that was ever seen, as reservoir sampling gives
+            (Vitter 1985). Chance is a hash of seed and digest, so that an image's rank
+            never changes when others come.
         labels: int (n,).
         digests: What each sample is, as text.
         seed: Another seed, another chance.
@@ -80,7 +81,7 @@ def order(
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         sorted_members = members[
-            herding(features[members])
+            select_by_herding(features[members])
             if way == "herding" and features is not None
             else np.argsort(chance[members], kind="stable")
         ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tl_keras.probing import linear
-from tl_keras.probing.linear_head import Facts, LinearHead, bounded_scale, calibrated, checked
+from tl_keras.probing.linear_head import Facts, LinearHead, bounded_scale, calibrate, check_features
 from tl_keras.utils.stats import log_loss
 
 __all__ = ["CLASSIFIERS", "Classifier", "LinearClassifier", "Neighbours", "Perceptron", "fit"]
@@ -164,12 +164,12 @@ class _Given:
 
 
 def _linear(find: Callable[[_Given], LinearHead]) -> Callable[[_Given], Classifier]:
-    return lambda given: LinearClassifier(calibrated(find(given), given.held, given.held_labels))
+    return lambda given: LinearClassifier(calibrate(find(given), given.held, given.held_labels))
 
 
 def _neighbours(given: _Given) -> Classifier:
     """Take k with the least leave-one-out log loss."""
-    features, labels = checked(given.features, given.labels, given.classes)
+    features, labels = check_features(given.features, given.labels, given.classes)
     known = _unit(features)
     votes = np.eye(given.classes, dtype=np.float32)[labels]
     votes = votes * (1 - _SMOOTHED) + _SMOOTHED / given.classes
@@ -195,7 +195,7 @@ def _perceptron(given: _Given) -> Classifier:
     """Train 128 hidden units; the weight decay with the best loss on held-out samples."""
     from sklearn.neural_network import MLPClassifier
 
-    features, labels = checked(given.features, given.labels, given.classes, every=True)
+    features, labels = check_features(given.features, given.labels, given.classes, every=True)
     mean, variance = features.mean(0, dtype=np.float64), features.var(0, dtype=np.float64)
     scale = bounded_scale(mean, variance)
     x = ((features - mean) / scale).astype(np.float32)
@@ -234,7 +234,7 @@ def _scaled_perceptron(given: _Given) -> Classifier:
     made = _perceptron(given)
     if not isinstance(made, Perceptron) or not len(given.held_labels):
         return made
-    head = calibrated(made.head, made.units(given.held), given.held_labels)
+    head = calibrate(made.head, made.units(given.held), given.held_labels)
     return Perceptron(made.hidden, made.hidden_bias, head, made.facts)
 
 

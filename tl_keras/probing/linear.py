@@ -1,7 +1,7 @@
 """Linear classifiers on fixed features: ridge and shrinkage LDA in closed form, logistic.
 
 Each gives a `LinearHead`: weights and bias of one dense layer with softmax, whatever was done
-to the features on the way (centring, scaling, temperature) folded in.
+to the features on the way (centring, scaling, temperature) fold_scaling in.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from tl_keras.probing.linear_head import (
     PENALTIES,
     Facts,
     LinearHead,
-    calibrated,
-    checked,
-    folded,
+    calibrate,
+    check_features,
+    fold_scaling,
     scale_of,
 )
 from tl_keras.probing.streaming import StreamingLDA, StreamingRidge
 from tl_keras.utils.stats import log_loss, right, temperature
 
 __all__ = [
-    "LinearHead", "StreamingLDA", "StreamingRidge", "calibrated", "lda", "logistic", "ridge",
+    "LinearHead", "StreamingLDA", "StreamingRidge", "calibrate", "lda", "logistic", "ridge",
 ]  # fmt: skip
 
 STRENGTHS = tuple(float(10.0**power) for power in range(-5, 3))
@@ -52,7 +52,7 @@ def ridge(
     Raises:
         DataError: Features or labels are not as above.
     """
-    features, labels = checked(features, labels, classes)
+    features, labels = check_features(features, labels, classes)
     mean, scale = features.mean(0, dtype=np.float64), scale_of(features)
     x = (features - mean) / scale
     y = np.eye(classes)[labels]
@@ -71,7 +71,7 @@ def ridge(
     loss, penalty, heat, accuracy = min(found)
     solved = x.T @ (vectors @ (along / (values + penalty * values.mean())[:, None]))
     facts: Facts = {"penalty": penalty, "loo_log_loss": loss, "loo_accuracy": accuracy}
-    return folded(solved, target, mean, scale, facts).scaled(1.0 / heat)
+    return fold_scaling(solved, target, mean, scale, facts).scale(1.0 / heat)
 
 
 def _left_singular(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,12 +101,12 @@ def lda(features: np.ndarray, labels: np.ndarray, classes: int) -> LinearHead:
 
     Returns:
         The head. Its probabilities follow the Gaussian model and are often too sure of
-        themselves: see :func:`calibrated`.
+        themselves: see :func:`calibrate`.
 
     Raises:
         DataError: Features or labels are not as above.
     """
-    features, labels = checked(features, labels, classes, every=True)
+    features, labels = check_features(features, labels, classes, every=True)
     mean, scale = features.mean(0, dtype=np.float64), scale_of(features)
     x = (features - mean) / scale
     counts = np.bincount(labels, minlength=classes)
@@ -115,7 +115,7 @@ def lda(features: np.ndarray, labels: np.ndarray, classes: int) -> LinearHead:
     share, level = ledoit_wolf(within)
     weights = _solve_shrunk(within, share, level, means.T)
     bias = np.log(counts / len(x)) - 0.5 * np.einsum("cd,dc->c", means, weights)
-    return folded(weights, bias, mean, scale, {"shrinkage": share})
+    return fold_scaling(weights, bias, mean, scale, {"shrinkage": share})
 
 
 def _solve_shrunk(x: np.ndarray, share: float, level: float, wanted: np.ndarray) -> np.ndarray:
@@ -178,7 +178,7 @@ def logistic(
     """
     from sklearn.linear_model import LogisticRegression
 
-    features, labels = checked(features, labels, classes, every=True)
+    features, labels = check_features(features, labels, classes, every=True)
     mean, scale = features.mean(0, dtype=np.float64), scale_of(features)
     x = ((features - mean) / scale).astype(np.float32)
     strength = _best_strength(x, labels, strengths, seed)
@@ -187,7 +187,7 @@ def logistic(
     if classes == 2:
         # scikit-learn keeps one column, for the second class against the first.
         weights, bias = np.hstack([-weights / 2, weights / 2]), np.r_[-bias / 2, bias / 2]
-    return folded(weights, bias, mean, scale, {"C": strength})
+    return fold_scaling(weights, bias, mean, scale, {"C": strength})
 
 
 def _best_strength(x: np.ndarray, labels: np.ndarray, given: Sequence[float], seed: int) -> float:

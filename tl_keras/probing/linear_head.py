@@ -14,9 +14,9 @@ __all__ = [
     "Facts",
     "LinearHead",
     "bounded_scale",
-    "calibrated",
-    "checked",
-    "folded",
+    "calibrate",
+    "check_features",
+    "fold_scaling",
     "scale_of",
 ]
 
@@ -54,13 +54,13 @@ class LinearHead:
         """Return class indices, int64 (n,), of features (n, d)."""
         return self.logits(features).argmax(1)
 
-    def scaled(self, factor: float) -> LinearHead:
+    def scale(self, factor: float) -> LinearHead:
         """Return the head with its logits multiplied, which changes confidence alone."""
         weights, bias = self.weights * np.float32(factor), self.bias * np.float32(factor)
         return LinearHead(weights, bias, {**self.facts, "factor": float(factor)})
 
 
-def calibrated(head: LinearHead, features: np.ndarray, labels: np.ndarray) -> LinearHead:
+def calibrate(head: LinearHead, features: np.ndarray, labels: np.ndarray) -> LinearHead:
     """Scale a head so that its probabilities fit pictures it has not learnt from.
 
     Temperature scaling (Guo et al. 2017, arXiv 1706.04599); the predicted classes stay.
@@ -72,7 +72,7 @@ def calibrated(head: LinearHead, features: np.ndarray, labels: np.ndarray) -> Li
     """
     if not len(labels):
         return head
-    return head.scaled(1.0 / temperature(head.logits(features), labels))
+    return head.scale(1.0 / temperature(head.logits(features), labels))
 
 
 def scale_of(features: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def bounded_scale(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
     return np.where(scale > 0, scale, 1.0)
 
 
-def folded(
+def fold_scaling(
     weights: np.ndarray,
     bias: np.ndarray,
     mean: np.ndarray,
@@ -104,7 +104,7 @@ def folded(
     return LinearHead(plain.astype(np.float32), shift.astype(np.float32), facts)
 
 
-def checked(
+def check_features(
     features: np.ndarray, labels: np.ndarray, classes: int, *, every: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return features and labels as arrays that fit together.

@@ -30,7 +30,9 @@ from tl_keras.utils.stats import log_loss, right
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["PlaceScore", "Probe", "ProbeOptions", "compare_places", "fit_probe", "with_classifier"]
+__all__ = [
+    "PlaceScore", "Probe", "ProbeOptions", "attach_classifier", "compare_places", "fit_probe",
+]  # fmt: skip
 
 
 
@@ -164,15 +166,15 @@ def fit_probe(
     compared = compare_places(features, places)
     best = next(place for place in places if written(place) == compared[0].place)
     marks.append(time.perf_counter())
-    found = _fitted(features, best, options)
+    found = _fit(features, best, options)
     marks.append(time.perf_counter())
     names = ("features", "comparison", "classifier")
     seconds = dict(zip(names, map(float, np.diff(marks)), strict=True))
-    made = with_classifier(model, best, options.pooling, found)
+    made = attach_classifier(model, best, options.pooling, found)
     return Probe(best, found, made, tuple(compared), features, seconds)
 
 
-def _fitted(features: Features, place: Place, options: ProbeOptions) -> Classifier:
+def _fit(features: Features, place: Place, options: ProbeOptions) -> Classifier:
     train, held = (
         (np.asarray(features.at(split, place)), features.samples[split].labels)
         for split in ("train", "val")
@@ -181,7 +183,7 @@ def _fitted(features: Features, place: Place, options: ProbeOptions) -> Classifi
     return classifiers.fit(options.classifier, train, held, classes, options.seed)
 
 
-def with_classifier(
+def attach_classifier(
     model: keras.Model, place: Place, pooling: str, classifier: Classifier
 ) -> keras.Model:
     """Return a base up to a place and a classifier in one flat model, which shares layers.

@@ -14,8 +14,8 @@ from tl_keras.probing.linear_head import (
     Facts,
     LinearHead,
     bounded_scale,
-    checked,
-    folded,
+    check_features,
+    fold_scaling,
 )
 
 __all__ = ["StreamingLDA", "StreamingRidge"]
@@ -52,7 +52,7 @@ class _Sums:
             DataError: They are not as above.
         """
         highest = int(np.max(labels, initial=-1)) + 1
-        features, labels = checked(features, labels, max(highest, self.classes))
+        features, labels = check_features(features, labels, max(highest, self.classes))
         if features.shape[1] != self.dimensions:
             raise DataError(
                 f"got {features.shape[1]} features a sample, expected {self.dimensions}: "
@@ -129,13 +129,13 @@ class StreamingRidge(_Sums):
         along = vectors.T @ cross
         unit = float(values.mean()) if len(values) else 1.0
         given = PENALTIES if penalty is None else (penalty,)
-        tried = [(*self._validated(values, along, unit * one), one) for one in given]
+        tried = [(*self._validate(values, along, unit * one), one) for one in given]
         _, variance, chosen = min(tried)
         weights = vectors @ (along / (values + chosen * unit)[:, None])
         facts: Facts = {"penalty": chosen}
-        return folded(weights, share, mean, scale, facts).scaled(1.0 / max(variance, 1e-3))
+        return fold_scaling(weights, share, mean, scale, facts).scale(1.0 / max(variance, 1e-3))
 
-    def _validated(
+    def _validate(
         self, values: np.ndarray, along: np.ndarray, penalty: float
     ) -> tuple[float, float]:
         """Robust generalised cross-validation's score; one output's residual variance."""
@@ -179,7 +179,7 @@ class StreamingLDA(_Sums):
         shrunk = (1 - share) * within + max(share * level, 1e-9) * np.eye(len(within))
         weights = linalg.solve(shrunk, means.T, assume_a="pos")
         bias = np.log(self.counts / count) - 0.5 * np.einsum("cd,dc->c", means, weights)
-        return folded(weights, bias, mean, scale, {"shrinkage": share})
+        return fold_scaling(weights, bias, mean, scale, {"shrinkage": share})
 
 
 def _oracle(covariance: np.ndarray, count: float) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras import modalities
-from tl_keras.analysis.drift import Described, Shift, find_shift
+from tl_keras.analysis.drift import FeatureSet, Shift, find_drift
 from tl_keras.analysis.drift_tests import FEWEST
 from tl_keras.data.folders import listed
 from tl_keras.data.samples import Samples
@@ -230,7 +230,7 @@ def _found(
     known, new, bank = describe_pictures(run.model(), sets, progress)
     known = dataclasses.replace(known, labels=held.labels if classes else None)
     new = dataclasses.replace(new, labels=others.samples.labels if others.labelled else None)
-    return find_shift(
+    return find_drift(
         bank.features,
         known,
         new,
@@ -263,7 +263,7 @@ def _reading(run: RunDirectory) -> str:
 
 def describe_pictures(
     model: keras.Model, sets: tuple[Samples, ...], progress: Progress
-) -> list[Described]:
+) -> list[FeatureSet]:
     """Return features where the base ends (averaged over positions), and the answers.
 
     Args:
@@ -294,7 +294,7 @@ def describe_pictures(
             done += len(pictures)
             progress(f"features ({engine.name})", done, total)
         features, outputs = (np.concatenate(part) for part in zip(*rows, strict=True))
-        found.append(Described(features, outputs))
+        found.append(FeatureSet(features, outputs))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.continual.ewc import Anchor, anchored, fisher, l2sp
+from tl_keras.continual.ewc import Anchor, anchor_weights, fisher, l2sp
 from tl_keras.continual.growing import feature_model, output_layer, set_output
 from tl_keras.continual.replay import order
 from tl_keras.data.samples import Samples
@@ -19,7 +19,7 @@ from tl_keras.errors import RunError
 from tl_keras.features.backends import Predict, choose_engine, prefix_function
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.probing.linear import StreamingRidge
-from tl_keras.probing.linear_head import calibrated
+from tl_keras.probing.linear_head import calibrate
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.prepare import plan_for
@@ -136,7 +136,7 @@ def solve(lesson: Lesson, grown: keras.Model) -> None:
     if len(held):
         # What a base was trained on lies too neatly: sums of it make a head far too sure.
         found = features_of(grown, held, lesson.config.run.precision, lesson.progress)
-        head = calibrated(head, found, held.labels)
+        head = calibrate(head, found, held.labels)
     set_output(grown, head.weights, head.bias)
     _save(lesson.folder / SUMS, sums.arrays())
 
@@ -180,7 +180,7 @@ def learn(lesson: Lesson, grown: keras.Model) -> tuple[Plan, FitResult]:
         options = dataclasses.replace(options, objective=_taught(lesson, plan, state / "old"))
     with contextlib.ExitStack() as stack:
         if anchor := _anchor(lesson):
-            stack.enter_context(anchored(grown, anchor, request.strength))
+            stack.enter_context(anchor_weights(grown, anchor, request.strength))
         result = fit_with(grown, lesson.data, plan, options)
     if "ewc" in request.keep:
         _keep_importance(lesson, grown)

@@ -12,8 +12,8 @@ from tl_keras.analysis.transfer_benefit import (
     compare_transfer,
     fresh,
     scratch_plan,
+    transfer_verdict,
 )
-from tl_keras.analysis.transfer_verdict import transfer_verdict
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
 from tl_keras.training.plan import Plan, Stage, named_plan
