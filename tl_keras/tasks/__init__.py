@@ -1,53 +1,30 @@
 """What a model is asked for: one class, several tags, numbers. Each task is one object here.
 
 A new task is a subclass of :class:`tl_keras.tasks.base.Task` in a file of its own and a name in
-`_BUILTIN`, or :func:`register` from anywhere.
+`TASKS`, or :func:`register` from anywhere.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from tl_keras.errors import DataError
 from tl_keras.tasks.base import Task
+from tl_keras.utils.registry import Registry
 
-__all__ = ["Task", "evaluate", "get", "names", "register"]
+__all__ = ["TASKS", "Task", "evaluate", "get", "names", "register"]
 
-_BUILTIN = {
-    "classes": "tl_keras.tasks.classification:Multiclass",
-    "tags": "tl_keras.tasks.classification:Multilabel",
-    "values": "tl_keras.tasks.regression:Regression",
-}
-_REGISTERED: dict[str, Task] = {}
-
-
-def names() -> list[str]:
-    """Return the names of all tasks, those of the package first."""
-    return [*_BUILTIN, *(name for name in _REGISTERED if name not in _BUILTIN)]
-
-
-def get(name: str) -> Task:
-    """Return a task by its name.
-
-    Raises:
-        DataError: There is none of that name.
-    """
-    if name not in _REGISTERED:
-        if name not in _BUILTIN:
-            raise DataError(f"unknown task {name!r}; expected one of {', '.join(names())}")
-        module, _, kind = _BUILTIN[name].partition(":")
-        _REGISTERED[name] = getattr(importlib.import_module(module), kind)()
-    return _REGISTERED[name]
-
-
-def register(task: Task) -> Task:
-    """Add a task under its own name, and return it."""
-    _REGISTERED[task.name] = task
-    return task
+TASKS: Registry[Task] = Registry(
+    "task",
+    {
+        "classes": "tl_keras.tasks.classification:Multiclass",
+        "tags": "tl_keras.tasks.classification:Multilabel",
+        "values": "tl_keras.tasks.regression:Regression",
+    },
+)
+get, names, register = TASKS.get, TASKS.names, TASKS.register
 
 
 def evaluate(
