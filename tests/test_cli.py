@@ -109,7 +109,7 @@ def test_all_bad_pictures_are_listed_at_once(place):
     (place / "bad" / NAMES[1] / "y.jpg").write_text("text")
     result = invoke("check-data", place / "bad")
     assert result.exit_code == 2
-    assert "2 of 20 pictures" in flat(result.stderr)
+    assert "2 of 20 images" in flat(result.stderr)
     assert {"x.png: zero bytes", "y.jpg: no picture"} <= {
         text for text in ("x.png: zero bytes", "y.jpg: no picture") if text in result.stderr
     }

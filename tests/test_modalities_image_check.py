@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tl_keras import modalities
 from tl_keras.data.samples import fingerprint, from_arrays
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import assign, find_shared
@@ -23,7 +25,7 @@ def _photo(seed, size=(40, 30)):
 
 def _folder(root, count=6):
     for c, name in enumerate("ab"):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
             _photo(100 * c + i).save(root / name / f"{i}.jpg")
     return root
@@ -140,6 +142,23 @@ def test_the_digest_sees_the_shape_and_every_band():
     changed = tall.copy()
     changed.putpixel((2999, 2999), (0, 0, 1))
     assert pixel_digest(tall) != pixel_digest(changed)
+
+
+def test_levels_of_deep_gray_are_decided_over_the_set_and_digests_see_every_bit(tmp_path):
+    values = np.full((3, 4, 4), 800, np.uint16)
+    values[1, 0, 0], values[2, 0, 0] = 801, 4000
+    for name, pixels in zip("abc", values):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "1.png")
+    samples = load_samples(_folder(tmp_path))
+    report = check_pictures(samples)
+    assert report.settings == {"levels": {"integer": [0, 4095]}}
+    assert report.notes == ("3 images are deep gray (integers): 0 becomes black and 4095 white",)
+    assert len(set(report.digests)) == len(samples)
+    again = modalities.get("image", report.settings)
+    assert np.asarray(again.open(tmp_path / "c" / "1.png"))[0, 0, 0] == 249
+    assert check_pictures(replace(samples, modality=again)).settings == report.settings
+    assert check_pictures(samples.take([0])).settings == {}
 
 
 def test_arrays_are_checked_too():

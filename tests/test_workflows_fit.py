@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,3 +216,27 @@ def test_two_splits_that_share_a_picture_are_refused_or_mended(tmp_path):
         prepare(small(root), quiet)
     checked = prepare(small(root, skip_bad=True), quiet)
     assert checked.left_out == [{"path": "train/a/0.png", "reason": "shared"}]
+
+
+def test_12_bit_images_are_read_by_what_the_set_uses_in_the_run_and_ever_after(tmp_path):
+    from PIL import Image
+
+    from tl_keras.workflows.evaluate import predict_files
+
+    generator = np.random.default_rng(0)
+    for label, top in enumerate((1500, 4096)):
+        (tmp_path / "photos" / "ab"[label]).mkdir(parents=True)
+        for number in range(6):
+            pixels = generator.integers(0, top, (16, 16), dtype=np.uint16)
+            Image.fromarray(pixels).save(tmp_path / "photos" / "ab"[label] / f"{number}.png")
+    run = train(small(tmp_path / "photos"), tmp_path / "run")
+    assert run.record["data"]["reading"] == {"levels": {"integer": [0, 4095]}}
+    assert "4095 white" in run.record["data"]["notes"][0]
+    val = run.samples("val")
+    stored = np.asarray(Image.open(val.items[0])).astype(float)
+    seen = np.asarray(val.modality.open(val.items[0]))[..., 0]
+    assert np.array_equal(seen, np.rint(stored * 255 / 4095))
+    model, spec = run.model(), val.modality.specs(run.model())
+    expected = model.predict(val.modality.reader(val, spec).read([0])["image"], verbose=0)[0]
+    (given,) = predict_files(run.path, [Path(val.items[0])], 2, quiet)
+    assert given["outputs"][0]["value"] == pytest.approx(expected.max(), abs=1e-5)

@@ -109,6 +109,7 @@ def manifest(
             "shape": shape,
             "values": "RGB, 0..255, no scaling",
             "resize": "the whole picture to this size, bilinear, antialiased",
+            **facts.get("data", {}).get("reading", {}),
         },
         "output": {
             "name": OUTPUT,

@@ -42,7 +42,8 @@ def predict(
 
         with read_bundle(bundle) as found:
             size = found.manifest["input"]["shape"][0]
-            pixels = np.stack([resize(open_picture(image, size), size) for image in images])
+            levels = found.manifest["input"].get("levels")
+            pixels = np.stack([resize(open_picture(path, size, levels), size) for path in images])
             chosen = found.variant(variant)
             answers = load(found.folder / chosen["file"], threads).predict(pixels)
         names = found.manifest["classes"]

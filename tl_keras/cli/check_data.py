@@ -42,13 +42,14 @@ def _show(data: str, checked: PreparedData, as_json: bool) -> None:
     if as_json:
         sizes = {name: len(part) if part else 0 for name, part in parts.items()}
         facts = {"images": sizes, "classes": counts, "fingerprint": checked.fingerprint}
+        facts["notes"] = checked.notes
         show_json({"data": data, **facts, "duplicates": checked.duplicates})
         return
     made = table(f"{data}: all images can be used", "class", *parts)
     for name in counts["train"]:
         made.add_row(name, *(str(count.get(name, 0)) for count in counts.values()))
     made.add_row("images", *(str(len(part) if part else 0) for part in parts.values()))
-    show(made, f"fingerprint {checked.fingerprint}")
+    show(made, *checked.notes, f"fingerprint {checked.fingerprint}")
     for keys in checked.duplicates[:_MOST]:
         show(f"the same image: {', '.join(keys)}")
     if len(checked.duplicates) > _MOST:

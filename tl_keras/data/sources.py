@@ -23,7 +23,7 @@ def load_samples(
     source: str | os.PathLike[str],
     *,
     task: str = "classes",
-    modality: str = "image",
+    modality: str | Modality = "image",
     fewest: int = 2,
 ) -> Samples:
     """Read labelled samples.
@@ -33,7 +33,7 @@ def load_samples(
             folders of class folders; a CSV file with the columns path, label and maybe
             split; or, if no such path exists, the name of a built-in data set ("digits").
         task: name of a task; all but "classes" need a CSV file.
-        modality: name of a modality.
+        modality: a modality, or its name.
         fewest: classes that there must be, 1 or 2.
 
     Returns:
@@ -62,7 +62,7 @@ def load_again(
     root: str,
     moved: str | os.PathLike[str] | None = None,
     task: str = "classes",
-    modality: str = "image",
+    modality: str | Modality = "image",
 ) -> Samples:
     """Read the labelled samples that `Samples.root` names, as they are now.
 

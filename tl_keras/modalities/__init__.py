@@ -6,6 +6,9 @@ and a name in `MODALITIES`, or :func:`register` from anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tl_keras.modalities.base import Modality
 from tl_keras.utils.registry import Registry
 
@@ -14,4 +17,18 @@ __all__ = ["MODALITIES", "Modality", "get", "names", "register"]
 MODALITIES: Registry[Modality] = Registry(
     "modality", {"image": "tl_keras.modalities.image.modality:ImageModality"}
 )
-get, names, register = MODALITIES.get, MODALITIES.names, MODALITIES.register
+names, register = MODALITIES.names, MODALITIES.register
+
+
+def get(name: str | Modality, settings: Mapping[str, Any] | None = None) -> Modality:
+    """Return a modality by its name.
+
+    Args:
+        name: Its name, or itself.
+        settings: As :attr:`Modality.settings` of a data set that others are read like.
+
+    Raises:
+        DataError: There is none of that name.
+    """
+    found = name if isinstance(name, Modality) else MODALITIES.get(name)
+    return found.with_settings(settings) if settings else found

@@ -22,10 +22,12 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_keras import modalities
 from tl_keras.data.samples import Samples, in_order
 from tl_keras.data.sources import load_again
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TLKerasError
+from tl_keras.modalities.base import Modality
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.config import RunConfig
 from tl_keras.utils.files import remove_leavings, scratch_folder, write_atomically
@@ -215,6 +217,12 @@ class RunDirectory:
         parts = {name: samples.take(indices) for name, indices in chosen.items()}
         return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)
 
+    @property
+    def modality(self) -> Modality:
+        """What reads samples as the run's own were read."""
+        data = self.fact("data")
+        return modalities.get(data.get("modality", "image"), data.get("reading"))
+
     def find(
         self, root: str | os.PathLike[str] | None = None
     ) -> tuple[Samples, dict[str, list[int]], list[str]]:
@@ -230,12 +238,10 @@ class RunDirectory:
             DataError: There is no data at all.
         """
         if self.fact("data", "root") == kept.ROOT:
-            return kept.found(self.path, self.fact("classes"))
-        data = self.fact("data")
+            return kept.found(self.path, self.fact("classes"), self.modality)
         samples = load_again(
-            self.fact("data", "root"), root, self.fact("data", "task"),
-            data.get("modality", "image"),
-        )  # fmt: skip
+            self.fact("data", "root"), root, self.fact("data", "task"), self.modality
+        )
         if samples.labels.ndim == 1:
             samples = in_order(samples, self.fact("classes"))
         places = {key: index for index, key in enumerate(samples.keys)}

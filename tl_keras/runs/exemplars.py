@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tl_keras import modalities
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
+from tl_keras.modalities.base import Modality
 from tl_keras.modalities.image.decode import open_picture
 
 __all__ = [
@@ -85,7 +85,9 @@ def _row(folder: Path, values: dict[str, str]) -> Row:
     return Row(where, *words)
 
 
-def samples_of(rows: Sequence[Row], class_names: Sequence[str], root: str) -> Samples:
+def samples_of(
+    rows: Sequence[Row], class_names: Sequence[str], root: str, modality: Modality
+) -> Samples:
     """Return rows as samples; keys are digests, so that they stay when pictures move.
 
     Raises:
@@ -97,13 +99,11 @@ def samples_of(rows: Sequence[Row], class_names: Sequence[str], root: str) -> Sa
     labels = np.array([index[row.label] for row in rows], np.int64)
     items, keys = [row.path for row in rows], tuple(row.digest for row in rows)
     words = tuple(row.split for row in rows)
-    return Samples(
-        items, labels, tuple(class_names), keys, modalities.get("image"), words, "classes", root
-    )
+    return Samples(items, labels, tuple(class_names), keys, modality, words, "classes", root)
 
 
 def found(
-    folder: str | os.PathLike[str], class_names: Sequence[str]
+    folder: str | os.PathLike[str], class_names: Sequence[str], modality: Modality
 ) -> tuple[Samples, dict[str, list[int]], list[str]]:
     """Return a run's pictures, where each split's are among them, and the paths of those gone.
 
@@ -117,7 +117,8 @@ def found(
         else:
             gone.append(row.path)
     splits = {name: [i for i, r in enumerate(rows) if r.split == name] for name in SPLITS}
-    return samples_of(rows, class_names, str(Path(folder) / TABLE)), splits, gone
+    samples = samples_of(rows, class_names, str(Path(folder) / TABLE), modality)
+    return samples, splits, gone
 
 
 def compressed(item: str | np.ndarray, size: int) -> bytes:

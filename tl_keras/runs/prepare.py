@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tl_keras import modalities
 from tl_keras.data import splits as splitting
 from tl_keras.data.samples import Samples, fingerprint
 from tl_keras.data.sources import load_samples
@@ -41,6 +42,7 @@ class PreparedData:
         duplicates: Keys of pictures that are there more than once, a list for each.
         seconds: What the check took.
         digests: Hash of each picture's pixels, by its key.
+        notes: What the check decided over the whole set, one sentence each.
     """
 
     splits: Splits
@@ -49,6 +51,7 @@ class PreparedData:
     duplicates: list[list[str]]
     seconds: float
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def plan_for(config: RunConfig, model: keras.Model) -> Plan:
@@ -128,9 +131,13 @@ def prepare(
     """
     began = time.perf_counter()
     if samples is None:
-        samples = load_samples(config.data.source, task=config.data.task)
+        samples = load_samples(
+            config.data.source, task=config.data.task, modality=config.data.modality
+        )
     if report is None:
         report = _check(samples, progress)
+    modality = modalities.get(samples.modality, report.settings)
+    samples = dataclasses.replace(samples, modality=modality)
     samples, digests, left_out = _good_ones(samples, report, config.data.skip_bad)
     words = splitting.assign(samples, config.data.val, config.data.test, config.run.seed, digests)
     shared = find_shared(samples, digests, words)
@@ -146,7 +153,7 @@ def prepare(
     seconds = time.perf_counter() - began
     named = dict(zip(kept.keys, digests, strict=True))
     whole, copies = fingerprint(kept, digests), _copies(kept, digests)
-    return PreparedData(parts, whole, left_out, copies, seconds, named)
+    return PreparedData(parts, whole, left_out, copies, seconds, named, list(report.notes))
 
 
 def without_bad(samples: Samples, skip: bool, progress: Progress) -> Samples:

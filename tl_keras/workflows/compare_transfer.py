@@ -48,7 +48,7 @@ def judge_transfer(
         raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
     refuse_existing(out)
     config = config.with_defaults()
-    samples = load_samples(config.data.source, task=config.data.task)
+    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()
     plan = plan_for(config, build(config, samples))
     data = prepare(config, progress, samples).splits

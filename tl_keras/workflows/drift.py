@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras import modalities
 from tl_keras.analysis.drift import FeatureSet, Shift, find_drift
 from tl_keras.analysis.drift_tests import FEWEST
 from tl_keras.data.folders import listed
@@ -153,13 +152,13 @@ def other_pictures(
 
 
 def _found_others(run: RunDirectory, data: str) -> Others:
-    task, modality = run.fact("data", "task"), run.fact("data").get("modality", "image")
+    task, modality = run.fact("data", "task"), run.modality
     try:
         samples = load_samples(data, task=task, modality=modality)
     except DataError as error:
         if not Path(data).is_dir():
             raise
-        found = _unlabelled(Path(data), modalities.get(modality))
+        found = _unlabelled(Path(data), modality)
         return Others(found, False, f"No true accuracy: {error}")
     known, unknown = run.fact("classes"), ""
     if not samples.kind.single_label:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras import modalities, tasks
+from tl_keras import tasks
 from tl_keras.data.folders import listed
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.data.sources import load_samples
@@ -70,7 +70,7 @@ def _complete(path: Path) -> RunDirectory:
 
 
 def _other(run: RunDirectory, data: str, split: str | None) -> tuple[Samples, str | None]:
-    samples = load_samples(data, task=run.fact("data", "task"))
+    samples = load_samples(data, task=run.fact("data", "task"), modality=run.modality)
     got, expected = samples.class_names, run.fact("classes")
     if list(got) != expected:
         new = [name for name in got if name not in expected]
@@ -104,7 +104,7 @@ def predict_files(
         DataError: There is no such file, or one is no picture.
     """
     run = _complete(path)
-    modality = modalities.get(run.fact("data").get("modality", "image"))
+    modality = run.modality
     files = [file for given in pictures for file in _files(given, modality)]
     labels: np.ndarray = np.zeros(len(files), np.int64)
     keys = tuple(str(file) for file in files)
@@ -140,7 +140,7 @@ def find_rate(
     Raises:
         TLKerasError: Anything a user can mend.
     """
-    samples = load_samples(config.data.source, task=config.data.task)
+    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()
     model = build(config, samples)
     data = prepare(config, progress, samples)

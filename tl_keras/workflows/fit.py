@@ -64,7 +64,7 @@ def train(
 
 
 def _prepared(config: RunConfig, progress: Progress) -> tuple[keras.Model, PreparedData]:
-    samples = load_samples(config.data.source, task=config.data.task)
+    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()
     _check_devices(config.run.devices)
     # The model first: it takes seconds, a look at every picture can take minutes.
@@ -169,6 +169,9 @@ def _data_facts(config: RunConfig, data: PreparedData) -> dict[str, Any]:
     return {
         "root": data.splits.train.root,
         "task": config.data.task,
+        "modality": data.splits.train.modality.name,
+        "reading": data.splits.train.modality.settings,
+        "notes": data.notes,
         "fingerprint": data.fingerprint,
         "pictures": {name: len(part) for name, part in parts.items()},
         "counts": {name: part.counts() for name, part in parts.items()},

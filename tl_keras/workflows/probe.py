@@ -101,7 +101,7 @@ def probe(
     refuse_existing(out)
     if wanted.features_out:
         check_target(wanted.features_out)
-    samples = load_samples(config.data.source, task=config.data.task)
+    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()
     model = open_base(config)
     places = parse_places(wanted.at, model)

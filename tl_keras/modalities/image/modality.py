@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -70,8 +71,9 @@ class ImageModality(Modality):
 
     def with_settings(self, settings: Mapping[str, Any]) -> ImageModality:
         """Return a modality with these levels."""
-        levels = settings.get("levels") or {}
-        return ImageModality({kind: (float(a), float(b)) for kind, (a, b) in levels.items()})
+        made, levels = copy.copy(self), settings.get("levels") or {}
+        made.levels = {kind: (float(low), float(high)) for kind, (low, high) in levels.items()}
+        return made
 
     def open(self, item: Any, at_least: int | None = None) -> Image.Image:
         """Return an item as an upright RGB image.

@@ -28,7 +28,7 @@ def new_samples(request: Update, run: RunDirectory) -> tuple[Samples, tuple[str,
     Raises:
         DataError: There is nothing there, or a class is written almost as another.
     """
-    samples = load_samples(request.data, fewest=1)
+    samples = load_samples(request.data, fewest=1, modality=run.modality)
     if is_builtin(samples.root.removeprefix("builtin:")):
         raise DataError(
             f"update takes a folder or a CSV file, not the built-in set {request.data}; write its "
@@ -98,7 +98,8 @@ def _part(report: CheckReport, places: list[int]) -> CheckReport:
     bad = tuple(
         dataclasses.replace(one, index=index[one.index]) for one in report.bad if one.index in index
     )
-    return CheckReport(bad, tuple(report.digests[i] for i in places), report.root)
+    digests = tuple(report.digests[i] for i in places)
+    return dataclasses.replace(report, bad=bad, digests=digests)
 
 
 def _pool(checked: PreparedData, classes: tuple[str, ...], task: int) -> Pool:

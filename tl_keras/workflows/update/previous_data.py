@@ -60,9 +60,11 @@ def pooled(parts: Sequence[Pool], class_names: Sequence[str]) -> Pool:
     words = [word for part in parts for word in part.samples.splits or ()]
     keys = tuple(key for part in parts for key in part.samples.keys)
     labels = np.concatenate([part.samples.labels for part in parts])
+    # One of them may know how deep gray images are read, where another has none.
+    modality = next((m for part in parts if (m := part.samples.modality).settings), None)
     samples = dataclasses.replace(
         parts[0].samples, items=items, labels=labels, keys=keys, splits=tuple(words),
-        class_names=tuple(class_names),
+        class_names=tuple(class_names), modality=modality or parts[0].samples.modality,
     )  # fmt: skip
     return Pool(samples, np.concatenate([part.tasks for part in parts]))
 
@@ -113,7 +115,7 @@ def _kept_pool(run: RunDirectory) -> Pool:
         lost += path is None
         rows += [dataclasses.replace(row, path=path)] if path else []
     table = str(run.path / kept.TABLE)
-    samples = kept.samples_of(rows, run.fact("classes"), table)
+    samples = kept.samples_of(rows, run.fact("classes"), table, run.modality)
     tasks = np.array([row.task for row in rows], np.int64)
     known = {*samples.keys, *_listed(memory / KNOWN)}
     return dataclasses.replace(_once(Pool(samples, tasks, gone=lost)), known=frozenset(known))

@@ -171,8 +171,11 @@ class _Step:
         return pool, chosen_memory(self.request, pool, size, self.config.run.seed, features)
 
     def _record(self, grown: keras.Model, rows: list[kept.Row], command: str) -> dict[str, Any]:
+        modality = self.fresh.samples.modality
         parts = {
-            name: kept.samples_of([r for r in rows if r.split == name], self.classes, kept.ROOT)
+            name: kept.samples_of(
+                [r for r in rows if r.split == name], self.classes, kept.ROOT, modality
+            )
             for name in ("train", "val", "test")
         }
         data = Splits(parts["train"], parts["val"], parts["test"] if len(parts["test"]) else None)
