@@ -141,15 +141,15 @@ def test_stopped_while_choosing_it_chooses_anew_and_stopped_later_it_keeps_its_c
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs, "decided", stopped)
+    monkeypatch.setattr(jobs, "decide_plan", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(job_of(folder, minutes=600.0), tmp_path / "run")
     monkeypatch.undo()
-    monkeypatch.setattr(jobs, "close_run", stopped)
+    monkeypatch.setattr(jobs, "finish", stopped)
     with pytest.raises(KeyboardInterrupt):
         resume(tmp_path / "run")
-    monkeypatch.setattr(jobs, "decided", None)
-    monkeypatch.setattr(jobs, "close_run", jobs_close)
+    monkeypatch.setattr(jobs, "decide_plan", None)
+    monkeypatch.setattr(jobs, "finish", jobs_close)
     run = resume(tmp_path / "run")
     assert run.complete and run.record["config"]["plan"]["name"] == run.record["auto"]["plan"]
     with pytest.raises(RunError, match="nothing to resume"):
@@ -157,9 +157,9 @@ def test_stopped_while_choosing_it_chooses_anew_and_stopped_later_it_keeps_its_c
 
 
 def jobs_close(*arguments):
-    from tl_keras.runs.lifecycle import close_run
+    from tl_keras.runs.lifecycle import finish
 
-    close_run(*arguments)
+    finish(*arguments)
 
 
 def test_where_a_short_run_was_better_its_model_is_kept(tmp_path):

@@ -18,7 +18,7 @@ from tl_keras.features.files import write_features
 from tl_keras.probing.classifiers import CLASSIFIERS, fit
 from tl_keras.probing.probe import ProbeOptions, attach_classifier, fit_probe
 from tl_keras.runs.config import RunConfig
-from tl_keras.workflows.probe import ProbeJob, probe
+from tl_keras.workflows.probe import ProbeConfig, probe
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def data():
 
 def quick(folder, **more):
     job = RunConfig.of(str(folder), "small_resnet", 16, "none")
-    return ProbeJob(job, **{"at": "last", "options": ProbeOptions("ridge"), **more})
+    return ProbeConfig(job, **{"at": "last", "options": ProbeOptions("ridge"), **more})
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
@@ -186,7 +186,7 @@ def test_a_saved_model_of_ones_own_is_probed_at_its_dense_layer(folder, tmp_path
     small_model(4).save(tmp_path / "own.keras")
     job = RunConfig.of(str(folder), str(tmp_path / "own.keras"))
     options = ProbeOptions("lda")
-    run, made = probe(ProbeJob(job, "head_logits+block2_relu", options), tmp_path / "run")
+    run, made = probe(ProbeConfig(job, "head_logits+block2_relu", options), tmp_path / "run")
     assert made.compared[0].dimensions == 12
     assert run.model().output_shape == (None, 3)
 

@@ -88,7 +88,7 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     from tl_keras.runs.directory import RunDirectory
 
     (tmp_path / "run.json").write_text('{"schema": 99}')
-    with pytest.raises(RunError, match="schema 99, this version reads up to 1"):
+    with pytest.raises(RunError, match="schema 99, this version reads up to 2"):
         RunDirectory(tmp_path)
 
 

@@ -12,9 +12,18 @@ import numpy as np
 import pytest
 from conftest import NAMES, draw_folder
 
-from tl_keras.errors import DataError, PlanError, RunError, StorageError, TLKerasError
+from tl_keras.errors import (
+    DataError,
+    PlanError,
+    RunError,
+    StorageError,
+    TLKerasError,
+    TrainingError,
+)
+from tl_keras.modalities.image.decode import PictureError
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
+from tl_keras.runs.lifecycle import guard
 from tl_keras.runs.prepare import prepare
 from tl_keras.workflows.fit import resume, train
 
@@ -141,7 +150,7 @@ def test_what_the_model_tells_is_refused_before_pictures_are_checked(folder, tmp
 def test_a_class_that_is_left_without_pictures_is_named(folder):
     for picture in (folder / NAMES[0]).iterdir():
         picture.write_bytes(b"")
-    with pytest.raises(DataError, match=f"no picture of {NAMES[0]} is left"):
+    with pytest.raises(DataError, match=f"no image of {NAMES[0]} is left"):
         prepare(small(folder, skip_bad=True), quiet)
 
 
@@ -162,20 +171,6 @@ def test_a_full_disk_leaves_a_run_that_resumes(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_cut_short_before_training_begins_anew_on_resume(folder, tmp_path, monkeypatch):
-    def cut(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "write_labels", cut)
-        with pytest.raises(KeyboardInterrupt):
-            train(small(folder), tmp_path / "run")
-    assert RunDirectory(tmp_path / "run").record["state"] == "beginning"
-    run = resume(tmp_path / "run")
-    assert run.complete
-    assert (run.path / "labels.txt").exists()
-
-
 @pytest.mark.slow
 def test_a_run_whose_pictures_moved_resumes_where_they_are_now(folder, tmp_path):
     def stop(task, done, total):
@@ -193,7 +188,7 @@ def test_a_run_whose_pictures_moved_resumes_where_they_are_now(folder, tmp_path)
 def test_a_loss_that_is_no_number_keeps_the_last_good_weights(folder, tmp_path):
     import keras
 
-    with pytest.raises(TLKerasError, match="--rate 1,.*last_good.keras"):
+    with pytest.raises(TLKerasError, match="--lr-scale 1,.*last_good.keras"):
         train(small(folder, epochs=(3,), lr_scale=1e30), tmp_path / "run")
     kept = keras.saving.load_model(tmp_path / "run" / "last_good.keras", compile=False)
     assert all(np.isfinite(weight).all() for weight in kept.get_weights())
@@ -240,3 +235,98 @@ def test_12_bit_images_are_read_by_what_the_set_uses_in_the_run_and_ever_after(t
     expected = model.predict(val.modality.reader(val, spec).read([0])["image"], verbose=0)[0]
     (given,) = predict_files(run.path, [Path(val.items[0])], 2, quiet)
     assert given["outputs"][0]["value"] == pytest.approx(expected.max(), abs=1e-5)
+
+
+def test_a_second_process_on_a_run_is_refused_and_readers_are_not(folder, tmp_path):
+    refused = []
+
+    def stop(task, done, total):
+        if task == "stage head":
+            with pytest.raises(RunError, match="written by another process"):
+                resume(tmp_path / "run")
+            refused.append(RunDirectory(tmp_path / "run").record["state"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(folder), tmp_path / "run", progress=stop)
+    assert refused == ["incomplete"]
+    assert not (tmp_path / "run/lock").exists()
+
+
+@pytest.fixture
+def stopped(folder, tmp_path):
+    """A run that was stopped in training, from the folder."""
+
+    def stop(task, done, total):
+        if task == "stage head":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(folder, epochs=(1,), plan="probe"), tmp_path / "run", progress=stop)
+    return tmp_path / "run"
+
+
+def test_a_run_goes_on_only_with_the_data_it_began_with(folder, stopped):
+    picture = folder / NAMES[0] / "0.png"
+    kept = picture.read_bytes()
+    shutil.copy(folder / NAMES[0] / "1.png", picture)
+    with pytest.raises(RunError, match="0 labels and 1 contents changed, such as: .*0.png"):
+        resume(stopped)
+    picture.write_bytes(kept)  # another time, the same pixels
+    assert resume(stopped).complete
+
+
+def test_a_run_does_not_go_on_when_the_labels_of_its_table_changed(tmp_path):
+    folder = draw_folder(tmp_path / "photos", ("a", "b"))
+    files = sorted(str(path) for path in folder.rglob("*.png"))
+
+    def write(names):
+        rows = [f"{path},{names[Path(path).parent.name]}" for path in files]
+        (tmp_path / "table.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+
+    def stop(task, done, total):
+        if task == "stage head":
+            raise KeyboardInterrupt
+
+    write({"a": "a", "b": "b"})
+    with pytest.raises(KeyboardInterrupt):
+        train(small(tmp_path / "table.csv"), tmp_path / "run", progress=stop)
+    write({"a": "b", "b": "a"})
+    with pytest.raises(RunError, match=f"{len(files)} labels and 0 contents changed.* was a"):
+        resume(tmp_path / "run")
+
+
+def test_what_the_machine_cannot_give_is_told_in_one_way(folder, stopped):
+    import tensorflow as tf
+
+    run = RunDirectory(stopped)
+    told = [
+        (MemoryError(), RunError, "memory is too small"),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), RunError, "memory"),
+        (RuntimeError("std::bad_alloc"), RunError, "memory is too small"),
+        (OSError(28, "No space left on device"), StorageError, "disk is full"),
+        (tf.errors.UnknownError(None, None, "No space left on device"), StorageError, "full"),
+        (PictureError("a.png", "zero bytes"), DataError, "a.png: zero bytes; put it back and res"),
+        (TrainingError("the loss is nan."), TrainingError, "nan. Start a new run with --lr-scale"),
+    ]
+    for error, kind, message in told:
+        with pytest.raises(kind, match=message), guard(run):
+            raise error
+    with pytest.raises(KeyError), guard():
+        raise KeyError
+
+
+def test_a_file_that_vanishes_in_training_is_named_and_the_run_goes_on_with_it(folder, tmp_path):
+    picture = folder / NAMES[0] / "0.png"
+    kept = picture.read_bytes()
+
+    def lose(task, done, total):
+        if task == "stage head":
+            for path in folder.rglob("*.png"):
+                path.rename(path.with_suffix(".gone"))
+
+    with pytest.raises(DataError, match="put it back and resume"):
+        train(small(folder, plan="lp-ft", epochs=(1, 1)), tmp_path / "run", progress=lose)
+    for path in folder.rglob("*.gone"):
+        path.rename(path.with_suffix(".png"))
+    assert picture.read_bytes() == kept and resume(tmp_path / "run").complete

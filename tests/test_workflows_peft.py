@@ -118,7 +118,7 @@ def test_a_run_cut_between_training_and_its_end_is_merged_on_resume(folder, tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("tl_keras.workflows.fit.close_run", cut)
+        patch.setattr("tl_keras.workflows.fit.finish", cut)
         with pytest.raises(KeyboardInterrupt):
             train(small(folder, "lora"), tmp_path / "run")
     run = resume(tmp_path / "run")

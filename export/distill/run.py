@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,19 @@ from export.distill.mixup import Mixing
 from export.distill.objectives import BaselineObjective, DistillationObjective, make_view_reader
 from export.distill.students import Distillation, Prepared, prepare_distillation
 from export.distill.teacher import TeacherCache, load_teacher, make_answering_model
-from tl_keras.errors import ExportError, RunError, StorageError
-from tl_keras.peft.plans import finished
+from tl_keras.errors import ExportError, RunError
 from tl_keras.runs.directory import RunDirectory, refuse_existing
-from tl_keras.runs.lifecycle import close_run
+from tl_keras.runs.lifecycle import (
+    INITIAL,
+    create,
+    finish,
+    guard,
+    hold,
+    record_training,
+)
 from tl_keras.training.config import FitOptions, FitResult
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
-from tl_keras.workflows.fit import failures_told, first_record, save_model
 
 if TYPE_CHECKING:
     import keras
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
     from tl_keras.training.objective import Objective
 
 __all__ = ["Distillation", "distill"]
-
-INITIAL = "initial.keras"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +80,24 @@ def distill(
     ready = prepare_distillation(request, teacher, progress)
     # What does not fit together is said before anything is written.
     model, pairs = make_answering_model(teacher, ready.student, request.losses)
-    run = unfinished or _begun(request, ready, out, command)
-    _check_same(run, ready)
+    if unfinished is None:
+        _begin(request, ready, out, command)
+    with hold(out):
+        run = RunDirectory(out)
+        if unfinished is not None:
+            _check_same(run, ready, progress)
+        with guard(run):
+            return _run(run, request, ready, model, pairs, progress)
+
+
+def _run(
+    run: RunDirectory,
+    request: Distillation,
+    ready: Prepared,
+    model: keras.Model,
+    pairs: Any,
+    progress: Progress,
+) -> RunDirectory:
     began = time.perf_counter()
     answers = _answers(run, request, ready, model, progress)
     seconds = time.perf_counter() - began
@@ -122,8 +140,7 @@ def _unfinished(out: Path, request: Distillation) -> RunDirectory | None:
     return run
 
 
-def _begun(request: Distillation, ready: Prepared, out: str | Path, command: str) -> RunDirectory:
-    record = first_record(ready.config, ready.data, ready.student, command)
+def _begin(request: Distillation, ready: Prepared, out: str | Path, command: str) -> None:
     facts = {
         "request": _request(request),
         "teacher": {
@@ -133,16 +150,10 @@ def _begun(request: Distillation, ready: Prepared, out: str | Path, command: str
             "parameters": int(ready.teacher.model.count_params()),
         },
     }
-    run = RunDirectory.create(out, {**record, "state": "incomplete", "distillation": facts})
-    try:
-        run.write_split(ready.data.splits)
-        run.write_labels(ready.data.splits.train.class_names)
-        save_model(ready.student, run.state / INITIAL)
-        run.update(plan=ready.plan.to_dict())
-    except (OSError, StorageError, KeyboardInterrupt):
-        shutil.rmtree(run.path)  # nothing that could go on
-        raise
-    return run
+    create(
+        out, ready.config, ready.data, ready.student, command=command, resumable=True,
+        distillation=facts, plan=ready.plan.to_dict(),
+    )  # fmt: skip
 
 
 def _digest(model: keras.Model) -> str:
@@ -152,15 +163,13 @@ def _digest(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _check_same(run: RunDirectory, ready: Prepared) -> None:
-    kept = run.fact("distillation", "teacher", "digest"), run.fact("data", "fingerprint")
-    now = _digest(ready.teacher.model), ready.data.fingerprint
-    for what, before, found in zip(("teacher", "data"), kept, now, strict=True):
-        if before != found:
-            raise ExportError(
-                f"The {what} is not the one that {run.path} was begun with; put it back, or "
-                "choose another --out."
-            )
+def _check_same(run: RunDirectory, ready: Prepared, progress: Progress) -> None:
+    if run.fact("distillation", "teacher", "digest") != _digest(ready.teacher.model):
+        raise ExportError(
+            f"The teacher is not the one that {run.path} was begun with; put it back, or choose "
+            "another --out."
+        )
+    run.require_unchanged(ready.data.splits, progress)
 
 
 def _mixing(request: Distillation, ready: Prepared) -> Mixing | None:
@@ -199,7 +208,7 @@ def _train(
         fingerprint=ready.data.fingerprint,
         objective=objective,
     )
-    with failures_told(run, ready.config, student):
+    with guard(run, student):
         result = fit_with(student, ready.data.splits, ready.plan, options)
     return _Trained(student, result, sum(stage["seconds"] for stage in result.stages))
 
@@ -228,21 +237,7 @@ def _hand_on(
             "engine": answers.engine.reason if answers.engine else "",
             **verdict,
         },
-        stages=kept.result.stages,
-        best_stage=kept.result.best_stage,
-        precision=_precision(kept.result),
-        timings={
-            **run.record["timings"],
-            **{name: round(value, 2) for name, value in seconds.items()},
-        },
     )
-    run.write_history(kept.result.history)
-    model = finished(kept.model, run.path / "adapter.npz")
-    save_model(model, run.path / "model.keras")
-    close_run(run, model, splits, kept.result.history, progress)
+    record_training(run, kept.result, seconds)
+    finish(run, kept.model, splits, kept.result.history, progress)
     return run
-
-
-def _precision(result: FitResult) -> dict[str, str]:
-    engine = result.engine
-    return {"chosen": engine.name, "reason": engine.reason} if engine else {}

@@ -166,7 +166,7 @@ def _data(
             f"{_listed(found)}; give the pictures it was trained on"
         )
     kept = facts.get("left_out", []), facts.get("duplicates", [])
-    return PreparedData(splits, facts.get("fingerprint", ""), *kept, 0.0)
+    return PreparedData(splits, facts.get("fingerprint", ""), *kept, 0.0, teacher.run.digests())
 
 
 def _student(config: RunConfig, samples: Samples) -> keras.Model:

@@ -16,6 +16,7 @@ import typer
 
 from tl_keras.errors import TLKerasError
 from tl_keras.utils.interrupt import stoppable
+from tl_keras.utils.limits import ran_out_of_memory
 from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def error_boundary(
 def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, TLKerasError):
         return error.exit_code, str(error)
-    if isinstance(error, MemoryError) or _exhausted(error):
+    if ran_out_of_memory(error):
         return MISTAKE, (
             "the memory is too small for this; try a smaller --size or --batch-size, or end other "
             "programs"
@@ -86,11 +87,6 @@ def _explain(error: Exception) -> tuple[int, str]:
         f"{type(error).__name__}: {what[:300]}. This is a fault of the program: please report it "
         "with what the same command shows with --debug"
     )
-
-
-def _exhausted(error: Exception) -> bool:
-    tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(error, tensorflow.errors.ResourceExhaustedError)
 
 
 def open_console(**options: Any) -> Console:

@@ -46,12 +46,14 @@ def drift(  # noqa: PLR0913 - a command's options are its arguments
     Example:  tl-keras drift runs/photos other_photos/
     """
     with error_boundary(debug, lambda: f"{run}'s model is as it was, and no new run was written."):
-        from tl_keras.workflows.adapt import check_remedy, remedy_run
+        from tl_keras.runs.directory import refuse_existing
+        from tl_keras.workflows.adapt import AdaptConfig, adapt
         from tl_keras.workflows.drift import shift_run
 
         place = to or run.resolve().with_name(f"{run.resolve().name}-{remedy}")
         if remedy:
-            check_remedy(remedy, other, place)
+            asked = AdaptConfig(run=run, data=other, method=remedy, skip_bad=skip_bad)
+            refuse_existing(place)
         _refuse_places(out, to, place if remedy else None)
         with bars() as progress:
             report = shift_run(
@@ -59,10 +61,7 @@ def drift(  # noqa: PLR0913 - a command's options are its arguments
                 progress=progress,
             )  # fmt: skip
             if remedy:
-                made = remedy_run(
-                    run, str(other), remedy, place, skip_bad=skip_bad, progress=progress,
-                    command=command_line(),
-                )  # fmt: skip
+                made = adapt(asked, place, progress=progress, command=command_line())
                 report.write(made.fact("remedy"))
         _show(run, other or corrupt, report)
         if remedy:

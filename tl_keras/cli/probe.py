@@ -64,7 +64,7 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
     with error_boundary(debug, lambda: "Nothing was written."):
         from tl_keras.probing.probe import ProbeOptions
         from tl_keras.runs.config import RunConfig
-        from tl_keras.workflows.probe import ProbeJob
+        from tl_keras.workflows.probe import ProbeConfig
         from tl_keras.workflows.probe import probe as run_probe
 
         config = RunConfig.of(
@@ -72,7 +72,7 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
             skip_bad=skip_bad,
         )  # fmt: skip
         options = ProbeOptions(classifier, pooling, seed, precision)
-        wanted = ProbeJob(config, at, options, features_out, command_line())
+        wanted = ProbeConfig(config, at, options, features_out, command_line())
         with bars() as progress:
             run, made = run_probe(wanted, out, progress)
         _show(run, made, features_out)

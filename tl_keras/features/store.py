@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tl_keras.errors import StorageError
-from tl_keras.utils.files import name_full_disk
+from tl_keras.utils.limits import name_full_disk
 
 __all__ = ["FeatureFile", "fill"]
 

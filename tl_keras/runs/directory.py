@@ -1,13 +1,14 @@
 """A run directory: what is in it, read and written atomically.
 
 run.json      the record; its `state` is "incomplete" until all the rest is there
-split.csv     key and split of every sample used
+split.csv     key and split of every sample used, its label, and what tells whether it changed
 labels.txt    one class a line, in output order
 model.keras   the trained model
 adapter.npz   what plan lora or adapters added to the base, alone
 history.csv   one row an epoch
 plots/*.png   report.html
 state/        what resuming needs; gone when the run is complete
+lock          there while somebody writes
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import shlex
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,8 @@ from tl_keras.modalities.base import Modality
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.config import RunConfig
 from tl_keras.utils.files import remove_leavings, scratch_folder, write_atomically
+from tl_keras.utils.locks import LOCK
+from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
     import keras
@@ -151,15 +155,56 @@ class RunDirectory:
         lines = "".join(" ".join(name.splitlines()) + "\n" for name in names)
         write_atomically(self.path / "labels.txt", lines.encode("utf-8", "surrogateescape"))
 
-    def write_split(self, data: Splits) -> None:
-        """Write which sample is in which split."""
-        parts = {"train": data.train, "val": data.val, "test": data.test}
+    def write_split(self, data: Splits, digests: Mapping[str, str] | None = None) -> None:
+        """Write which sample is in which split, and what it was: its label and its content.
+
+        Args:
+            data: The samples.
+            digests: Hash of each sample's content by its key, see `Modality.digest`.
+        """
         rows = [
-            {"key": key, "split": name}
-            for name, part in parts.items()
-            for key in (part.keys if part else ())
+            {"key": key, "split": name, **row, "digest": (digests or {}).get(key, "")}
+            for name, part in _parts(data)
+            for key, row in zip(part.keys, map(_traits, part.items, _texts(part)), strict=True)
         ]
-        write_atomically(self.path / "split.csv", _csv(rows, ["key", "split"]))
+        fields = ["key", "split", "label", "digest", "bytes", "modified"]
+        write_atomically(self.path / "split.csv", _csv(rows, fields))
+
+    def digests(self) -> dict[str, str]:
+        """Return the hash of each sample's content by its key, empty for an older run."""
+        rows = _read_csv(self.path / "split.csv", "key")
+        return {row["key"]: row["digest"] for row in rows if row.get("digest")}
+
+    def require_unchanged(self, data: Splits, progress: Progress) -> None:
+        """Check that samples are what the run began with: their labels and their content.
+
+        A file of the same size and time is not read; any other one is.
+
+        Args:
+            data: The run's samples as they are now.
+            progress: Called with a task's name, what is done and of how much.
+
+        Raises:
+            RunError: A label or a content is another.
+        """
+        before = {row["key"]: row for row in _read_csv(self.path / "split.csv", "key")}
+        labels, contents, done = [], [], 0
+        for _, part in _parts(data):
+            for key, item, label in zip(part.keys, part.items, _texts(part), strict=True):
+                old, now = before[key], _traits(item, label)
+                if old.get("label", label) != label:
+                    labels.append(f"{key} was {old['label']} and is {label}")
+                same = now["bytes"] and all(old.get(k) == now[k] for k in ("bytes", "modified"))
+                if not same and old.get("digest", "") not in ("", part.modality.digest(item)):
+                    contents.append(f"{key} is another {part.modality.noun}")
+                done += 1
+                progress("check for changes", done, len(before))
+        if changed := labels + contents:
+            raise RunError(
+                f"the data is not what {self.path} began with: {len(labels)} labels and "
+                f"{len(contents)} contents changed, such as: {changed[0]}. Put the data back, or "
+                "start a new run"
+            )
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
         """Write history.csv."""
@@ -266,6 +311,27 @@ class RunDirectory:
         return part
 
 
+def _parts(data: Splits) -> list[tuple[str, Samples]]:
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    return [(name, part) for name, part in parts.items() if part is not None]
+
+
+def _texts(part: Samples) -> list[str]:
+    """Labels as text, exact."""
+    if part.labels.ndim == 1:
+        return [part.class_names[label] for label in part.labels]
+    return [" ".join(f"{value:.9g}" for value in row) for row in part.labels]
+
+
+def _traits(item: Any, label: str) -> dict[str, str]:
+    facts = os.stat(item) if isinstance(item, str) else None
+    return {
+        "label": label,
+        "bytes": str(facts.st_size) if facts else "",
+        "modified": str(facts.st_mtime_ns) if facts else "",
+    }
+
+
 def refuse_existing(folder: Path) -> None:
     """Check that a new run may be written here.
 
@@ -275,7 +341,7 @@ def refuse_existing(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
     remove_leavings(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         way = f"finish it with: tl-keras resume {shlex.quote(str(folder))}"
         unfinished = (folder / "state").exists()
         raise RunError(

@@ -1,31 +1,234 @@
-"""What ends a run: its scores, plots and report."""
+"""A run's life: begun, guarded while it works, scored and reported at its end."""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import functools
+import importlib.metadata
+import platform
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import tl_keras
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
+from tl_keras.errors import DataError, RunError, TrainingError
 from tl_keras.features.predict import predict
-from tl_keras.runs.directory import RunDirectory
+from tl_keras.peft.plans import described, finished
+from tl_keras.runs.config import RunConfig
+from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.runs.prepare import PreparedData
+from tl_keras.utils.files import atomic_path, remove_leavings
+from tl_keras.utils.limits import name_full_disk, name_small_memory
+from tl_keras.utils.locks import lock_folder
 from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
     import keras
 
     from tl_keras.evaluation.mistakes import Mistake
+    from tl_keras.training.config import FitResult
 
-__all__ = ["close_run", "draw", "score"]
+__all__ = [
+    "INITIAL", "create", "draw", "finish", "first_record", "guard", "hold", "record_training",
+    "reopen", "save_model", "score",
+]  # fmt: skip
 
-# What a task shows of its results: names in `tl_keras.reports.figures.FIGURES`.
+INITIAL = "initial.keras"
+"""In the state: the model before training."""
+_VERSIONS = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn", "onnxruntime")
 
-def close_run(
+
+@contextlib.contextmanager
+def hold(path: str | Path) -> Iterator[None]:
+    """Be the only one that writes to a run, and clear what a killed writer left.
+
+    Raises:
+        RunError: Another process writes to it.
+    """
+    path = Path(path)
+    with lock_folder(path):
+        for folder in (path, *(one for one in path.rglob("*") if one.is_dir())):
+            remove_leavings(folder)
+        yield
+
+
+def create(
+    path: str | Path,
+    config: RunConfig,
+    data: PreparedData,
+    model: keras.Model,
+    *,
+    command: str = "",
+    resumable: bool = False,
+    **facts: Any,
+) -> RunDirectory:
+    """Make a run's directory, with all that is known before it trains, whole or not at all.
+
+    Args:
+        path: The directory; it must not exist, or be empty.
+        config: What was asked for.
+        data: What is trained on.
+        model: What is trained.
+        command: What the user wrote, for the record.
+        resumable: Whether the model is kept as it is before training.
+        **facts: More for the record.
+
+    Raises:
+        RunError: Something is there already.
+        StorageError: It cannot be written.
+    """
+    refuse_existing(Path(path))
+    with atomic_path(path) as folder:
+        record = {**first_record(config, data, model, command), **facts}
+        run = RunDirectory.create(folder, record)
+        run.write_split(data.splits, data.digests)
+        run.write_labels(data.splits.train.class_names)
+        if resumable:
+            save_model(model, run.state / INITIAL)
+    return RunDirectory(path)
+
+
+def reopen(path: str | Path) -> RunDirectory:
+    """Return a run that can go on.
+
+    Raises:
+        RunError: It is complete, or would stop again.
+    """
+    run = RunDirectory(path)
+    if run.complete:
+        raise RunError(f"{run.path} is complete; there is nothing to resume")
+    if why := run.record.get("stopped"):
+        raise RunError(f"{run.path} cannot go on, it would stop again: {why}")
+    return run
+
+
+def first_record(
+    config: RunConfig, data: PreparedData, model: keras.Model, command: str = ""
+) -> dict[str, Any]:
+    """Return what a run's record says from the start: what is done with what."""
+    named = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
+    parts = {name: part for name, part in named.items() if part is not None}
+    versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    return {
+        "state": "incomplete",
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "tl_keras": tl_keras.__version__,
+        "versions": {**versions, "python": platform.python_version()},
+        "command": command,
+        "config": config.to_dict(),
+        "seed": config.run.seed,
+        "data": {
+            "root": data.splits.train.root,
+            "task": config.data.task,
+            "modality": data.splits.train.modality.name,
+            "reading": data.splits.train.modality.settings,
+            "notes": data.notes,
+            "fingerprint": data.fingerprint,
+            "pictures": {name: len(part) for name, part in parts.items()},
+            "counts": {name: part.counts() for name, part in parts.items()},
+            "left_out": data.left_out,
+            "duplicates": data.duplicates,
+        },
+        "classes": list(data.splits.train.class_names),
+        "base": config.model.backbone,
+        "weights": config.model.weights,
+        "size": int(model.input_shape[1]),
+        "adaptation": described(model),
+        "head": {
+            "pooling": config.model.pooling,
+            "dense": list(config.model.dense),
+            "dropout": config.model.dropout,
+        },
+        "timings": {"check": round(data.seconds, 2)},
+    }
+
+
+@contextlib.contextmanager
+def guard(run: RunDirectory | None = None, model: keras.Model | None = None) -> Iterator[None]:
+    """Say of work that cannot go on what its user can do.
+
+    Args:
+        run: What is trained into; None for work that can only be repeated.
+        model: What is trained. If its weights are no numbers any more, the last good ones are
+            kept in the run, which then cannot be resumed.
+
+    Raises:
+        TrainingError: The weights are not numbers any more.
+        RunError: The memory is too small.
+        StorageError: The disk is full.
+        DataError: A sample can no longer be read.
+    """
+    try:
+        with name_small_memory(), name_full_disk(run.path if run else Path.cwd()):
+            yield
+            if model is not None and not _finite(model):
+                raise TrainingError("the weights are not numbers after training")
+    except TrainingError as error:
+        way = f"{str(error).split(' Try a ')[0].rstrip('.')}. {_gentler(run)}"
+        if run is None or model is None:
+            raise TrainingError(way) from error
+        # An epoch whose weights went bad at its end may have been kept as the best so far.
+        kept = run.path / "last_good.keras"
+        save_model(model if _finite(model) else run.model(run.state / INITIAL), kept)
+        run.update(stopped=way)
+        shutil.rmtree(run.state, ignore_errors=True)
+        raise TrainingError(f"{way}. The last good weights are in {kept}") from error
+    except DataError as error:
+        reason = getattr(error, "reason", "")
+        if not reason or run is None or not run.state.exists():
+            raise
+        raise DataError(f"{error.path}: {reason}; put it back and resume the run") from error  # type: ignore[attr-defined]
+
+
+def _finite(model: keras.Model) -> bool:
+    return all(bool(np.isfinite(weight).all()) for weight in model.get_weights())
+
+
+def _gentler(run: RunDirectory | None) -> str:
+    scale = run.config.plan.lr_scale if run else 1.0
+    lower = 1.0 if scale > 1 else scale / 10
+    return (
+        f"Start a new run with --lr-scale {lower:g}, which is a factor on the plan's learning "
+        "rates, or find one with tl-keras lr-find"
+    )
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Save a model without its optimizer, whole or not at all.
+
+    Raises:
+        StorageError: The disk is full.
+    """
+    with atomic_path(path) as made:
+        model.save(made, include_optimizer=False)
+
+
+def record_training(run: RunDirectory, result: FitResult, seconds: Mapping[str, float]) -> None:
+    """Write what a fit told to a run's record and its history.
+
+    Args:
+        run: The run.
+        result: What the fit told.
+        seconds: What its parts took, for the record's timings.
+    """
+    engine = result.engine
+    run.write_history(result.history)
+    run.update(
+        stages=result.stages,
+        best_stage=result.best_stage,
+        precision={"chosen": engine.name, "reason": engine.reason} if engine else {},
+        timings=run.record["timings"] | {name: round(s, 2) for name, s in seconds.items()},
+    )
+
+
+def finish(
     run: RunDirectory,
     model: keras.Model,
     data: Splits,
@@ -33,18 +236,20 @@ def close_run(
     progress: Progress,
     more_plots: Mapping[str, Path] | None = None,
 ) -> None:
-    """Score the model on validation and test, draw, report, and mark the run complete.
+    """Save the model, score it on validation and test, draw, report; the run is complete then.
 
     The temperature is found on the validation split and applied to both.
 
     Args:
         run: The run; its record gets `metrics` and `temperature`.
-        model: The trained model.
+        model: The trained model; branches are merged, and kept in a file of their own.
         data: Its samples.
         history: A row an epoch.
         progress: Called with a task's name, what is done and of how much.
-        more_plots: Pictures for the report, by name.
+        more_plots: Figures for the report, by name.
     """
+    model = finished(model, run.path / "adapter.npz")
+    save_model(model, run.path / "model.keras")
     began, history = time.perf_counter(), _marked(run, history)
     parts = {"val": data.val} if data.test is None else {"val": data.val, "test": data.test}
     outputs = {

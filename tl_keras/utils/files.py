@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import shutil
@@ -13,16 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tl_keras.errors import StorageError
+from tl_keras.utils.limits import name_full_disk
 from tl_keras.utils.locks import LOCK, try_lock
 
 __all__ = [
-    "atomic_path", "irregular", "name_full_disk", "remove_leavings", "scratch_folder",
+    "atomic_path", "irregular", "remove_leavings", "scratch_folder",
     "write_atomically",
 ]  # fmt: skip
 
 _PREFIX = ".tl_keras-"
 _REPLACED = "replaced"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -150,26 +149,6 @@ def _refusals_named(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{path} cannot be written ({error.strerror or error}). Is there space and "
             "permission? Choose another folder or free some space."
-        ) from error
-
-
-@contextlib.contextmanager
-def name_full_disk(folder: Path) -> Iterator[None]:
-    """Turn the system's "no space left" into a message that says what to do.
-
-    Raises:
-        StorageError: The disk is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        free = shutil.disk_usage(folder).free / 2**20
-        raise StorageError(
-            f"the disk is full: {free:.0f} MB are left at {folder}; free some space and resume "
-            "the run or repeat the command (fewer views, a smaller size or "
-            "cache_dtype=float16 need less)"
         ) from error
 
 

@@ -1,9 +1,10 @@
-"""Remedies for a shift: a run's model made fit for other pictures, as a new run."""
+"""Makes a run's model fit for other images, as a new run."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
-from tl_keras.runs.lifecycle import close_run
+from tl_keras.runs.lifecycle import create, finish, guard, record_training
 from tl_keras.runs.prepare import PreparedData, prepare
 from tl_keras.training.batchnorm import reestimate
 from tl_keras.training.plan import Plan, Stage, named_plan
@@ -27,61 +28,68 @@ from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.utils.stats import paired_difference
 from tl_keras.utils.suggest import did_you_mean
 from tl_keras.workflows.drift import Others, held_out, other_pictures
-from tl_keras.workflows.fit import first_record, save_model
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["REMEDIES", "check_remedy", "remedy_run"]
+__all__ = ["METHODS", "AdaptConfig", "adapt"]
 
-REMEDIES = ("batchnorm", "first-block", "lp-ft")
+METHODS = ("batchnorm", "first-block", "lp-ft")
 _VAL, _TEST, _BATCH = 0.2, 0.3, 64
 _FIRST = {"epochs": 10, "learning_rate": 1e-3, "patience": 4}
 
 
-def check_remedy(name: str, data: str | None, out: Path) -> None:
-    """Check what can be known before a picture is looked at.
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """What a run is made fit for, and how.
 
-    Raises:
-        PlanError: There is no such remedy, or no pictures to apply it to.
-        RunError: The new run's directory exists.
-    """
-    if name not in REMEDIES:
-        hint = did_you_mean(name, REMEDIES)
-        raise PlanError(f"unknown remedy '{name}', expected one of {', '.join(REMEDIES)}.{hint}")
-    if data is None:
-        raise PlanError(
-            f"the remedy {name} makes a run fit for pictures that you have; give OTHER, their "
-            f"folder, in place of --corrupt: tl-keras drift RUN other_photos/ --remedy {name}"
-        )
-    refuse_existing(out)
-
-
-def remedy_run(
-    path: Path,
-    data: str,
-    name: str,
-    out: Path,
-    *,
-    skip_bad: bool = False,
-    progress: Progress = silent,
-    command: str = "",
-) -> RunDirectory:
-    """Make a run's model fit for other pictures, and write it as a new run.
-
-    The new pictures are split (or were already): a remedy learns from the training part, and
-    before and after are compared on the part that it never saw. Without labels only
-    "batchnorm" can be had; it then learns from all of them, and accuracy is told on the known
-    pictures alone.
-
-    Args:
-        path: A complete run; it stays as it is.
-        data: The other pictures.
-        name: "batchnorm" (see :func:`tl_keras.training.batchnorm.reestimate`), "first-block"
+    Attributes:
+        run: A complete run; it stays as it is.
+        data: The other images.
+        method: "batchnorm" (see :func:`tl_keras.training.batchnorm.reestimate`), "first-block"
             (the first block alone, Lee et al., 'Surgical fine-tuning improves adaptation to
             distribution shifts', ICLR 2023, arXiv 2210.11466) or "lp-ft" (the plan).
-        out: The directory to make.
-        skip_bad: Go on without new pictures that cannot be read.
+        skip_bad: Go on without new images that cannot be read.
+    """
+
+    run: Path
+    data: str | None
+    method: str
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be known before an image is looked at.
+
+        Raises:
+            PlanError: There is no such method, or nothing to apply it to.
+        """
+        if self.method not in METHODS:
+            hint = did_you_mean(self.method, METHODS)
+            raise PlanError(
+                f"unknown remedy '{self.method}', expected one of {', '.join(METHODS)}.{hint}"
+            )
+        if self.data is None:
+            raise PlanError(
+                f"the remedy {self.method} makes a run fit for images that you have; give OTHER, "
+                "their folder, in place of --corrupt: "
+                f"tl-keras drift RUN other_photos/ --remedy {self.method}"
+            )
+
+
+@guard()
+def adapt(
+    config: AdaptConfig, out: str | Path, *, progress: Progress = silent, command: str = ""
+) -> RunDirectory:
+    """Make a run's model fit for other images, and write it as a new run.
+
+    The new images are split (or were already): a method learns from the training part, and
+    before and after are compared on the part that it never saw. Without labels only
+    "batchnorm" can be had; it then learns from all of them, and accuracy is told on the known
+    images alone.
+
+    Args:
+        config: What to do.
+        out: The directory to make; it must not exist, or be empty.
         progress: Called with a task's name, what is done and of how much.
         command: What the user wrote, for the record.
 
@@ -93,23 +101,23 @@ def remedy_run(
         DataError: Labels are needed and their classes are not the run's.
         ModelError: "batchnorm" for a model without BatchNorm.
     """
-    check_remedy(name, data, out)
-    run = RunDirectory(path)
+    refuse_existing(Path(out))
+    run, name = RunDirectory(config.run), config.method
     run.require_complete()
     start_tensorflow()
-    others = other_pictures(run, data, skip_bad, progress)
-    parts = _new_parts(run, data, name, others, progress)
+    others = other_pictures(run, str(config.data), config.skip_bad, progress)
+    parts = _new_parts(run, str(config.data), name, others, progress)
     model = run.model()
     judged = {"known": held_out(run)} | ({"new": _unseen(parts.splits)} if parts else {})
     before = {part: _right(model, samples, progress) for part, samples in judged.items()}
     with atomic_path(out) as folder:
         made = _begin(run, parts, model, folder, command)
-        pictures = parts.splits.train if parts else others.samples
-        history = _apply(name, made, model, parts, pictures, progress)
+        images = parts.splits.train if parts else others.samples
+        history = _apply(name, made, model, parts, images, progress)
         after = {part: _right(model, samples, progress) for part, samples in judged.items()}
         facts = {part: _compared(before[part], after[part]) for part in judged}
-        made.update(remedy={"name": name, "from": str(path), **facts})
-        _finish(made, model, parts.splits if parts else run.splits(), history, progress)
+        made.update(remedy={"name": name, "from": str(config.run), **facts})
+        finish(made, model, parts.splits if parts else run.splits(), history, progress)
     return RunDirectory(out)
 
 
@@ -145,14 +153,12 @@ def _right(model: keras.Model, samples: Samples, progress: Progress) -> np.ndarr
 def _begin(
     run: RunDirectory, parts: PreparedData | None, model: keras.Model, folder: Path, command: str
 ) -> RunDirectory:
-    if parts is None:
-        record = {key: value for key, value in run.record.items() if key != "schema"}
-        splits = run.splits()
-    else:
+    if parts is not None:
         config = _config_of(run, parts.splits.train.root)
-        record, splits = first_record(config, parts, model, command), parts.splits
+        return create(folder, config, parts, model, command=command, state="incomplete")
+    record = {key: value for key, value in run.record.items() if key != "schema"}
     made = RunDirectory.create(folder, {**record, "state": "incomplete", "command": command})
-    made.write_split(splits)
+    made.write_split(run.splits(), run.digests())
     made.write_labels(tuple(run.fact("classes")))
     return made
 
@@ -162,34 +168,34 @@ def _apply(
     made: RunDirectory,
     model: keras.Model,
     parts: PreparedData | None,
-    pictures: Samples,
+    images: Samples,
     progress: Progress,
 ) -> list[dict[str, Any]]:
     began = time.perf_counter()
-    history: list[dict[str, Any]] = []
-    if name == "batchnorm" or parts is None:
-        reestimate(model, _batches(pictures, int(model.input_shape[1]), progress))
-        facts: dict[str, Any] = {"plan": {"name": name, "stages": []}, "stages": []}
-        facts["best_stage"] = ""
-    else:
-        facts, history = _trained(name, made, model, parts, progress)
+    if name != "batchnorm" and parts is not None:
+        return _train(name, made, model, parts, progress)
+    reestimate(model, _batches(images, int(model.input_shape[1]), progress))
     seconds = round(time.perf_counter() - began, 2)
-    made.update(**facts, timings={**made.record["timings"], "training": seconds})
-    return history
+    made.write_history([])
+    made.update(
+        plan={"name": name, "stages": []}, stages=[], best_stage="",
+        timings={**made.record["timings"], "training": seconds},
+    )  # fmt: skip
+    return []
 
 
-def _batches(pictures: Samples, size: int, progress: Progress) -> Iterator[np.ndarray]:
+def _batches(images: Samples, size: int, progress: Progress) -> Iterator[np.ndarray]:
     # In an order of chance: a batch of one class alone would have statistics of its own.
-    order = np.random.default_rng(0).permutation(len(pictures))
-    reader, count = PictureReader(pictures, size), max(1, round(len(pictures) / _BATCH))
+    order = np.random.default_rng(0).permutation(len(images))
+    reader, count = PictureReader(images, size), max(1, round(len(images) / _BATCH))
     for part in np.array_split(order, count):
         yield reader.images(part, 0)
-        progress("statistics", int(part.size), len(pictures))
+        progress("statistics", int(part.size), len(images))
 
 
-def _trained(
+def _train(
     name: str, made: RunDirectory, model: keras.Model, parts: PreparedData, progress: Progress
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> list[dict[str, Any]]:
     from tl_keras.training.config import FitOptions
     from tl_keras.training.trainer import fit_with
 
@@ -201,9 +207,11 @@ def _trained(
         progress=progress,
         fingerprint=parts.fingerprint,
     )
+    began = time.perf_counter()
     result = fit_with(model, parts.splits, plan, options)
-    facts = {"plan": plan.to_dict(), "stages": result.stages, "best_stage": result.best_stage}
-    return facts, result.history
+    made.update(plan=plan.to_dict())
+    record_training(made, result, {"training": time.perf_counter() - began})
+    return result.history
 
 
 def _plan(name: str, model: keras.Model, settings: Mapping[str, Any]) -> Plan:
@@ -223,15 +231,3 @@ def _compared(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
         "after": float(after.mean()),
         "change": {"value": value, "low": low, "high": high},
     }
-
-
-def _finish(
-    made: RunDirectory,
-    model: keras.Model,
-    data: Splits,
-    history: list[dict[str, Any]],
-    progress: Progress,
-) -> None:
-    made.write_history(history)
-    save_model(model, made.path / "model.keras")
-    close_run(made, model, data, history, progress)

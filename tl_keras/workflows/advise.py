@@ -19,6 +19,7 @@ from tl_keras.features.extract import feature_model, parse_places
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.probing.linear import ridge
 from tl_keras.runs.config import RunConfig
+from tl_keras.runs.lifecycle import guard
 from tl_keras.training.plan import named_plan
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import wilson
@@ -65,6 +66,7 @@ def chosen_samples(samples: Samples, most: int, seed: int = 0) -> Samples:
     return pool.take(np.sort(np.concatenate(kept)))
 
 
+@guard()
 def appraise(
     candidate: Candidate,
     samples: Samples,

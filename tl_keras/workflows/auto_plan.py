@@ -10,6 +10,7 @@ from tl_keras.data.splits import Splits
 from tl_keras.peft.plans import described
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
+from tl_keras.runs.lifecycle import INITIAL, save_model
 from tl_keras.runs.prepare import build, plan_for
 from tl_keras.training.plan import named_plan
 from tl_keras.utils.progress import Progress
@@ -19,25 +20,23 @@ if TYPE_CHECKING:
 
     from tl_keras.training.plan import Plan
 
-__all__ = ["best_known", "decided"]
+__all__ = ["best_known", "decide_plan"]
 
 _KEPT = "auto.keras"
 
 
-def decided(
-    run: RunDirectory, config: RunConfig, data: Splits, progress: Progress
-) -> tuple[RunConfig, keras.Model]:
-    """Choose a run's plan by short runs, record it, and return configuration and model.
+def decide_plan(run: RunDirectory, data: Splits, progress: Progress) -> keras.Model:
+    """Choose a run's plan by short runs, record it, and return the model to train.
 
     Until the record holds the choice a resumed run makes it anew; from then on the run is an
     ordinary one with the chosen plan.
 
     Args:
-        run: The run that begins; its record gets `auto` and the chosen config.
-        config: With plan "auto".
+        run: The run that begins, with plan "auto"; its record gets `auto` and the chosen plan.
         data: Its samples.
         progress: Called with a task's name, what is done and of how much.
     """
+    config = run.config
 
     def make(name: str) -> tuple[keras.Model, Plan]:
         one = _with_plan(config, name)
@@ -49,12 +48,15 @@ def decided(
         make, data, arms=arms, minutes=config.plan.minutes, seed=config.run.seed, progress=progress
     )
     if choice.model is not None:
-        run.state.mkdir(parents=True, exist_ok=True)
-        choice.model.save(run.state / _KEPT, include_optimizer=False)
+        save_model(choice.model, run.state / _KEPT)
     chosen = _with_plan(config, choice.plan)
     model = build(chosen, data.train)
-    run.update(auto=choice.facts(), config=chosen.to_dict(), adaptation=described(model))
-    return chosen, model
+    save_model(model, run.state / INITIAL)
+    run.update(
+        auto=choice.facts(), config=chosen.to_dict(), adaptation=described(model),
+        state="incomplete",
+    )  # fmt: skip
+    return model
 
 
 def _with_plan(config: RunConfig, name: str) -> RunConfig:

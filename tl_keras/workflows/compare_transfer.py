@@ -10,6 +10,7 @@ from tl_keras.data.sources import load_samples
 from tl_keras.errors import PlanError
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import refuse_existing
+from tl_keras.runs.lifecycle import guard
 from tl_keras.runs.prepare import build, plan_for, prepare
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -17,6 +18,7 @@ from tl_keras.utils.quiet import start_tensorflow
 __all__ = ["judge_transfer"]
 
 
+@guard()
 def judge_transfer(
     config: RunConfig, seeds: int, out: Path, *, progress: Progress = silent
 ) -> tuple[Comparison, Path]:

@@ -21,6 +21,7 @@ from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
 from tl_keras.modalities.image.reader import PictureReader
 from tl_keras.models import graph
 from tl_keras.runs.directory import RunDirectory, refuse_existing
+from tl_keras.runs.lifecycle import guard
 from tl_keras.runs.prepare import without_bad
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -87,6 +88,7 @@ class ShiftReport:
         )  # fmt: skip
 
 
+@guard()
 def shift_run(
     path: Path,
     data: str | None,

@@ -17,7 +17,7 @@ from tl_keras.features.predict import predict
 from tl_keras.modalities.base import Modality
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
-from tl_keras.runs.lifecycle import score
+from tl_keras.runs.lifecycle import guard, score
 from tl_keras.runs.prepare import build, prepare
 from tl_keras.utils.progress import Progress
 from tl_keras.utils.quiet import start_tensorflow
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_run", "find_rate", "predict_files"]
 
 
-
+@guard()
 def evaluate_run(
     path: Path, data: str | None, split: str | None, progress: Progress
 ) -> dict[str, Any]:
@@ -89,6 +89,7 @@ def _other(run: RunDirectory, data: str, split: str | None) -> tuple[Samples, st
     return samples, None
 
 
+@guard()
 def predict_files(
     path: Path, pictures: Sequence[Path], top: int, progress: Progress
 ) -> list[dict[str, Any]]:
@@ -132,6 +133,7 @@ def _files(given: Path, modality: Modality) -> list[Path]:
     return [given]
 
 
+@guard()
 def find_rate(
     config: RunConfig, train: tuple[str, ...], steps: int, out: Path, progress: Progress
 ) -> RateSearch:
@@ -147,8 +149,6 @@ def find_rate(
     from tl_keras.reports.figures import plot_learning_rates
     from tl_keras.training.lr_finder import lr_find
 
-    found = lr_find(
-        model, data.splits, train, steps=steps, seed=config.run.seed, progress=progress
-    )
+    found = lr_find(model, data.splits, train, steps=steps, seed=config.run.seed, progress=progress)
     plot_learning_rates(found.rates, found.losses, out, found.suggestion)
     return found

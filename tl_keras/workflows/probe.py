@@ -19,22 +19,21 @@ from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.probing.probe import Probe, ProbeOptions, fit_probe
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
-from tl_keras.runs.lifecycle import close_run
+from tl_keras.runs.lifecycle import create, finish, guard
 from tl_keras.runs.prepare import PreparedData, prepare
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.utils.stats import log_loss, right
-from tl_keras.workflows.fit import first_record, save_model
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ProbeJob", "open_base", "probe"]
+__all__ = ["ProbeConfig", "open_base", "probe"]
 
 
 @dataclass(frozen=True)
-class ProbeJob:
+class ProbeConfig:
     """What to probe.
 
     Attributes:
@@ -81,8 +80,9 @@ def open_base(config: RunConfig) -> keras.Model:
         return build_base(config.model.backbone, size=config.model.size, weights=weights)
 
 
+@guard()
 def probe(
-    wanted: ProbeJob, out: str | Path, progress: Progress = silent
+    wanted: ProbeConfig, out: str | Path, progress: Progress = silent
 ) -> tuple[RunDirectory, Probe]:
     """Fit a classifier on a base's features, into a new run directory.
 
@@ -117,7 +117,7 @@ def probe(
 
 
 def _write(
-    wanted: ProbeJob,
+    wanted: ProbeConfig,
     config: RunConfig,
     made: Probe,
     data: PreparedData,
@@ -126,9 +126,7 @@ def _write(
 ) -> None:
     from tl_keras.reports.figures import plot_probe
 
-    run = RunDirectory.create(out, first_record(config, data, made.model, wanted.command))
-    run.write_split(data.splits)
-    run.write_labels(data.splits.train.class_names)
+    run = create(out, config, data, made.model, command=wanted.command)
     run.write_history([])
     timings = {"check": data.seconds, **made.seconds}
     run.update(
@@ -140,12 +138,11 @@ def _write(
         precision={"chosen": made.features.engine.name, "reason": made.features.engine.reason},
         timings={name: round(seconds, 2) for name, seconds in timings.items()},
     )
-    save_model(made.model, run.path / "model.keras")
     drawn = plot_probe(run.fact("probe"), run.path / "plots" / "probe.png")
-    close_run(run, made.model, data.splits, [], progress, {"probe": drawn})
+    finish(run, made.model, data.splits, [], progress, {"probe": drawn})
 
 
-def _facts(wanted: ProbeJob, made: Probe) -> dict[str, Any]:
+def _facts(wanted: ProbeConfig, made: Probe) -> dict[str, Any]:
     return {
         "at": written(made.place),
         "asked": wanted.at,

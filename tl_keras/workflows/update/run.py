@@ -13,17 +13,16 @@ from tl_keras import tasks
 from tl_keras.continual.growing import grow
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.errors import RunError, TrainingError
+from tl_keras.errors import RunError
 from tl_keras.features.predict import predict
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
-from tl_keras.runs.lifecycle import close_run
+from tl_keras.runs.lifecycle import finish, first_record, guard, record_training
 from tl_keras.runs.prepare import PreparedData
 from tl_keras.utils.files import atomic_path, write_atomically
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
-from tl_keras.workflows.fit import first_record, save_model
 from tl_keras.workflows.update.config import Update
 from tl_keras.workflows.update.learn import Lesson, features_of, learn, refuse_lost, solve
 from tl_keras.workflows.update.metrics import Scored, measured
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Update", "update"]
 
 
+@guard()
 def update(
     request: Update,
     out: str | Path,
@@ -121,13 +121,12 @@ class _Step:
         run.write_split(data)
         run.write_labels(self.classes)
         history = self._learn(run, grown, data)
-        save_model(grown, self.folder / "model.keras")
         run.update(timings={**run.record["timings"], "update": time.perf_counter() - began})
         facts = self._measure(grown, data, rows)
         facts["memory"] = {"bytes": memory.bytes, "exemplars": len(memory.exemplars)}
         facts["gone"] = self.past.gone
         run.update(update={**self._facts(), **facts})
-        close_run(run, grown, data, history, self.progress, self._plots(run))
+        finish(run, grown, data, history, self.progress, self._plots(run))
 
     @property
     def newest(self) -> int:
@@ -196,18 +195,10 @@ class _Step:
             solve(lesson, grown)
             run.update(stages=[], best_stage="", plan={"name": "streaming", "stages": []})
             return []
-        plan, result = learn(lesson, grown)
-        if not all(np.isfinite(weight).all() for weight in grown.get_weights()):
-            raise TrainingError("the weights are not numbers after training; use a lower --rate")
-        run.write_history(result.history)
-        engine = result.engine
-        run.update(
-            plan=plan.to_dict(),
-            stages=result.stages,
-            best_stage=result.best_stage,
-            precision={"chosen": engine.name, "reason": engine.reason} if engine else {},
-            timings={**run.record["timings"], "training": round(time.perf_counter() - began, 2)},
-        )
+        with guard(run, grown):
+            plan, result = learn(lesson, grown)
+        run.update(plan=plan.to_dict())
+        record_training(run, result, {"training": time.perf_counter() - began})
         return result.history
 
     def _measure(self, grown: keras.Model, data: Splits, rows: list[kept.Row]) -> dict[str, Any]:
