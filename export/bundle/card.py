@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from export.variant import Latency, Variant
-from tl_keras import tasks
+from tl_keras import modalities, tasks
 from tl_keras.errors import ExportError
 from tl_keras.reports.filters import size
 from tl_keras.reports.html import environment
@@ -45,8 +45,11 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
         variants: the same that the manifest describes.
     """
     shape = manifest["input"]["shape"]
-    sides = f"images of {shape[1]} × {shape[0]} pixels" if len(shape) == 3 else f"input {shape}"
+    noun = modalities.get(manifest.get("modality", "image")).noun
+    sides = f"images of {shape[1]} × {shape[0]} pixels" if noun == "image" else f"input {shape}"
     return {
+        "noun": noun,
+        "nouns": f"{noun}s",
         "manifest": manifest,
         "variants": variants,
         "fastest": fastest,
@@ -102,7 +105,7 @@ def _head(
         for v in variants if v.verdict.accuracy is not None
     ]  # fmt: skip
     if metrics:
-        data = {"name": f"validation images of {manifest['name']}", "type": "imagefolder"}
+        data = {"name": f"validation data of {manifest['name']}", "type": "imagefolder"}
         result = {"task": {"type": task["name"]}, "dataset": data, "metrics": metrics}
         head["model-index"] = [{"name": manifest["name"], "results": [result]}]
     return head

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SETS", "headline", "plot_drift", "plot_remedy", "write_drift_report"]
 
-SETS = {"new": "new images, unseen", "known": "known images"}
+SETS = {"new": "new, unseen", "known": "known"}
 """The sets on which a remedy is scored, by their keys in its facts."""
 
 _SHOWN = 12
-_SIDES = (("known images", style.BLUE), ("new images", style.VERMILLION))
+_SIDES = (("known", style.BLUE), ("new", style.VERMILLION))
 
 
 def headline(facts: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ def headline(facts: Mapping[str, Any]) -> str:
             f"{percent(accuracy['reference'])}"
         )  # fmt: skip
         return f"No shift that chance would not explain ({said}){known}."
-    said = f"The new images differ from the known ones ({said})"
+    said = f"The new data differ from the known data ({said})"
     if not accuracy:
         return f"{said}."
     fallen = accuracy["reference"] - (accuracy["estimated"]["value"] if true is None else true)
@@ -59,8 +59,9 @@ def write_drift_report(
     Args:
         folder: made if missing; older files of these names are replaced.
         title: which run and which images, plain text.
-        facts: what `tl_keras.analysis.drift.find_shift` found; notes (sentences for the reader)
-            and remedy (what it gave, see `tl_keras.workflows.adapt`) may be among them.
+        facts: what `tl_keras.analysis.drift.find_shift` found; notes (sentences for the reader),
+            noun (of a sample) and remedy (what it gave, see `tl_keras.workflows.adapt`) may be
+            among them.
         evidence: see :func:`plot_drift`.
         keys: names of the new images, of which the most unlike are shown.
         preview: gives the new image of an index to show, small; a text; or None.
@@ -89,7 +90,8 @@ def write_drift_report(
     ]
     return write_page(
         folder / "report.html", "drift.html.j2", title=f"Drift: {title}", facts=facts, plot=plot,
-        headline=headline(facts), unlike=unlike, healed=healed, remedy_plot=drawn,
+        noun=facts.get("noun", "image"), headline=headline(facts), unlike=unlike, healed=healed,
+        remedy_plot=drawn,
     )  # fmt: skip
 
 
@@ -124,8 +126,7 @@ def plot_drift(facts: Mapping[str, Any], evidence: Mapping[str, Any], path: str 
         _histograms(sure, evidence["confidence"])
     else:
         sure.axis("off")
-    style.tidy(unlike, "distance to the training images",
-               title="How unlike the training images (dashed: median)")  # fmt: skip
+    style.tidy(unlike, "distance", title="How unlike the training set (dashed: median)")
     _histograms(unlike, evidence["novelty"])
     for axes in (plane, chance):
         style.legend(axes)
@@ -140,7 +141,7 @@ def _histograms(axes: Axes, sides: tuple[np.ndarray, np.ndarray]) -> None:
         share = np.full(len(values), 1 / len(values))
         axes.hist(values, bins=bins, weights=share, alpha=0.55, color=color, label=label)
         axes.axvline(float(np.median(values)), color=color, linestyle="--", linewidth=1.2)
-    axes.set_ylabel("share of the images", color=style.INK)
+    axes.set_ylabel("share of each set", color=style.INK)
     style.legend(axes)
 
 

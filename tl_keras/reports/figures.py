@@ -253,7 +253,7 @@ def plot_reliability(
         style.tidy(upper, title=f"{title}: error {100 * error:.1f} %")
         _reliability(upper, style.tidy(lower, "confidence"), reliability_bins(given, labels))
     grid[0, 0].set_ylabel("accuracy", color=style.INK)
-    grid[1, 0].set_ylabel("images", color=style.INK)
+    grid[1, 0].set_ylabel("count", color=style.INK)
     return style.save(figure, path)
 
 
@@ -465,7 +465,7 @@ def plot_update(update: Mapping[str, Any], path: str | Path) -> Path:
             100 * values, places + offset, fmt="o", color=color, capsize=3, markersize=6,
             xerr=100 * np.clip([values - low, high - values], 0, 1), label=f"{when} the update",
         )  # fmt: skip
-    axes.set_yticks(places, [f"{name}\n({thousands(row['count'])} images)" for name, row in rows])
+    axes.set_yticks(places, [f"{name} ({thousands(row['count'])})" for name, row in rows])
     axes.invert_yaxis()
     axes.set_xlim(-2, 102)
     style.legend(axes, columns=2)

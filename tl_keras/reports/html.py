@@ -49,11 +49,13 @@ def render(template: str, *folders: Path, **context: Any) -> Markup:
     Args:
         template: its name, such as "run.html.j2".
         *folders: see :func:`environment`.
-        **context: what the template shows, plain values.
+        **context: what the template shows, plain values; `noun` says what one sample is called.
     """
     from markupsafe import Markup
 
-    return Markup(environment(*folders).get_template(template).render(context))
+    noun = context.get("noun", "image")
+    given = {"noun": noun, "nouns": f"{noun}s", **context}
+    return Markup(environment(*folders).get_template(template).render(given))
 
 
 def write_page(path: str | Path, template: str, *folders: Path, **context: Any) -> Path:

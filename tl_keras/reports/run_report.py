@@ -40,7 +40,7 @@ UPDATE_CHANGES = {
     "backward": ("backward transfer", "change on earlier steps since each was learned"),
     "forward": (
         "forward transfer",
-        "accuracy on a step's images of known classes before it was learned, above chance",
+        "accuracy on a step's known classes before it was learned, above chance",
     ),
 }
 """Key in the record of an update, its name, and what it means."""
@@ -130,7 +130,7 @@ def write_report(
     ))  # fmt: skip
     return write_page(
         path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts),
-        noun=facts.noun, nouns=f"{facts.noun}s", outputs=task.plural,
+        noun=facts.noun, outputs=task.plural,
         warnings=task.warn(dict(facts.figures)),
         images=sum(_totals(facts).values()) or None, seconds=_seconds(facts),
         sections=[part for name in names if (part := _section(name, facts).strip())],
@@ -142,8 +142,7 @@ def _section(name: str, facts: Facts) -> str:
     if context is None:
         return ""
     shared = {key: getattr(facts, key) for key in ("run", "figures", "split", "plots", "history")}
-    nouns = {"noun": facts.noun, "nouns": f"{facts.noun}s"}
-    return render(f"sections/{name}.html.j2", **{**shared, **nouns, **context})
+    return render(f"sections/{name}.html.j2", **{**shared, "noun": facts.noun, **context})
 
 
 def _find(record: Any, keys: str, default: Any = None) -> Any:
@@ -232,7 +231,7 @@ def _update(facts: Facts) -> dict[str, Any] | None:
     rows = zip(names, update.get("matrix") or [], strict=False)
     return {
         "update": update,
-        "lost": lost(update),
+        "lost": lost(update, facts.noun),
         "changes": [
             (name, f"{points(update[key])}: {meaning}")
             for key, (name, meaning) in UPDATE_CHANGES.items() if update.get(key) is not None
@@ -242,17 +241,18 @@ def _update(facts: Facts) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def lost(update: Mapping[str, Any]) -> str:
+def lost(update: Mapping[str, Any], noun: str = "image") -> str:
     """Say what an update's figures leave out, plain text; "" where every old image was at hand.
 
     Args:
         update: "update" of a run's record.
+        noun: what one sample is called.
     """
     if not (gone := update.get("gone")):
         return ""
     known = any(name.startswith("old ") for name in update["accuracy"])
     effect = "the figures are without them" if known else "what was forgotten cannot be told"
-    return f"{thousands(gone)} earlier images are no longer where they were: {effect}."
+    return f"{thousands(gone)} earlier {noun}s are no longer where they were: {effect}."
 
 
 def _training(facts: Facts) -> dict[str, Any]:

@@ -77,7 +77,9 @@ class ShiftReport:
         from tl_keras.reports.drift_report import write_drift_report
 
         shift, samples = self.shift, self.others.samples
-        facts = {**shift.facts, "notes": self.notes, **({"remedy": remedy} if remedy else {})}
+        facts = {**shift.facts, "notes": self.notes, "noun": samples.modality.noun}
+        if remedy:
+            facts["remedy"] = remedy
         evidence = {
             "null": shift.mmd.null, "points": shift.points, "novelty": shift.novelty,
             "confidence": shift.confidence,
