@@ -49,7 +49,7 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.data.sources import load_samples
         from tl_keras.reports.ranking_report import write_ranking_report
         from tl_keras.runs.directory import refuse_existing
-        from tl_keras.runs.prepare import without_bad
+        from tl_keras.runs.prepare import usable
         from tl_keras.utils.quiet import start_tensorflow
         from tl_keras.workflows.advise import appraise, chosen_samples
 
@@ -60,7 +60,7 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
         start_tensorflow()
         count = sum(word in ("train", "") for word in samples.splits or ("",) * len(samples))
         with bars() as progress:
-            chosen = chosen_samples(without_bad(chosen, skip_bad, progress), images, seed)
+            chosen = chosen_samples(usable(chosen, skip_bad, progress), images, seed)
             found = [appraise(one, chosen, count, seed=seed, progress=progress)
                      for one in candidates]  # fmt: skip
         facts = {"command": command_line(), "pictures": len(chosen)}

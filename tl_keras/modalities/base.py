@@ -119,6 +119,13 @@ class CheckReport:
         lost = {one.index for one in self.bad}
         return [index for index in range(len(self.digests)) if index not in lost]
 
+    def usable(self, samples: Any) -> Any:
+        """Return the samples that can be used, which are read as was decided over the set."""
+        if self.settings:
+            modality = samples.modality.with_settings(self.settings)
+            samples = dataclasses.replace(samples, modality=modality)
+        return samples.take(self.good) if self.bad else samples
+
     def error(self) -> DataError:
         """Build the error that lists what is bad (the first 20, and how many there are)."""
         lines = [f"  {one.path}: {one.reason}" for one in self.bad[:_SHOWN]]

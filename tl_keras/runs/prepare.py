@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tl_keras import modalities
 from tl_keras.data import splits as splitting
 from tl_keras.data.samples import Samples, fingerprint
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits, find_shared, leave_out, shared_error
 from tl_keras.errors import DataError, PlanError
-from tl_keras.modalities.base import BadSample, CheckReport
+from tl_keras.modalities.base import CheckReport
 from tl_keras.peft.plans import adapted
 from tl_keras.runs.config import RunConfig
 from tl_keras.training.plan import Plan, named_plan
@@ -28,7 +27,7 @@ from tl_keras.utils.progress import Progress
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["PreparedData", "build", "plan_for", "prepare", "without_bad"]
+__all__ = ["PreparedData", "build", "plan_for", "prepare", "usable", "without_bad"]
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,10 @@ def prepare(
         )
     if report is None:
         report = _check(samples, progress)
-    modality = modalities.get(samples.modality, report.settings)
-    samples = dataclasses.replace(samples, modality=modality)
-    samples, digests, left_out = _good_ones(samples, report, config.data.skip_bad)
+    if report.bad and not config.data.skip_bad:
+        raise report.error()
+    samples, digests = report.usable(samples), [digest for digest in report.digests if digest]
+    left_out = [{"path": one.path, "reason": one.reason} for one in report.bad]
     words = splitting.assign(samples, config.data.val, config.data.test, config.run.seed, digests)
     shared = find_shared(samples, digests, words)
     if shared and not config.data.skip_bad:
@@ -158,30 +158,24 @@ def prepare(
 
 def without_bad(samples: Samples, skip: bool, progress: Progress) -> Samples:
     """Return the samples that can be used if bad ones are to be skipped, else all, unchecked."""
-    if not skip:
-        return samples
+    return usable(samples, skip, progress) if skip else samples
+
+
+def usable(samples: Samples, skip: bool, progress: Progress) -> Samples:
+    """Look at every sample, and return those that can be used.
+
+    Raises:
+        DataError: Some cannot, and are not to be skipped.
+    """
     report = _check(samples, progress)
-    return samples.take(report.good) if report.bad else samples
+    if report.bad and not skip:
+        raise report.error()
+    return report.usable(samples)
 
 
 def _check(samples: Samples, progress: Progress) -> CheckReport:
     word = f"check of {samples.modality.noun}s"
     return samples.modality.check(samples, progress=lambda d, n: progress(word, d, n))
-
-
-def _good_ones(
-    samples: Samples, report: CheckReport, skip: bool
-) -> tuple[Samples, list[str], list[dict[str, str]]]:
-    if not report.bad:
-        return samples, list(report.digests), []
-    if not skip:
-        raise report.error()
-    good = report.good
-    return samples.take(good), [report.digests[i] for i in good], _listed(report.bad)
-
-
-def _listed(bad: Sequence[BadSample]) -> list[dict[str, str]]:
-    return [{"path": picture.path, "reason": picture.reason} for picture in bad]
 
 
 def _refuse_lost_classes(samples: Samples) -> None:
