@@ -116,7 +116,7 @@ _KEPT: dict = {}
 
 def _features(args: argparse.Namespace, samples) -> np.ndarray:
     from tl_keras.features.backends import prefix_function
-    from tl_keras.modalities.image.reader import PictureReader
+    from tl_keras.modalities.image.reader import ImageReader
     from tl_keras.models import graph
     from tl_keras.models.build import build_model
 
@@ -125,7 +125,7 @@ def _features(args: argparse.Namespace, samples) -> np.ndarray:
         model = build_model(args.base, 2, weights=weights)
         _KEPT["size"] = model.input_shape[1]
         _KEPT["prefix"] = prefix_function(graph.split(model, "head_avg_pool")[0], "onnxruntime")
-    reader, rows = PictureReader(samples, _KEPT["size"]), []
+    reader, rows = ImageReader(samples, _KEPT["size"]), []
     for first in range(0, len(samples), 32):
         pictures = reader.images(range(first, min(first + 32, len(samples))), 0)
         rows.append(_KEPT["prefix"](pictures)[0])

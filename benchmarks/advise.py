@@ -116,7 +116,7 @@ def features_of(word: str, sets) -> dict[str, np.ndarray]:
     from tl_keras.analysis.candidates import parse_candidates
     from tl_keras.features.backends import onnx_function
     from tl_keras.features.extract import feature_model, parse_places
-    from tl_keras.modalities.image.reader import PictureReader
+    from tl_keras.modalities.image.reader import ImageReader
     from tl_keras.models.onnx_graph import to_onnx
     from tl_keras.runs.config import RunConfig
     from tl_keras.workflows.probe import open_base
@@ -128,7 +128,7 @@ def features_of(word: str, sets) -> dict[str, np.ndarray]:
     made = {}
     for name, parts in sets.items():
         for kind, part in zip(("train", "test"), parts):
-            reader = PictureReader(part, int(model.input_shape[1]))
+            reader = ImageReader(part, int(model.input_shape[1]))
             starts = range(0, len(part), 32)
             batches = (range(s, min(s + 32, len(part))) for s in starts)
             rows = [predict(reader.images(batch, 0))[0] for batch in batches]

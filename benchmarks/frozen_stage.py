@@ -137,9 +137,9 @@ def _plain(args: argparse.Namespace, data, seed: int) -> tuple[float, float, str
 
 
 def _in_memory(samples, size: int) -> tuple[np.ndarray, np.ndarray]:
-    from tl_keras.modalities.image.reader import PictureReader
+    from tl_keras.modalities.image.reader import ImageReader
 
-    return PictureReader(samples, size).images(range(len(samples)), 0), samples.labels
+    return ImageReader(samples, size).images(range(len(samples)), 0), samples.labels
 
 
 def _faster_jit(model, train: tuple[np.ndarray, np.ndarray]) -> bool:

@@ -67,9 +67,9 @@ def compare_heads(train, test, data) -> None:
 
 def compare_engines(base, place, samples) -> None:
     from tl_keras.features.extract import extract, feature_model
-    from tl_keras.modalities.image.reader import PictureReader
+    from tl_keras.modalities.image.reader import ImageReader
 
-    pictures = PictureReader(samples, int(base.input_shape[1])).images(range(len(samples)), 0)
+    pictures = ImageReader(samples, int(base.input_shape[1])).images(range(len(samples)), 0)
     plain = feature_model(base, place).predict(pictures.astype("float32"), verbose=0)
     for engine in ("float32", "onnxruntime"):
         with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ import numpy as np
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -158,7 +158,7 @@ def from_run(
     return Source(
         model=model,
         class_names=tuple(directory.record["classes"]),
-        pictures=PictureReader(chosen, signature(model).size).images(range(len(chosen)), 0),
+        pictures=ImageReader(chosen, signature(model).size).images(range(len(chosen)), 0),
         keys=chosen.keys,
         task=chosen.task,
         name=Path(run).resolve().name,

@@ -8,7 +8,7 @@ from tl_keras.continual.growing import grow
 from tl_keras.continual.lwf import WithoutForgetting, distillation_loss
 from tl_keras.data.splits import Splits
 from tl_keras.features.backends import prefix_function
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.trainer import fit
 
@@ -46,7 +46,7 @@ def test_the_old_outputs_are_of_the_very_view_that_is_shown(tmp_path):
     model, data = small_model(3), splits()
     indices, views = np.array([4, 9, 30]), np.array([0, 2, 1])
     targets, _ = lesson(model, data, tmp_path).batch(views, indices)
-    shown = PictureReader(data.train, 16, "flip", 3).images(indices, views)
+    shown = ImageReader(data.train, 16, "flip", 3).images(indices, views)
     np.testing.assert_allclose(
         targets[:, 3:], np.asarray(model(shown.astype(np.float32))), atol=1e-5
     )

@@ -16,7 +16,7 @@ from export import pipeline as stage
 from export.cli.app import app
 from tl_keras.data.builtin import builtin
 from tl_keras.data.splits import split
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.runs.directory import RunDirectory
 
 
@@ -29,7 +29,7 @@ def finished(tmp_path_factory):
     record = {"state": "incomplete", "data": facts, "classes": list(samples.class_names)}
     run = RunDirectory.create(tmp_path_factory.mktemp("runs") / "digits", record)
     model = small_model(outputs=len(samples.class_names))
-    settle(model, PictureReader(splits.train, 16).images(range(16), 0))
+    settle(model, ImageReader(splits.train, 16).images(range(16), 0))
     model.save(run.path / "model.keras")
     run.write_split(splits)
     run.write_labels(samples.class_names)

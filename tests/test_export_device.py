@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from export.device.run_image import read_image
-from tl_keras.modalities.image.decode import open_picture, resize
+from tl_keras.modalities.image.decode import open_image, resize
 
 RNG = np.random.default_rng(0)
 GRAY = np.linspace(0, 1, 40 * 30).reshape(30, 40)
@@ -55,7 +55,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_the_program_sees_the_very_pixels_that_training_sees(tmp_path, name):
     FILES[name](tmp_path / name)
-    expected = resize(open_picture(tmp_path / name, 16), 16)
+    expected = resize(open_image(tmp_path / name, 16), 16)
     assert 0 < expected.mean() < 255 and np.ptp(expected) > 10
     np.testing.assert_array_equal(read_image(str(tmp_path / name), 16, 16), expected)
 
@@ -64,7 +64,7 @@ def test_the_program_sees_the_very_pixels_that_training_sees(tmp_path, name):
 def test_the_program_takes_black_and_white_from_the_manifest(tmp_path, name):
     FILES[name](tmp_path / name)
     levels = {"integer": (0.0, 4095.0), "float": (-1000.0, 20000.0)}
-    expected = resize(open_picture(tmp_path / name, 16, levels), 16)
+    expected = resize(open_image(tmp_path / name, 16, levels), 16)
     given = read_image(str(tmp_path / name), 16, 16, levels)
     np.testing.assert_array_equal(given, expected)
     assert not np.array_equal(given, read_image(str(tmp_path / name), 16, 16))

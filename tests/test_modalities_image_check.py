@@ -16,7 +16,7 @@ from tl_keras import modalities
 from tl_keras.data.samples import fingerprint, from_arrays
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import assign, find_shared
-from tl_keras.modalities.image.check import check_pictures, pixel_digest
+from tl_keras.modalities.image.check import check_images, pixel_digest
 
 
 def _photo(seed, size=(40, 30)):
@@ -43,7 +43,7 @@ def _spoilt(root):
 
 def test_all_bad_pictures_are_listed_with_their_reasons_and_nothing_else(tmp_path):
     samples = load_samples(_spoilt(tmp_path))
-    report = check_pictures(samples)
+    report = check_images(samples)
     reasons = {os.path.relpath(bad.path, tmp_path): bad.reason for bad in report.bad}
     assert set(reasons) == {"a/empty.jpg", "a/text.jpg", "b/1.jpg", "b/film.mp4"}
     assert reasons["a/empty.jpg"] == "zero bytes"
@@ -55,7 +55,7 @@ def test_all_bad_pictures_are_listed_with_their_reasons_and_nothing_else(tmp_pat
 
 
 def test_the_error_names_each_and_the_way_out(tmp_path):
-    message = str(check_pictures(load_samples(_spoilt(tmp_path))).error())
+    message = str(check_images(load_samples(_spoilt(tmp_path))).error())
     assert message.startswith("4 of 15 images")
     assert message.count("\n  ") == 4 and "--skip-bad" in message
 
@@ -64,14 +64,14 @@ def test_a_long_list_is_cut_at_twenty_with_a_count(tmp_path):
     _folder(tmp_path)
     for i in range(30):
         (tmp_path / "a" / f"bad{i}.jpg").touch()
-    message = str(check_pictures(load_samples(tmp_path)).error())
+    message = str(check_images(load_samples(tmp_path)).error())
     assert message.count("zero bytes") == 20 and "and 10 more" in message
 
 
 def test_a_file_that_vanishes_is_reported_not_raised(tmp_path):
     samples = load_samples(_folder(tmp_path))
     os.remove(samples.items[3])
-    assert [bad.reason for bad in check_pictures(samples).bad] == ["no such file"]
+    assert [bad.reason for bad in check_images(samples).bad] == ["no such file"]
 
 
 @contextlib.contextmanager
@@ -95,19 +95,19 @@ def test_a_file_that_may_not_be_read_is_reported():
         os.chmod(place, 0o755)
         os.chmod(samples.items[0], 0)
         with _as_anyone():
-            found = check_pictures(samples).bad
+            found = check_images(samples).bad
     assert [(bad.path, "permission" in bad.reason) for bad in found] == [(samples.items[0], True)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_the_number_of_workers_changes_nothing(tmp_path, workers):
     samples = load_samples(_spoilt(tmp_path))
-    assert check_pictures(samples, workers=workers) == check_pictures(samples, workers=3)
+    assert check_images(samples, workers=workers) == check_images(samples, workers=3)
 
 
 def test_progress_counts_up_to_the_total(tmp_path):
     seen = []
-    check_pictures(load_samples(_folder(tmp_path, 30)), progress=lambda *pair: seen.append(pair))
+    check_images(load_samples(_folder(tmp_path, 30)), progress=lambda *pair: seen.append(pair))
     assert seen == sorted(seen) and seen[-1] == (60, 60) and len(seen) > 2
 
 
@@ -120,7 +120,7 @@ def test_an_interrupted_check_stops_soon(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check_pictures(samples, workers=1, progress=interrupt)
+        check_images(samples, workers=1, progress=interrupt)
     assert len(seen) == 1
 
 
@@ -132,7 +132,7 @@ def test_the_digest_sees_pixels_not_files(tmp_path):
     _photo(1).transpose(Image.Transpose.ROTATE_180).save(tmp_path / "c.png", exif=turned)
     _photo(2).save(tmp_path / "d.png")
     (tmp_path / "t.csv").write_text("path,label\na.png,x\nb.png,y\nc.png,x\nd.png,y\n")
-    first, second, third, other = check_pictures(load_samples(tmp_path / "t.csv")).digests
+    first, second, third, other = check_images(load_samples(tmp_path / "t.csv")).digests
     assert first == second == third != other
 
 
@@ -151,25 +151,25 @@ def test_levels_of_deep_gray_are_decided_over_the_set_and_digests_see_every_bit(
         (tmp_path / name).mkdir()
         Image.fromarray(pixels).save(tmp_path / name / "1.png")
     samples = load_samples(_folder(tmp_path))
-    report = check_pictures(samples)
+    report = check_images(samples)
     assert report.settings == {"levels": {"integer": [0, 4095]}}
     assert report.notes == ("3 images are deep gray (integers): 0 becomes black and 4095 white",)
     assert len(set(report.digests)) == len(samples)
     again = modalities.get("image", report.settings)
     assert np.asarray(again.open(tmp_path / "c" / "1.png"))[0, 0, 0] == 249
-    assert check_pictures(replace(samples, modality=again)).settings == report.settings
-    assert check_pictures(samples.take([0])).settings == {}
+    assert check_images(replace(samples, modality=again)).settings == report.settings
+    assert check_images(samples.take([0])).settings == {}
 
 
 def test_arrays_are_checked_too():
     pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
-    report = check_pictures(from_arrays(pictures, [0, 1] * 10))
+    report = check_images(from_arrays(pictures, [0, 1] * 10))
     assert not report.bad and len(set(report.digests)) == 20
 
 
 def test_the_fingerprint_ignores_order_and_sees_labels_names_and_pixels(tmp_path):
     samples = load_samples(_folder(tmp_path))
-    digests = check_pictures(samples).digests
+    digests = check_images(samples).digests
     whole = fingerprint(samples, digests)
     order = np.random.default_rng(0).permutation(len(samples))
     assert fingerprint(samples.take(order), [digests[i] for i in order]) == whole
@@ -186,7 +186,7 @@ def test_a_copy_under_another_name_in_another_split_is_found(tmp_path):
                 if split == "val" and i != 3:
                     _photo(ord(name) * 1000 + i).save(tmp_path / split / name / f"{i}.jpg")
     samples = load_samples(tmp_path)
-    found = find_shared(samples, check_pictures(samples).digests, assign(samples))
+    found = find_shared(samples, check_images(samples).digests, assign(samples))
     assert {pair.keys for pair in found} == {
         ("train/a/3.jpg", "val/a/3.jpg"), ("train/b/3.jpg", "val/b/3.jpg")}  # fmt: skip
 
@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures():
         one = np.zeros((1, 64, 64, 3), np.uint8)
         samples = from_arrays(one, [0], ["a"], keys=["k"]).take(np.zeros(count, int))
         tracemalloc.start()
-        report = check_pictures(samples, workers=2)
+        report = check_images(samples, workers=2)
         size = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return size - len(report.digests) * 150
@@ -213,6 +213,6 @@ def test_real_photos_are_sound_and_nowhere_shared(name):
     if not root or not os.path.isdir(os.path.join(root, name)):
         pytest.skip("TL_KERAS_REAL_DATA names no folder with real photos")
     samples = load_samples(os.path.join(root, name))
-    report = check_pictures(samples)
+    report = check_images(samples)
     assert not report.bad
     assert not find_shared(samples, report.digests, assign(samples, groups=report.digests))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from tl_keras.errors import DataError
-from tl_keras.modalities.image.decode import PictureError, decide_levels, open_picture, resize
+from tl_keras.modalities.image.decode import ImageError, decide_levels, open_image, resize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -39,7 +39,7 @@ def _photo(width=64, height=48, seed=0):
 
 
 def _pixels(path):
-    image = open_picture(path)
+    image = open_image(path)
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 
@@ -71,7 +71,7 @@ def test_exif_orientation_is_undone(tmp_path, orientation, extension):
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_does_not_spoil_a_good_picture(tmp_path):
     _photo().save(tmp_path / "a.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff\xff\xff")
-    assert open_picture(tmp_path / "a.jpg").size == (64, 48)
+    assert open_image(tmp_path / "a.jpg").size == (64, 48)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_integers_and_floats_of_one_set_have_levels_of_their_own():
 def test_12_bits_in_a_16_bit_png_keep_their_gray_levels(tmp_path):
     values = np.linspace(0, 4095, 256).round().astype(np.uint16).reshape(16, 16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    dark = np.asarray(open_picture(tmp_path / "a.png"))
-    seen = np.asarray(open_picture(tmp_path / "a.png", levels={"integer": (0, 4095)}))
+    dark = np.asarray(open_image(tmp_path / "a.png"))
+    seen = np.asarray(open_image(tmp_path / "a.png", levels={"integer": (0, 4095)}))
     assert len(np.unique(dark)) == 17
     assert np.array_equal(seen[..., 1].ravel(), np.arange(256))
 
@@ -163,7 +163,7 @@ def test_12_bits_in_a_16_bit_png_keep_their_gray_levels(tmp_path):
 def test_float_levels_clip_and_nan_is_black(tmp_path):
     values = np.array([[np.nan, -np.inf, -9, 0, 0.5, 1, 9, np.inf]], np.float32)
     Image.fromarray(values).save(tmp_path / "a.tif")
-    seen = np.asarray(open_picture(tmp_path / "a.tif", levels={"float": (-1, 1)}))
+    seen = np.asarray(open_image(tmp_path / "a.tif", levels={"float": (-1, 1)}))
     assert seen[0, :, 0].tolist() == [0, 0, 0, 128, 191, 255, 255, 255]
 
 
@@ -234,7 +234,7 @@ def test_animations_show_their_first_frame(tmp_path, extension):
 def test_the_content_counts_not_the_extension(tmp_path):
     _photo().save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "a.jpg")
-    assert open_picture(tmp_path / "a.jpg").size == (64, 48)
+    assert open_image(tmp_path / "a.jpg").size == (64, 48)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
@@ -269,8 +269,8 @@ DAMAGED = {
 def test_what_is_no_sound_picture_is_named_with_its_reason(tmp_path, name):
     make, reason = DAMAGED[name]
     (tmp_path / name).write_bytes(make())
-    with pytest.raises(PictureError) as caught:
-        open_picture(tmp_path / name)
+    with pytest.raises(ImageError) as caught:
+        open_image(tmp_path / name)
     assert reason in caught.value.reason
     assert name in str(caught.value)
     assert isinstance(caught.value, DataError)
@@ -315,8 +315,8 @@ def test_three_damaged_bytes_are_accepted_exactly_where_pillow_accepts_them(tmp_
         except Exception:  # noqa: BLE001 - whatever Pillow raises
             alone = False
         try:
-            open_picture(tmp_path / "spoilt")
-        except PictureError:
+            open_image(tmp_path / "spoilt")
+        except ImageError:
             if alone:
                 wrong.append((number, "refused"))
         else:
@@ -332,24 +332,24 @@ def test_a_bomb_is_refused_from_its_header_alone(tmp_path, monkeypatch):
         raise AssertionError("pixels were decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoding)
-    with pytest.raises(PictureError, match="decompression bomb: .*10000000000 pixels"):
-        open_picture(tmp_path / "bomb.png")
+    with pytest.raises(ImageError, match="decompression bomb: .*10000000000 pixels"):
+        open_image(tmp_path / "bomb.png")
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(PictureError, match="no such file"):
-        open_picture(tmp_path / "gone.jpg")
-    with pytest.raises(PictureError, match="folder"):
-        open_picture(tmp_path)
+    with pytest.raises(ImageError, match="no such file"):
+        open_image(tmp_path / "gone.jpg")
+    with pytest.raises(ImageError, match="folder"):
+        open_image(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_a_pipe_and_a_device_are_named_and_nobody_waits(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(PictureError, match="a named pipe"):
-        open_picture(tmp_path / "pipe.jpg")
-    with pytest.raises(PictureError, match="a device"):
-        open_picture("/dev/zero")
+    with pytest.raises(ImageError, match="a named pipe"):
+        open_image(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="a device"):
+        open_image("/dev/zero")
 
 
 @pytest.mark.parametrize(
@@ -361,8 +361,8 @@ def test_a_pipe_and_a_device_are_named_and_nobody_waits(tmp_path):
 def test_a_format_that_is_not_read_is_named_with_the_cure(tmp_path, monkeypatch, start, words):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "a.jpg").write_bytes(start + bytes(99))
-    with pytest.raises(PictureError, match=words):
-        open_picture(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match=words):
+        open_image(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("extension", ["avif", "heic"])
@@ -376,19 +376,19 @@ def test_avif_and_with_its_extra_heic_are_read(tmp_path, extension):
 def test_pillow_itself_is_left_as_it_was(tmp_path):
     before = (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)
     (tmp_path / "half.jpg").write_bytes(_truncated("JPEG"))
-    with pytest.raises(PictureError):
-        open_picture(tmp_path / "half.jpg")
+    with pytest.raises(ImageError):
+        open_image(tmp_path / "half.jpg")
     assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == before == (89478485, False)
 
 
 def test_reduced_decoding_keeps_twice_the_size_and_nearly_every_value(tmp_path):
     _photo(1600, 1200).save(tmp_path / "a.jpg", quality=92)
-    full, reduced = open_picture(tmp_path / "a.jpg"), open_picture(tmp_path / "a.jpg", 128)
+    full, reduced = open_image(tmp_path / "a.jpg"), open_image(tmp_path / "a.jpg", 128)
     assert full.size == (1600, 1200)
     assert reduced.size == (400, 300)
     difference = resize(full, 128).astype(int) - resize(reduced, 128)
     assert np.abs(difference).mean() < 1
-    assert open_picture(tmp_path / "a.jpg", 1000).size == (1600, 1200)
+    assert open_image(tmp_path / "a.jpg", 1000).size == (1600, 1200)
 
 
 def test_resizing_is_antialiased():
@@ -411,7 +411,7 @@ def test_crop_takes_the_central_square_and_stretch_takes_all():
 def test_an_error_survives_the_way_between_processes():
     import copy
 
-    error = copy.copy(PictureError("a.jpg", "zero bytes"))
+    error = copy.copy(ImageError("a.jpg", "zero bytes"))
     assert (error.path, error.reason) == ("a.jpg", "zero bytes")
 
 

@@ -20,7 +20,7 @@ from tl_keras.errors import (
     TLKerasError,
     TrainingError,
 )
-from tl_keras.modalities.image.decode import PictureError
+from tl_keras.modalities.image.decode import ImageError
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import guard
@@ -306,7 +306,7 @@ def test_what_the_machine_cannot_give_is_told_in_one_way(folder, stopped):
         (RuntimeError("std::bad_alloc"), RunError, "memory is too small"),
         (OSError(28, "No space left on device"), StorageError, "disk is full"),
         (tf.errors.UnknownError(None, None, "No space left on device"), StorageError, "full"),
-        (PictureError("a.png", "zero bytes"), DataError, "a.png: zero bytes; put it back and res"),
+        (ImageError("a.png", "zero bytes"), DataError, "a.png: zero bytes; put it back and res"),
         (TrainingError("the loss is nan."), TrainingError, "nan. Start a new run with --lr-scale"),
     ]
     for error, kind, message in told:

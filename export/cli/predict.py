@@ -38,12 +38,12 @@ def predict(
 
         from export.bundle.read import read_bundle
         from export.runtime.runtimes import load
-        from tl_keras.modalities.image.decode import open_picture, resize
+        from tl_keras.modalities.image.decode import open_image, resize
 
         with read_bundle(bundle) as found:
             size = found.manifest["input"]["shape"][0]
             levels = found.manifest["input"].get("levels")
-            pixels = np.stack([resize(open_picture(path, size, levels), size) for path in images])
+            pixels = np.stack([resize(open_image(path, size, levels), size) for path in images])
             chosen = found.variant(variant)
             answers = load(found.folder / chosen["file"], threads).predict(pixels)
         names = found.manifest["classes"]

@@ -12,7 +12,7 @@ from export.compress.keras2.load import load_tf_keras
 from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, TrainingError
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.batches import Epochs, batches
 from tl_keras.utils.progress import Progress, silent
 
@@ -119,7 +119,7 @@ def _check(teacher: keras.Model, data: Splits) -> None:
 def _make_batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:
     import tensorflow as tf
 
-    reader = PictureReader(data.train, signature(teacher).size, how.augment, how.seed)
+    reader = ImageReader(data.train, signature(teacher).size, how.augment, how.seed)
     train, plain = data.train, how.augment == "none"
     labels = train.kind.targets(train.labels, len(train.class_names))
 

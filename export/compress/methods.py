@@ -21,7 +21,7 @@ from export.convert import tflite
 from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.batchnorm import reestimate
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.suggest import did_you_mean
@@ -199,7 +199,7 @@ def _settle(model: keras.Model, data: Splits, how: FineTune) -> None:
     """Measure batch normalisation's statistics anew: without half the weights, all sums shift."""
     if not any(type(layer).__name__ == "BatchNormalization" for layer in model.layers):
         return
-    reader = PictureReader(data.train, signature(model).size)
+    reader = ImageReader(data.train, signature(model).size)
     starts = range(0, len(reader), how.batch_size)
     chunks = (range(start, min(start + how.batch_size, len(reader))) for start in starts)
     reestimate(model, (reader.images(chunk, 0).astype(np.float32) for chunk in chunks))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.batches import permutation
 
 __all__ = ["MixedReader", "Mixing"]
@@ -62,7 +62,7 @@ class Mixing:
         return (shares * rows[indices] + (1 - shares) * rows[partners]).astype(np.float32)
 
 
-class MixedReader(PictureReader):
+class MixedReader(ImageReader):
     """Reads pictures mixed in pairs; both of a pair are seen in the same view.
 
     Args:
@@ -70,7 +70,7 @@ class MixedReader(PictureReader):
         mixing: Says which pairs.
     """
 
-    def __init__(self, plain: PictureReader, mixing: Mixing) -> None:
+    def __init__(self, plain: ImageReader, mixing: Mixing) -> None:
         self.plain, self.mixing = plain, mixing
         self.samples, self.size, self.seed = plain.samples, plain.size, plain.seed
         self.specs = plain.specs

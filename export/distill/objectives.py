@@ -11,7 +11,7 @@ from export.distill.mixup import MixedReader, Mixing
 from export.distill.teacher import TeacherCache
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.models.logits import logits_of, softmax
 from tl_keras.training.objective import Objective
@@ -25,12 +25,12 @@ __all__ = ["DistillationObjective", "BaselineObjective", "make_view_reader"]
 
 def make_view_reader(
     samples: Samples, size: int, augment: str, seed: int, mixing: Mixing | None
-) -> PictureReader:
+) -> ImageReader:
     """Return what reads the views that teacher and student share, at one's own size.
 
     A view depends on the seed, the picture and the view's number, not on the size in pixels.
     """
-    reader = PictureReader(samples, size, augment, seed)
+    reader = ImageReader(samples, size, augment, seed)
     return reader if mixing is None else MixedReader(reader, mixing)
 
 
@@ -47,7 +47,7 @@ class BaselineObjective(Objective):
         super().__init__(data, plan)
         self.views, self.mixing = plan.views, mixing
 
-    def reader(self, size: int, seed: int) -> PictureReader:
+    def reader(self, size: int, seed: int) -> ImageReader:
         """Return what reads the training pictures."""
         return make_view_reader(self.data.train, size, self.plan.augment, seed, self.mixing)
 

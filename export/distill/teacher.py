@@ -17,7 +17,7 @@ from export.distill.config import DistillationConfig
 from tl_keras.errors import ExportError, ModelError, StorageError
 from tl_keras.features import backends as engines
 from tl_keras.features.store import FeatureFile, fill
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import last_map, layer_tensor, logits_of
@@ -153,7 +153,7 @@ class TeacherCache:
     """
 
     model: keras.Model
-    reader: PictureReader
+    reader: ImageReader
     views: int
     folder: Path
     precision: str
@@ -214,7 +214,7 @@ class TeacherCache:
         self.engine, function = engines.choose_engine(self.model, sample, rows)
         return function
 
-    def logits(self, reader: PictureReader) -> np.ndarray:
+    def logits(self, reader: ImageReader) -> np.ndarray:
         """Return the teacher's logits for the plain pictures of other samples, (n, classes)."""
         from tl_keras.features.stage_cache import FILL_BATCH, ReadAhead
 

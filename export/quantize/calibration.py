@@ -9,7 +9,7 @@ import numpy as np
 
 from tl_keras.data.samples import Samples
 from tl_keras.errors import ExportError
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 
 __all__ = [
     "CLIPS", "Observed", "Ranges", "choose_stratified", "clip_ranges", "collect",
@@ -87,7 +87,7 @@ def read_calibration_images(samples: Samples, size: int, count: int, seed: int =
         DataError: if a picture cannot be read.
     """
     chosen = samples.take(choose_stratified(samples, count, seed))
-    return PictureReader(chosen, size).images(range(len(chosen)), 0)
+    return ImageReader(chosen, size).images(range(len(chosen)), 0)
 
 
 @dataclass(eq=False)

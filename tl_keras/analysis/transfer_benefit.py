@@ -12,7 +12,7 @@ import numpy as np
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import paired_difference
@@ -133,7 +133,7 @@ def answers(model: keras.Model, samples: Samples) -> np.ndarray:
     """Return the model's outputs for samples, float32 (n, outputs)."""
     from tl_keras.features.backends import prefix_function
 
-    reader = PictureReader(samples, int(model.input_shape[1]))
+    reader = ImageReader(samples, int(model.input_shape[1]))
     run = prefix_function(model, "float32")
     parts = [range(s, min(s + _BATCH, len(samples))) for s in range(0, len(samples), _BATCH)]
     return np.concatenate([run(reader.images(part, 0))[0] for part in parts])

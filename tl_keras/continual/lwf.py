@@ -10,7 +10,7 @@ import numpy as np
 
 from tl_keras.data.splits import Splits
 from tl_keras.features.backends import Predict
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.objective import Objective
 from tl_keras.training.plan import Plan
 from tl_keras.utils.files import atomic_path
@@ -72,7 +72,7 @@ class OldOutputs:
         folder: Where to keep one file a view.
     """
 
-    def __init__(self, predict: Predict, reader: PictureReader, folder: Path) -> None:
+    def __init__(self, predict: Predict, reader: ImageReader, folder: Path) -> None:
         self.predict, self.reader, self.folder = predict, reader, folder
         self._kept: dict[int, np.ndarray] = {}
 

@@ -17,7 +17,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.errors import ModelError
 from tl_keras.features.backends import Engine, Predict, choose_engine, prefix_function
 from tl_keras.features.store import FeatureFile, fill
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.models.heads import pool
 from tl_keras.utils.progress import Progress, silent
@@ -208,7 +208,7 @@ def extract(
     outputs = [pool(_tensor_of(tensors, name), pooling, free) for name in names]
     prefix = keras.Model(model.inputs[0], outputs)
     size = int(model.input_shape[1])
-    readers = {split: PictureReader(part, size) for split, part in parts.items()}
+    readers = {split: ImageReader(part, size) for split, part in parts.items()}
     engine, predict = _engine(prefix, list(readers.values()), precision)
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for split, reader in readers.items():
@@ -226,7 +226,7 @@ def _opened(file: FeatureFile) -> np.ndarray:
 
 
 def _engine(
-    prefix: keras.Model, readers: Sequence[PictureReader], precision: str
+    prefix: keras.Model, readers: Sequence[ImageReader], precision: str
 ) -> tuple[Engine, Predict]:
     if precision != "auto":
         chosen = Engine(precision, f"{precision}: as asked for")
@@ -238,7 +238,7 @@ def _engine(
 
 def _fill(
     files: Sequence[FeatureFile],
-    reader: PictureReader,
+    reader: ImageReader,
     predict: Predict,
     progress: Progress,
     task: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tl_keras.data.samples import Samples
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +40,7 @@ def predict(
     import tensorflow as tf
 
     size, total = int(model.input_shape[1]), len(samples)
-    reader, rows = PictureReader(samples, size), []
+    reader, rows = ImageReader(samples, size), []
     call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
     for first in range(0, total, batch_size):
         indices = range(first, min(first + batch_size, total))

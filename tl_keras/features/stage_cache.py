@@ -20,7 +20,7 @@ import numpy as np
 from tl_keras.errors import StorageError
 from tl_keras.features import backends as engines
 from tl_keras.features.store import FeatureFile, fill
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.utils.files import write_atomically
 from tl_keras.utils.progress import Progress
@@ -85,8 +85,8 @@ class FeatureStore:
     cache_dtype: str
     cuts: list[Cut]
     folder: Path
-    train: PictureReader
-    val: PictureReader
+    train: ImageReader
+    val: ImageReader
     precision: str
     progress: Progress
     engine: engines.Engine | None = None
@@ -158,7 +158,7 @@ class FeatureStore:
                 budget -= self._bytes(later)
         return taps
 
-    def _fill(self, taps: list[Cut], reader: PictureReader, split: str, view: int) -> None:
+    def _fill(self, taps: list[Cut], reader: ImageReader, split: str, view: int) -> None:
         files = [self._file(cut, split, view) for cut in taps if len(reader)]
         missing = [f for f in files if f.done() < f.rows]
         if not missing:
@@ -214,7 +214,7 @@ class ReadAhead:
         view: In which view.
     """
 
-    def __init__(self, reader: PictureReader, view: int) -> None:
+    def __init__(self, reader: ImageReader, view: int) -> None:
         self.reader, self.view = reader, view
         self.pool = ThreadPoolExecutor(1)
         self.next: tuple[int, Future[np.ndarray]] | None = None

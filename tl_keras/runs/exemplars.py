@@ -19,7 +19,7 @@ from PIL import Image
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
-from tl_keras.modalities.image.decode import open_picture
+from tl_keras.modalities.image.decode import open_image
 
 __all__ = [
     "MEMORY", "ROOT", "TABLE", "Row", "compressed", "found", "parse_bytes", "read_rows",
@@ -135,7 +135,7 @@ def compressed(item: str | np.ndarray, size: int) -> bytes:
     Raises:
         DataError: It cannot be read.
     """
-    image, buffer = open_picture(item), io.BytesIO()
+    image, buffer = open_image(item), io.BytesIO()
     if max(image.size) <= _LOSSLESS:
         image.save(buffer, "PNG", optimize=True)
         return buffer.getvalue()

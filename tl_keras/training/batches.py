@@ -20,7 +20,7 @@ from tl_keras.modalities.base import InputSpec
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Epochs", "Fetch", "batches", "permutation", "picture_dataset"]
+__all__ = ["Epochs", "Fetch", "batches", "permutation", "image_dataset"]
 
 Fetch = Callable[[int, np.ndarray], tuple[np.ndarray, ...]]
 
@@ -89,7 +89,7 @@ def batches(fetch: Fetch, spec: Sequence[tf.TensorSpec], epochs: Epochs) -> tf.d
     return stream.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def picture_dataset(
+def image_dataset(
     samples: Samples,
     *,
     size: int,

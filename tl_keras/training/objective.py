@@ -8,7 +8,7 @@ import numpy as np
 
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.tasks.base import Scale
 from tl_keras.training.plan import Plan
 
@@ -64,9 +64,9 @@ class Objective:
         """Return JSON-able facts that a snapshot must agree with to be gone on from."""
         return {}
 
-    def reader(self, size: int, seed: int) -> PictureReader:
+    def reader(self, size: int, seed: int) -> ImageReader:
         """Return what reads the training pictures."""
-        return PictureReader(self.data.train, size, self.plan.augment, seed)
+        return ImageReader(self.data.train, size, self.plan.augment, seed)
 
     def batch(self, views: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return targets float32 (n, width) and weights float32 (n,).

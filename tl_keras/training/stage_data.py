@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.errors import TLKerasError
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.batches import Fetch
 from tl_keras.training.objective import Objective
 from tl_keras.training.stage import StageData
@@ -76,7 +76,7 @@ def cached_data(
     return StageData(fetch, fetch_val, *sizes, spec, val_spec, val_batch)
 
 
-def picture_data(objective: Objective, train: PictureReader, val: PictureReader) -> StageData:
+def picture_data(objective: Objective, train: ImageReader, val: ImageReader) -> StageData:
     """Feed pictures; epoch e shows view e of each, modulo the objective's number of views."""
     data, val_labels = objective.data, objective.targets(objective.data.val)
 

@@ -19,7 +19,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ModelError, PlanError, RunError
 from tl_keras.features.stage_cache import Cut, FeatureStore, plan_cuts
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.models.rewrite import flat_view
 from tl_keras.training import freezing
@@ -153,7 +153,7 @@ class StageRunner:
             self.cuts,
             folder / "features",
             self.objective.reader(size, options.seed),
-            PictureReader(data.val, size),
+            ImageReader(data.val, size),
             options.precision,
             options.progress,
         )

@@ -14,7 +14,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
 from tl_keras.features.predict import predict
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
@@ -187,7 +187,7 @@ def _apply(
 def _batches(images: Samples, size: int, progress: Progress) -> Iterator[np.ndarray]:
     # In an order of chance: a batch of one class alone would have statistics of its own.
     order = np.random.default_rng(0).permutation(len(images))
-    reader, count = PictureReader(images, size), max(1, round(len(images) / _BATCH))
+    reader, count = ImageReader(images, size), max(1, round(len(images) / _BATCH))
     for part in np.array_split(order, count):
         yield reader.images(part, 0)
         progress("statistics", int(part.size), len(images))

@@ -16,7 +16,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError
 from tl_keras.features.backends import Predict, onnx_function
 from tl_keras.features.extract import feature_model, parse_places
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.probing.linear import ridge
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.lifecycle import guard
@@ -161,7 +161,7 @@ def _run(
     opened: _Opened, samples: Samples, name: str, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
     """The first pictures, all features, the base's own probabilities, pictures a second."""
-    reader = PictureReader(samples, int(opened.features.input_shape[1]))
+    reader = ImageReader(samples, int(opened.features.input_shape[1]))
     rows: list[Sequence[np.ndarray]] = []
     seconds, first = 0.0, reader.images(range(min(_BATCH, len(samples))), 0)
     for start in range(0, len(samples), _BATCH):

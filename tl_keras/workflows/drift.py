@@ -18,7 +18,7 @@ from tl_keras.errors import DataError
 from tl_keras.features.backends import choose_engine
 from tl_keras.modalities.base import Modality
 from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import guard
@@ -284,7 +284,7 @@ def describe_pictures(
 
     both = keras.Model(model.inputs, [graph.feature_point(model).tensor, model.outputs[0]])
     size, total = int(model.input_shape[1]), sum(map(len, sets))
-    readers = [PictureReader(samples, size) for samples in sets]
+    readers = [ImageReader(samples, size) for samples in sets]
     first = readers[0].images(range(min(_BATCH, len(readers[0]))), 0)
     engine, predict = choose_engine(both, first, total)
     done, found = 0, []

@@ -93,7 +93,7 @@ def view(
     """Make view `k` of an image.
 
     Args:
-        image: the upright RGB image in full (or as `open_picture(..., at_least=size)`
+        image: the upright RGB image in full (or as `open_image(..., at_least=size)`
             gives it); crops are taken from it before resizing.
         size: pixels a side.
         augment: what to vary, or its text.

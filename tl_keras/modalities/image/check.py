@@ -14,12 +14,12 @@ from PIL import Image
 
 from tl_keras.modalities.base import CheckReport
 
-__all__ = ["check_pictures", "pixel_digest"]
+__all__ = ["check_images", "pixel_digest"]
 
 _BAND = 4_000_000
 
 
-def check_pictures(
+def check_images(
     samples: Any,
     *,
     workers: int | None = None,

@@ -2,7 +2,7 @@
 
 Orientation (EXIF), CMYK and YCCK (with the embedded color profile), palettes, transparency
 (on white) and animations (their first frame) are all resolved here, and damage of every kind
-becomes one `PictureError` with its reason. Only regular files are opened: a named pipe or a
+becomes one `ImageError` with its reason. Only regular files are opened: a named pipe or a
 device would wait forever. No global state of Pillow is touched: its own limit against
 decompression bombs (`PIL.Image.MAX_IMAGE_PIXELS`, an error at twice that, 179 megapixels
 unless changed) is applied from the header, before any pixel is decoded.
@@ -33,8 +33,8 @@ from tl_keras.errors import DataError
 from tl_keras.utils.files import irregular
 
 __all__ = [
-    "Extremes", "Levels", "PictureError", "decide_levels", "deep_kind", "find_extremes",
-    "load_image", "open_picture", "resize",
+    "Extremes", "Levels", "ImageError", "decide_levels", "deep_kind", "find_extremes",
+    "load_image", "open_image", "resize",
 ]  # fmt: skip
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
@@ -99,7 +99,7 @@ _CURES = {
 }
 
 
-class PictureError(DataError):
+class ImageError(DataError):
     """A picture that cannot be decoded.
 
     Attributes:
@@ -113,12 +113,12 @@ class PictureError(DataError):
         self.path = path
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type[PictureError], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
         """Travel between processes whole."""
         return type(self), (self.path, self.reason)
 
 
-def open_picture(
+def open_image(
     item: str | os.PathLike[str] | np.ndarray,
     at_least: int | None = None,
     levels: Levels | None = None,
@@ -138,7 +138,7 @@ def open_picture(
         The picture, upright, in mode "RGB".
 
     Raises:
-        PictureError: (a `DataError`) if the file is missing, no regular file, unreadable, empty,
+        ImageError: (a `DataError`) if the file is missing, no regular file, unreadable, empty,
             no picture, of a format that is not read here, damaged, cut short, or a decompression
             bomb.
     """
@@ -151,15 +151,15 @@ def open_picture(
 def load_image(
     item: str | os.PathLike[str] | np.ndarray, at_least: int | None = None
 ) -> Image.Image:
-    """Decode one image as `open_picture` does, but leave deep gray ones as they are stored.
+    """Decode one image as `open_image` does, but leave deep gray ones as they are stored.
 
-    Arguments and errors as for `open_picture`.
+    Arguments and errors as for `open_image`.
     """
     if isinstance(item, np.ndarray):
         return Image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item).convert("RGB")
     path = os.fspath(item)
     if kind := irregular(path):
-        raise PictureError(path, f"{kind}, no image file")
+        raise ImageError(path, f"{kind}, no image file")
     try:
         with _opened(path) as image:
             if at_least is not None:
@@ -171,7 +171,7 @@ def load_image(
             upright = image if turn is None else image.transpose(turn)
             return upright if deep_kind(upright) else _to_rgb(upright, image.info)
     except (*_BOMBS, *_DAMAGE) as error:
-        raise PictureError(path, _reason(path, error)) from error
+        raise ImageError(path, _reason(path, error)) from error
 
 
 def _to_rgb(image: Image.Image, info: dict[Any, Any]) -> Image.Image:

@@ -23,7 +23,7 @@ from tl_keras.modalities.base import (
 from tl_keras.modalities.image import decode
 from tl_keras.modalities.image.augment import parse_augment
 from tl_keras.modalities.image.check import pixel_digest
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 
 if TYPE_CHECKING:
     import keras
@@ -85,7 +85,7 @@ class ImageModality(Modality):
         Raises:
             DataError: It cannot be decoded.
         """
-        return decode.open_picture(item, at_least, self.levels)
+        return decode.open_image(item, at_least, self.levels)
 
     def specs(self, model: keras.Model) -> dict[str, InputSpec]:
         """Return the one image that a model takes.
@@ -104,10 +104,10 @@ class ImageModality(Modality):
 
     def reader(
         self, samples: SampleLike, specs: dict[str, InputSpec], augment: str = "none", seed: int = 0
-    ) -> PictureReader:
+    ) -> ImageReader:
         """Return what reads images at the size of the first spec."""
         size = next(iter(specs.values())).shape[0]
-        return PictureReader(samples, size, augment, seed)
+        return ImageReader(samples, size, augment, seed)
 
     def check_augment(self, text: str) -> None:
         """See :func:`tl_keras.modalities.image.augment.parse_augment`."""
@@ -126,7 +126,7 @@ class ImageModality(Modality):
             try:
                 image = decode.load_image(samples.items[index])
                 return pixel_digest(image), decode.find_extremes(image), None
-            except decode.PictureError as error:
+            except decode.ImageError as error:
                 return "", None, BadSample(error.path, error.reason, index)
             except DataError as error:
                 return "", None, BadSample(samples.keys[index], str(error), index)

@@ -11,10 +11,10 @@ import numpy as np
 from tl_keras.modalities.base import InputSpec
 from tl_keras.modalities.image import augment as transforms
 
-__all__ = ["PictureReader"]
+__all__ = ["ImageReader"]
 
 
-class PictureReader:
+class ImageReader:
     """Reads pictures of samples as the views that a model sees.
 
     Args:

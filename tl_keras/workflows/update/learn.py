@@ -17,7 +17,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import RunError
 from tl_keras.features.backends import Predict, choose_engine, prefix_function
-from tl_keras.modalities.image.reader import PictureReader
+from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.probing.linear import StreamingRidge
 from tl_keras.probing.linear_head import calibrate
 from tl_keras.runs.config import RunConfig
@@ -94,7 +94,7 @@ def features_of(
 ) -> np.ndarray:
     """Return what a model's output layer sees of samples, float32 (n, d)."""
     part = feature_model(model)
-    reader = PictureReader(samples, int(model.input_shape[1]))
+    reader = ImageReader(samples, int(model.input_shape[1]))
     predict = _engine(part, reader, precision)
     rows = []
     for first in range(0, len(reader), _BATCH):
@@ -104,7 +104,7 @@ def features_of(
     return np.concatenate(rows) if rows else np.zeros((0, part.output_shape[-1]), np.float32)
 
 
-def _engine(part: keras.Model, reader: PictureReader, precision: str) -> Predict:
+def _engine(part: keras.Model, reader: ImageReader, precision: str) -> Predict:
     if precision != "auto":
         return prefix_function(part, precision)
     sample = reader.images(range(min(_BATCH, len(reader))), 0)
@@ -192,7 +192,7 @@ def _taught(lesson: Lesson, plan: Plan, folder: Path) -> Any:
 
     size = int(lesson.old.input_shape[1])
     predict = _engine(
-        lesson.old, PictureReader(lesson.data.train, size), lesson.config.run.precision
+        lesson.old, ImageReader(lesson.data.train, size), lesson.config.run.precision
     )
     return WithoutForgetting(
         lesson.data, plan, predict, folder, size=size, seed=lesson.config.run.seed,
@@ -223,7 +223,7 @@ def _importance(lesson: Lesson) -> Anchor:
 def _measured(lesson: Lesson, model: keras.Model, pool: Pool) -> Anchor:
     train = pool.samples.take(pool.of("train"))
     ranked = order("balanced", train.labels, train.keys, lesson.config.run.seed)[:_FISHER_PICTURES]
-    reader = PictureReader(train.take(ranked), int(model.input_shape[1]))
+    reader = ImageReader(train.take(ranked), int(model.input_shape[1]))
     pictures = reader.images(range(len(reader)), 0)
     return fisher(
         model, pictures,

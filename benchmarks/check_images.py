@@ -1,6 +1,6 @@
 """How fast pictures are checked, and how fast views of them are made.
 
-    python benchmarks/check_pictures.py FOLDER [--runs 5] [--workers 2] [--size 224]
+    python benchmarks/check_images.py FOLDER [--runs 5] [--workers 2] [--size 224]
 
 The check (every picture read, decoded in full and hashed) is run once to warm the disk's
 cache, then timed; the median of the runs is printed, with its ratio to one plain thread that
@@ -22,8 +22,8 @@ from PIL import Image
 
 from tl_keras.data.sources import load_samples
 from tl_keras.modalities.image.augment import parse_augment, view
-from tl_keras.modalities.image.check import check_pictures
-from tl_keras.modalities.image.decode import open_picture
+from tl_keras.modalities.image.check import check_images
+from tl_keras.modalities.image.decode import open_image
 
 
 def _rates(job, count, runs):
@@ -48,7 +48,7 @@ def _views(samples, size, text, workers):
     augment = parse_augment(text)
 
     def one(i):
-        picture = open_picture(samples.items[i], size)
+        picture = open_image(samples.items[i], size)
         return view(picture, size, augment, 0, samples.keys[i], 1)[0, 0, 0]
 
     def job():
@@ -75,7 +75,7 @@ def main():
     files = samples.items
     plain = _rates(lambda: [Image.open(f).convert("RGB") for f in files], count, runs)
     middle = _line("plain decoding, one thread", plain)
-    check = _rates(lambda: check_pictures(samples, workers=options.workers), count, runs)
+    check = _rates(lambda: check_images(samples, workers=options.workers), count, runs)
     _line("check", check, middle)
     for text in ("none", "flip+crop+color", "randaugment", "affine"):
         job = _views(samples, options.size, text, options.workers)
