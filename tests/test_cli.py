@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,8 @@ from conftest import NAMES, draw_folder
 from typer.testing import CliRunner
 
 from tl_keras.cli.app import app
+from tl_keras.cli.console import error_boundary
+from tl_keras.errors import ParityError, RunError
 
 SMALL = ("--base", "small_resnet", "--weights", "none", "--size", 16)
 CALL = [sys.executable, "-c", "from tl_keras.cli.app import main; main()"]
@@ -123,6 +127,9 @@ def test_sound_data_is_counted_and_copies_are_named(trained):
     assert result.exit_code == 0, result.output
     assert all(name in result.stdout for name in NAMES)
     assert f"the same image: {NAMES[1]}/0.png, {NAMES[1]}/copy.png" in result.stdout
+    facts = json.loads(invoke("check-data", photos, "--json").stdout)
+    assert facts["duplicates"] == [[f"{NAMES[1]}/0.png", f"{NAMES[1]}/copy.png"]]
+    assert sum(facts["classes"]["val"].values()) == facts["images"]["val"] > 0
 
 
 def test_evaluation_of_a_run_repeats_the_scores_of_its_record(trained, tmp_path):
@@ -132,6 +139,21 @@ def test_evaluation_of_a_run_repeats_the_scores_of_its_record(trained, tmp_path)
     scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
     assert scores["confusion"] == recorded["confusion"]
     assert scores["nll"] == pytest.approx(recorded["nll"], rel=1e-4)
+
+
+def test_a_run_without_a_test_split_is_evaluated_on_validation_and_says_so(trained, tmp_path):
+    assert json.loads(invoke("evaluate", trained, "--json").stdout)["split"] == "test"
+    run = shutil.copytree(trained, tmp_path / "run")
+    rows = (run / "split.csv").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in rows if not row.endswith(",test")]
+    (run / "split.csv").write_text("\n".join(rows), encoding="utf-8")
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    del record["data"]["pictures"]["test"]
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "its val split" in flat(invoke("evaluate", run).stdout)
+    assert "no test split" in invoke("evaluate", run, "--split", "test").stderr
+    other = trained.parent / "photos"
+    assert "no val split" in invoke("evaluate", run, "--data", other, "--split", "val").stderr
 
 
 def test_pictures_of_other_classes_cannot_be_evaluated(trained, tmp_path):
@@ -173,6 +195,8 @@ def test_bases_are_listed_and_a_wrong_word_gets_the_nearest():
     result = invoke("bases", "mobilnet")
     assert result.exit_code == 2
     assert "mobilenet" in result.stderr
+    (only,) = json.loads(invoke("bases", "vgg16", "--json").stdout)
+    assert (only["name"], only["default_size"]) == ("vgg16", 224)
 
 
 def test_a_rate_is_found_and_drawn(tmp_path):
@@ -187,6 +211,43 @@ def test_a_rate_is_found_and_drawn(tmp_path):
     words = [str(tmp_path / "no") if word == "digits" else word for word in command.split()[1:]]
     assert "no does not exist" in flat(invoke(*words).stderr)
     assert float(words[words.index("--learning-rate") + 1]) == pytest.approx(float(rate), rel=0.1)
+
+
+FAILURES = {
+    "a user's mistake": (RunError("no run"), 2, "Error: no run"),
+    "an artifact that differs": (ParityError("it differs"), 3, "Error: it differs"),
+    "no memory": (MemoryError("no"), 2, "the memory is too small"),
+    "a full disk": (OSError(errno.ENOSPC, "No space left", "a/b"), 2, "Error: a/b: No space left"),
+    "a fault": (KeyError("x"), 1, "KeyError: 'x'. This is a fault of the program"),
+    "Ctrl-C": (KeyboardInterrupt(), 130, "Stopped. All is well."),
+}
+
+
+@pytest.mark.parametrize(("error", "code", "said"), FAILURES.values(), ids=FAILURES)
+def test_every_error_becomes_a_line_and_an_exit_code(capsys, error, code, said):
+    with pytest.raises(SystemExit) as stop, error_boundary(False, lambda: "All is well."):
+        raise error
+    captured = capsys.readouterr()
+    assert stop.value.code == code
+    assert said in captured.err and captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    with pytest.raises(SystemExit if code == 130 else type(error)), error_boundary(True):
+        raise error
+
+
+def test_tensorflow_without_memory_is_told_in_a_line(capsys):
+    import tensorflow as tf
+
+    with pytest.raises(SystemExit), error_boundary(False):
+        tf.zeros((10**6, 10**6, 100))
+    assert "the memory is too small" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tail", ["| head -1", ">&-", "2>&-", "<&-"])
+def test_a_stream_that_nobody_holds_is_no_error(tail):
+    command = f"set -o pipefail; {shlex.join(CALL)} bases {tail}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 CASES = {"tags": ("a|b", "a", "b", ""), "values": ("0.5", "1", "-2", "3e1")}

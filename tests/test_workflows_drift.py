@@ -17,7 +17,7 @@ runner = CliRunner()
 
 
 def call(*words):
-    return runner.invoke(app, ["shift", *map(str, words)])
+    return runner.invoke(app, ["drift", *map(str, words)])
 
 
 @pytest.fixture
@@ -50,6 +50,16 @@ def test_darker_pictures_are_a_shift_and_the_page_shows_it(run, darker):
     assert "--remedy batchnorm" in page
     assert "p = 0.001" in done.output or "p < 0.001" in done.output
     assert (run / "run.json").read_bytes() == before
+
+
+def test_bad_images_are_all_named_or_skipped(run, darker):
+    for name in NAMES[:2]:
+        (darker / name / "bad.png").write_text("text")
+    done = call(run, darker)
+    assert done.exit_code == 2
+    assert "2 of 44" in done.stderr and done.stderr.count("bad.png") == 2
+    assert call(run, darker, "--skip-bad").exit_code == 0
+    assert facts_of(run / "shift")["pictures"]["new"] == 42
 
 
 @pytest.mark.parametrize(

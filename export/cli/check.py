@@ -32,7 +32,9 @@ def check(
 
         found = verify_bundle(bundle)
         if as_json:
-            show_json({**dataclasses.asdict(found), "passed": found.passed})
+            outcomes = [{**dataclasses.asdict(one), "passed": one.passed} for one in found.outcomes]
+            facts = {"name": found.name, "files": found.files, "passed": found.passed}
+            show_json({**facts, "outcomes": outcomes})
         else:
             title = f"{found.name}: {found.files} files are as the manifest says"
             made = table(title, "variant", "answers", "labels equal", "max difference")

@@ -59,7 +59,7 @@ def error_boundary(
             yield stopping
         except KeyboardInterrupt as error:
             _say("[bold]Stopped.[/] ", when_stopped())
-            raise typer.Exit(STOPPED) from error
+            raise SystemExit(STOPPED) from error
         except typer.Exit:
             raise
         except Exception as error:
@@ -67,7 +67,7 @@ def error_boundary(
                 raise
             code, text = _explain(error)
             _say("[bold red]Error:[/] ", text)
-            raise typer.Exit(code) from error
+            raise SystemExit(code) from error
 
 
 def _explain(error: Exception) -> tuple[int, str]:
@@ -255,7 +255,7 @@ def show_run(run: RunDirectory) -> None:
             row["cut"] or "nothing",
         )
     show(stages, score_table("scores", run.record["metrics"]))
-    if run.record["config"]["weights"] == "none" and run.record["plan"]["name"] == "scratch":
+    if run.config.model.weights == "none" and run.record["plan"]["name"] == "scratch":
         show("plan scratch: a backbone without weights has nothing to keep frozen")
     if reason := run.record.get("precision", {}).get("reason"):
         show(f"frozen layers: {reason}")

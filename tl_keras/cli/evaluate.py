@@ -53,5 +53,5 @@ def evaluate(
             show_json(scores)
             return
         part = scores["split"]
-        where = data if part is None else f"the {part} split of {data or run}"
+        where = f"the {part} split of {data}" if data and part else data or f"its {part} split"
         show(score_table(f"{run} on {where}", {"score": scores}))

@@ -80,12 +80,13 @@ def _way_to_use(selectors: tuple[str, ...], found: float, weights: str) -> str:
 
     The rates of stages before that are the plan's own.
     """
+    ways = []
     for name in ("scratch" if weights == "none" else "lp-ft", *PLAN_NAMES):
-        rates = []
-        for stage in named_plan(name).stages:
+        stages = named_plan(name).stages
+        for place, stage in enumerate(stages):
             if {*stage.train} - {"head"} == {*selectors} - {"head"}:
-                rates.append(found)
+                rates = [*(before.learning_rate for before in stages[:place]), found]
                 words = ",".join(f"{rate:.2g}" for rate in rates)
-                return f"--plan {name} --learning-rate {words}"
-            rates.append(stage.learning_rate)
-    return f"--learning-rate {found:.2g}"
+                ways.append((place, f"--plan {name} --learning-rate {words}"))
+    # The plan that gets there soonest; the first of equals.
+    return min(ways, key=lambda way: way[0])[1] if ways else f"--learning-rate {found:.2g}"

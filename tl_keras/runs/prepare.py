@@ -27,7 +27,7 @@ from tl_keras.utils.progress import Progress
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["PreparedData", "build", "plan_for", "prepare", "usable", "without_bad"]
+__all__ = ["PreparedData", "build", "plan_for", "prepare", "usable"]
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,6 @@ def prepare(
     named = dict(zip(kept.keys, digests, strict=True))
     whole, copies = fingerprint(kept, digests), _copies(kept, digests)
     return PreparedData(parts, whole, left_out, copies, seconds, named, list(report.notes))
-
-
-def without_bad(samples: Samples, skip: bool, progress: Progress) -> Samples:
-    """Return the samples that can be used if bad ones are to be skipped, else all, unchecked."""
-    return usable(samples, skip, progress) if skip else samples
 
 
 def usable(samples: Samples, skip: bool, progress: Progress) -> Samples:

@@ -22,7 +22,7 @@ from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import guard
-from tl_keras.runs.prepare import without_bad
+from tl_keras.runs.prepare import usable
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -152,7 +152,7 @@ def other_pictures(
         DataError: There is nothing there.
     """
     others = _found_others(run, data)
-    return dataclasses.replace(others, samples=without_bad(others.samples, skip_bad, progress))
+    return dataclasses.replace(others, samples=usable(others.samples, skip_bad, progress))
 
 
 def _found_others(run: RunDirectory, data: str) -> Others:
