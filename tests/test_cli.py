@@ -114,8 +114,8 @@ def test_all_bad_pictures_are_listed_at_once(place):
     result = invoke("check-data", place / "bad")
     assert result.exit_code == 2
     assert "2 of 20 images" in flat(result.stderr)
-    assert {"x.png: zero bytes", "y.jpg: no picture"} <= {
-        text for text in ("x.png: zero bytes", "y.jpg: no picture") if text in result.stderr
+    assert {"x.png: zero bytes", "y.jpg: no image"} <= {
+        text for text in ("x.png: zero bytes", "y.jpg: no image") if text in result.stderr
     }
 
 
@@ -184,7 +184,7 @@ def test_predictions_are_shown_with_names_as_they_are(trained):
 def test_what_is_no_picture_cannot_be_predicted(trained, tmp_path):
     (tmp_path / "text.jpg").write_text("hello")
     (tmp_path / "empty").mkdir()
-    for given, message in (("text.jpg", "no picture"), ("empty", "holds no"), ("no", "no file")):
+    for given, message in (("text.jpg", "no image"), ("empty", "holds no"), ("no", "no file")):
         result = invoke("predict", trained, tmp_path / given)
         assert result.exit_code == 2
         assert message in result.stderr

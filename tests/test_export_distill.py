@@ -234,7 +234,7 @@ def test_pictures_that_moved_are_asked_for_and_taken_where_they_are(trained, stu
     words = [copied, "--student", student, "--out", tmp_path / "run"]
     result, text = invoke(*words)
     assert result.exit_code == 2
-    assert f"pictures were at {tmp_path / 'gone'}, where nothing is now" in text
+    assert f"samples were at {tmp_path / 'gone'}, where nothing is now" in text
     assert "give --data" in text
     # Found again, they are not what stops it any more: an unknown layer is.
     moved = trained.parent / "photos"

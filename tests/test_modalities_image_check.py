@@ -47,7 +47,7 @@ def test_all_bad_pictures_are_listed_with_their_reasons_and_nothing_else(tmp_pat
     reasons = {os.path.relpath(bad.path, tmp_path): bad.reason for bad in report.bad}
     assert set(reasons) == {"a/empty.jpg", "a/text.jpg", "b/1.jpg", "b/film.mp4"}
     assert reasons["a/empty.jpg"] == "zero bytes"
-    assert "no picture" in reasons["a/text.jpg"] and "no picture" in reasons["b/film.mp4"]
+    assert "no image" in reasons["a/text.jpg"] and "no image" in reasons["b/film.mp4"]
     assert "cut short" in reasons["b/1.jpg"]
     assert [samples.items[bad.index] for bad in report.bad] == [bad.path for bad in report.bad]
     assert len(report.good) == len(samples) - 4

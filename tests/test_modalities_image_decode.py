@@ -257,9 +257,9 @@ DAMAGED = {
     "half.bmp": (lambda: _truncated("BMP"), "cut short"),
     "head.jpg": (lambda: _truncated("JPEG")[:15], "cut short"),
     "empty.jpg": (lambda: b"", "zero bytes"),
-    "text.jpg": (lambda: b"hello, this is a note", "no picture (it starts with b'hello, this ')"),
-    "page.png": (lambda: b"<html><body>404</body></html>", "no picture"),
-    "script.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture"),
+    "text.jpg": (lambda: b"hello, this is a note", "no image (it starts with b'hello, this ')"),
+    "page.png": (lambda: b"<html><body>404</body></html>", "no image"),
+    "script.jpg": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image"),
     "bomb.png": (lambda: _png(100_000, 100_000, 8, 2, b"\0" * 99), "decompression bomb"),
     "crc.png": (lambda: _png(9, 9, 8, 2, b"\0" * 252).replace(b"IDAT", b"IDBT"), "cut short"),
 }
@@ -355,8 +355,8 @@ def test_a_pipe_and_a_device_are_named_and_nobody_waits(tmp_path):
 @pytest.mark.parametrize(
     ("start", "words"),
     [(b"\0\0\0\x1cftypheic", r"HEIC.*tl_keras\[heif\]"), (b"\xff\x0a", "JPEG XL.*save it as"),
-     (b"\0\0\0\x18ftypmp42", "no picture but a film"), (b"%PDF-1.7", "a PDF"),
-     (b"RIFF\x24\0\0\0WAVEfmt ", "no picture but a film or sound")],
+     (b"\0\0\0\x18ftypmp42", "no image but a film"), (b"%PDF-1.7", "a PDF"),
+     (b"RIFF\x24\0\0\0WAVEfmt ", "no image but a film or sound")],
 )  # fmt: skip
 def test_a_format_that_is_not_read_is_named_with_the_cure(tmp_path, monkeypatch, start, words):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

@@ -63,7 +63,7 @@ def test_what_was_left_out_and_what_is_there_twice_is_recorded(trained):
     data = json.loads((trained / "run.json").read_text(encoding="utf-8"))["data"]
     assert len(data["left_out"]) == 1
     assert data["left_out"][0]["path"].endswith("broken.jpg")
-    assert "no picture" in data["left_out"][0]["reason"]
+    assert "no image" in data["left_out"][0]["reason"]
     assert [sorted(keys) for keys in data["duplicates"]] == [
         [f"{NAMES[1]}/0.png", f"{NAMES[1]}/copy.png"]
     ]

@@ -1,1 +1,1 @@
-"""Pictures and labels: where they come from, how they are split, decoded, checked and varied."""
+"""Samples and labels: where they come from, how they are split, decoded, checked and varied."""

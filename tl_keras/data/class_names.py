@@ -75,17 +75,17 @@ def merged_classes(
 
     Args:
         old: The classes of a trained model, in output order.
-        new: The classes of new pictures.
+        new: The classes of new samples.
         confirmed: New classes that may look like others.
 
     Raises:
         DataError: A new name is written almost as another class, or a confirmed name is not
-            among the new pictures' classes or is an old one.
+            among the new samples' classes or is an old one.
     """
     sure, classes, doubts = set(confirmed), list(old), []
     if unknown := sorted(sure - (set(new) - set(old))):
         raise DataError(
-            f"--new-class {unknown[0]!r} is no new class of these pictures; "
+            f"--new-class {unknown[0]!r} is no new class of these samples; "
             f"expected one of {', '.join(sorted(set(new) - set(old))) or 'none: all are known'}"
         )
     for name in new:
@@ -105,5 +105,5 @@ def _doubtful(doubts: Sequence[tuple[str, str, str]]) -> str:
     name, other, _ = doubts[0]
     return (
         f"The same class may be there under another spelling: {listed}. If it is the same, name "
-        f"the new pictures' class {other!r}; if it is another, confirm: --new-class {name!r}."
+        f"the new samples' class {other!r}; if it is another, confirm: --new-class {name!r}."
     )

@@ -48,7 +48,7 @@ def from_csv(table: str, modality: Modality, task: str = "classes", fewest: int 
         fewest: classes that there must be, 1 or 2.
 
     Returns:
-        Samples in the rows' order; keys are the paths as written, normalised; class names
+        Samples in the rows' order; keys are the paths as written, normalized; class names
         are sorted (for "values": "value", or "value 1", "value 2"...), or the heads of the
         columns in their order.
 
@@ -171,7 +171,7 @@ def _refuse_repeated(table: str, rows: Sequence[_Row], items: Sequence[str]) -> 
         if item in first:
             raise DataError(
                 f"{table}: {row.path} is listed twice, on lines {first[item]} and {row.line}. "
-                "Keep one row for each picture (for several labels a picture: task 'tags')."
+                "Keep one row for each sample (for several labels a sample: task 'tags')."
             )
         first[item] = row.line
 

@@ -4,7 +4,7 @@ What counts: every file at any depth below a class folder is a sample of that cl
 hidden files and folders (a leading dot), what systems leave behind (Thumbs.db, desktop.ini,
 __MACOSX, @eaDir) and side files, which are known by their extension (text, annotations,
 archives' lists: see `SIDE`). So a film or a .heic among the photos is a sample that the check
-of pictures reports as no picture, while notes and annotations disturb nobody. Files beside
+of images reports as no image, while notes and annotations disturb nobody. Files beside
 the class folders are ignored.
 
 Folders are read with `os.scandir`, one pass, no stat per file.

@@ -165,7 +165,7 @@ def from_arrays(  # noqa: PLR0913
 def fingerprint(samples: Samples, digests: Sequence[str]) -> str:
     """Hash a data set: SHA-256 of its (key, label, pixel digest) rows, in sorted order.
 
-    It changes with any picture, label or name, and not with the order of the files.
+    It changes with any sample, label or name, and not with the order of the files.
     """
     rows = zip(samples.keys, samples.labels.tolist(), digests, strict=True)
     names = "\x1f".join((samples.task, *samples.class_names))

@@ -82,7 +82,7 @@ def load_again(
         return builtin(root.removeprefix(_BUILTIN))
     if not os.path.exists(root):
         raise DataError(
-            f"The run's pictures were at {root}, where nothing is now; put them back, or where "
+            f"The run's samples were at {root}, where nothing is now; put them back, or where "
             "they moved give --data to resume or tl-export"
         )
     return load_samples(root, task=task, modality=modality)

@@ -56,7 +56,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Shared:
-    """The same picture at two places.
+    """The same sample at two places.
 
     Attributes:
         keys: the two samples' keys.
@@ -90,7 +90,7 @@ def split(
         val: share (0..1, exclusive) to carve for validation, if the source has none.
         test: share (0..1) to carve for test, if the source has none; 0 leaves test None.
         seed: another seed, another split.
-        groups: one name a sample: samples of one group stay together (the pictures' digests,
+        groups: one name a sample: samples of one group stay together (the samples' digests,
             so that copies never end up on two sides; or patients, places, cameras).
 
     Raises:
@@ -110,7 +110,7 @@ def divide(samples: Samples) -> Splits:
         if not len(parts[name]):
             raise DataError(
                 f"The {name} split of {samples.root or 'the samples'} is empty "
-                f"({len(samples)} pictures in all): add pictures or change the shares."
+                f"({len(samples)} {samples.modality.noun}s in all): add some or change the shares."
             )
     return Splits(parts["train"], parts["val"], parts["test"] if len(parts["test"]) else None)
 
@@ -164,7 +164,7 @@ def assign(
 def find_shared(
     samples: Samples, digests: Sequence[str], words: Sequence[str]
 ) -> tuple[Shared, ...]:
-    """Find the same picture under two splits or two classes.
+    """Find the same sample under two splits or two classes.
 
     Args:
         samples: all samples, of all splits.
@@ -172,7 +172,7 @@ def find_shared(
         words: the split of each sample, from `assign`.
 
     Returns:
-        One pair for each place (split and label) beyond the picture's first.
+        One pair for each place (split and label) beyond the sample's first.
     """
     found = []
     for members in _conflicts(samples, digests, words):
@@ -187,23 +187,23 @@ def find_shared(
     return tuple(found)
 
 
-def shared_error(shared: Sequence[Shared]) -> DataError:
+def shared_error(shared: Sequence[Shared], noun: str = "sample") -> DataError:
     """Build the error that lists the pairs (the first 20, and how many there are)."""
     lines = [f"  {pair}" for pair in shared[:_SHOWN]]
     if len(shared) > _SHOWN:
         lines.append(f"  ... and {len(shared) - _SHOWN} more")
     return DataError(
-        f"The same picture is found under two splits or two classes, {len(shared)} times:\n"
+        f"The same {noun} is found under two splits or two classes, {len(shared)} times:\n"
         + "\n".join(lines)
-        + "\nRemove one of each, or skip bad pictures (--skip-bad) to leave them out."
+        + "\nRemove one of each, or skip bad ones (--skip-bad) to leave them out."
     )
 
 
 def leave_out(samples: Samples, digests: Sequence[str], words: Sequence[str]) -> tuple[int, ...]:
-    """Say which samples to drop so that no picture is shared.
+    """Say which samples to drop so that no sample is shared.
 
     What is in test is dropped from train and validation, what is in validation from train;
-    of a picture under two classes all copies go, as nobody knows which is right.
+    of a sample under two classes all copies go, as nobody knows which is right.
 
     Returns:
         Indices into `samples`, ascending.

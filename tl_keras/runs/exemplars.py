@@ -1,6 +1,6 @@
-"""The pictures of a run that has learnt in steps: a table within the run, and pictures it keeps.
+"""The images of a run that has learned in steps: a table within the run, and images it keeps.
 
-`pictures.csv` has a row for each picture: where it is (relative to the run for what the run
+`pictures.csv` has a row for each image: where it is (relative to the run for what the run
 keeps itself), its class, its split, the step in which it came, and a hash of its pixels.
 """
 
@@ -28,7 +28,7 @@ __all__ = [
 
 TABLE = "pictures.csv"
 MEMORY = "memory"
-"""The folder within a run that holds the pictures it keeps, named by their digests."""
+"""The folder within a run that holds the images it keeps, named by their digests."""
 ROOT = "run:" + TABLE
 """What a run's record says as the place of such data: it moves with the run."""
 
@@ -38,7 +38,7 @@ _LOSSLESS, _QUALITY = 64, 92
 
 @dataclass(frozen=True)
 class Row:
-    """One picture.
+    """One image.
 
     Attributes:
         path: Absolute, or relative to the run.
@@ -88,7 +88,7 @@ def _row(folder: Path, values: dict[str, str]) -> Row:
 def samples_of(
     rows: Sequence[Row], class_names: Sequence[str], root: str, modality: Modality
 ) -> Samples:
-    """Return rows as samples; keys are digests, so that they stay when pictures move.
+    """Return rows as samples; keys are digests, so that they stay when images move.
 
     Raises:
         DataError: A class is not among the names, or a split is unknown.
@@ -105,7 +105,7 @@ def samples_of(
 def found(
     folder: str | os.PathLike[str], class_names: Sequence[str], modality: Modality
 ) -> tuple[Samples, dict[str, list[int]], list[str]]:
-    """Return a run's pictures, where each split's are among them, and the paths of those gone.
+    """Return a run's images, where each split's are among them, and the paths of those gone.
 
     Raises:
         DataError: The table is missing or does not read.
@@ -122,9 +122,9 @@ def found(
 
 
 def compressed(item: str | np.ndarray, size: int) -> bytes:
-    """Return one picture as a small file.
+    """Return one image as a small file.
 
-    Small pictures (64 pixels or less) are kept to the last bit, as PNG; larger ones as JPEG
+    Small images (64 pixels or less) are kept to the last bit, as PNG; larger ones as JPEG
     of quality 92, the shorter side at most 1.25 times what the model sees, so that crops
     still have something to choose from.
 

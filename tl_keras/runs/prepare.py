@@ -142,7 +142,7 @@ def prepare(
     words = splitting.assign(samples, config.data.val, config.data.test, config.run.seed, digests)
     shared = find_shared(samples, digests, words)
     if shared and not config.data.skip_bad:
-        raise shared_error(shared)
+        raise shared_error(shared, samples.modality.noun)
     dropped = set(leave_out(samples, digests, words)) if shared else set()
     left_out += [{"path": samples.keys[i], "reason": "shared"} for i in sorted(dropped)]
     keep = [i for i in range(len(samples)) if i not in dropped]

@@ -41,7 +41,7 @@ def builtin(name: str) -> Samples:
     """Make a built-in data set.
 
     Args:
-        name: "digits", or with a number "digits@20": that many training pictures a class.
+        name: "digits", or with a number "digits@20": that many training images a class.
 
     Raises:
         DataError: if the name is unknown (the nearest are offered) or the number is none.
@@ -62,36 +62,36 @@ def builtin(name: str) -> Samples:
 def digits(per_class: int = 10) -> Samples:
     """Make scikit-learn's handwritten digits, few a class.
 
-    The 1,797 pictures of 8 x 8 grey values are the test set of UCI's "Optical Recognition of
+    The 1,797 images of 8 x 8 gray values are the test set of UCI's "Optical Recognition of
     Handwritten Digits" (Alpaydin and Kaynak, 1998), as shipped in `sklearn.datasets`. The
-    split is this project's own and fixed: within each class, pictures are ordered by a hash of
+    split is this project's own and fixed: within each class, images are ordered by a hash of
     their index; the first `per_class` train, the next `per_class` validate, all others test.
-    So a larger `per_class` holds every training picture of a smaller one, or of its validation.
+    So a larger `per_class` holds every training image of a smaller one, or of its validation.
 
     Args:
-        per_class: training (and validation) pictures a class, 1..80.
+        per_class: training (and validation) images a class, 1..80.
 
     Returns:
         Samples with uint8 items of shape (1797, 8, 8, 1), values 0..255 (strokes are bright),
         classes "0".."9", and splits.
     """
     if not 1 <= per_class <= 80:
-        raise DataError(f"digits@{per_class}: expected 1 to 80 pictures a class (174 are there).")
+        raise DataError(f"digits@{per_class}: expected 1 to 80 images a class (174 are there).")
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    pictures = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    splits: np.ndarray = np.full(len(pictures), "test", dtype="U5")
+    images = np.rint(data.images * (255 / 16)).astype(np.uint8)
+    splits: np.ndarray = np.full(len(images), "test", dtype="U5")
     for label in range(10):
         members = sorted(np.flatnonzero(data.target == label).tolist(), key=_shuffled)
         splits[members[:per_class]] = "train"
         splits[members[per_class : 2 * per_class]] = "val"
     return from_arrays(
-        pictures,
+        images,
         data.target.astype(np.int64),
         [str(label) for label in range(10)],
         splits=splits.tolist(),
-        keys=[f"digits/{i:04d}" for i in range(len(pictures))],
+        keys=[f"digits/{i:04d}" for i in range(len(images))],
         root="builtin:digits" if per_class == 10 else f"builtin:digits@{per_class}",
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of letters, rendered here: the source task of the project's own small base.
+"""Images of letters, rendered here: the source task of the project's own small base.
 
 The letters of six alphabets (`tl_keras.data.builtin.letters`) are bent, thickened, blurred to a low
 resolution, noised and set on backgrounds. There is no digit among them, so what a base learns
@@ -29,18 +29,18 @@ class GlyphLook:
     """How far the rendered letters stray from the printed ones.
 
     Attributes:
-        size: Side of a picture, pixels.
+        size: Side of an image, pixels.
         turn: Largest rotation, radians.
         shear: Largest horizontal shear, as a fraction of the height.
-        height: Smallest and largest vertical scale; at 1.25 a letter fills the picture.
+        height: Smallest and largest vertical scale; at 1.25 a letter fills the image.
         width: Smallest and largest horizontal scale.
         shift: Largest shift, as a fraction of the side.
         bend: Standard deviation of the elastic displacement, as a fraction of the side.
         stroke: Least and most that an outline moves outwards, pixels of a 48-pixel field.
-        grids: Resolutions, pixels, to which a picture is reduced before it is scaled up to
-            `size`; one is drawn for each picture, so repeating one makes it likelier.
+        grids: Resolutions, pixels, to which an image is reduced before it is scaled up to
+            `size`; one is drawn for each image, so repeating one makes it likelier.
         noise: Largest standard deviation of the noise, as a fraction of the contrast.
-        plain: Share of the pictures that are light strokes on a plain black ground.
+        plain: Share of the images that are light strokes on a plain black ground.
     """
 
     size: int = 32
@@ -73,11 +73,11 @@ class GlyphLook:
 def render(
     count: int, *, seed: int = 0, look: GlyphLook | None = None, chunk: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render pictures of letters, all classes equally often on average.
+    """Render images of letters, all classes equally often on average.
 
     Args:
-        count: How many pictures.
-        seed: The same seed, look and count give the same pictures.
+        count: How many images.
+        seed: The same seed, look and count give the same images.
         look: How they look.
         chunk: How many are rendered at once (memory; another chunk is another random order).
 
@@ -87,28 +87,28 @@ def render(
     look = look or GlyphLook()
     glyphs, rng = draw_glyphs(), np.random.default_rng(seed)
     chosen = _choose(glyphs, count, rng)
-    pictures: np.ndarray = np.empty((count, look.size, look.size, 3), np.uint8)
+    images: np.ndarray = np.empty((count, look.size, look.size, 3), np.uint8)
     for start in range(0, count, chunk):
         fields = glyphs.fields[chosen[start : start + chunk]].astype(np.float32)
         ink = _ink(fields, look, rng)
-        pictures[start : start + chunk] = _paint(_reduce(ink, look, rng), look, rng)
-    return pictures, glyphs.labels[chosen]
+        images[start : start + chunk] = _paint(_reduce(ink, look, rng), look, rng)
+    return images, glyphs.labels[chosen]
 
 
 def glyphs(per_class: int = 20) -> Samples:
     """Make rendered letters as a data set (about 250 classes), without splits.
 
     Args:
-        per_class: Pictures a class on average, at least 2.
+        per_class: Images a class on average, at least 2.
 
     Raises:
         DataError: If `per_class` is below 2.
     """
     if per_class < 2:
-        raise DataError(f"glyphs@{per_class}: expected at least 2 pictures a class.")
+        raise DataError(f"glyphs@{per_class}: expected at least 2 images a class.")
     names = draw_glyphs().names
-    pictures, labels = render(per_class * len(names), seed=0)
-    return from_arrays(pictures, labels, list(names), root=f"builtin:glyphs@{per_class}")
+    images, labels = render(per_class * len(names), seed=0)
+    return from_arrays(images, labels, list(names), root=f"builtin:glyphs@{per_class}")
 
 
 def _choose(glyphs: Glyphs, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -158,7 +158,7 @@ def _sample(fields: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _reduce(ink: np.ndarray, look: GlyphLook, rng: np.random.Generator) -> np.ndarray:
-    """Average each picture down to a grid drawn for it, add noise there, scale up again.
+    """Average each image down to a grid drawn for it, add noise there, scale up again.
 
     A gain before the noise makes up for strokes that are thinner than a coarse pixel.
     """
@@ -177,11 +177,11 @@ def _reduce(ink: np.ndarray, look: GlyphLook, rng: np.random.Generator) -> np.nd
 
 
 def _paint(ink: np.ndarray, look: GlyphLook, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (n, size, size, 3): strokes and ground in grey or colour, either the lighter."""
+    """uint8 (n, size, size, 3): strokes and ground in gray or color, either the lighter."""
     count = len(ink)
     ground, stroke = rng.uniform(0, 1, (2, count, 1, 1, 3)).astype(np.float32)
-    grey = rng.random((count, 1, 1, 1)) < 0.5
-    ground, stroke = (np.where(grey, side[..., :1], side) for side in (ground, stroke))
+    gray = rng.random((count, 1, 1, 1)) < 0.5
+    ground, stroke = (np.where(gray, side[..., :1], side) for side in (ground, stroke))
     gap = stroke.mean(-1, keepdims=True) - ground.mean(-1, keepdims=True)
     away = ground + np.where(ground.mean(-1, keepdims=True) > 0.5, -1, 1) * rng.uniform(0.4, 1)
     stroke = np.where(np.abs(gap) < 0.4, away, stroke)

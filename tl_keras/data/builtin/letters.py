@@ -123,7 +123,7 @@ def _masks(file: str, forms: list[str]) -> dict[str, np.ndarray]:
 
 
 def _drawn(font: ImageFont.FreeTypeFont, form: str) -> Image.Image:
-    """The form in grey, cut to its bounds."""
+    """The form in gray, cut to its bounds."""
     core = font.getmask(form, mode="L")
     image = (
         Image.frombytes("L", core.size, bytes(core)) if min(core.size) else Image.new("L", (1, 1))
@@ -132,7 +132,7 @@ def _drawn(font: ImageFont.FreeTypeFont, form: str) -> Image.Image:
 
 
 def _framed(image: Image.Image) -> np.ndarray:
-    """Bool (96, 96): the form scaled to fill the frame less its margin, centred."""
+    """Bool (96, 96): the form scaled to fill the frame less its margin, centered."""
     side = _FINE * FIELD
     ratio = (side - 2 * _FINE * _MARGIN) / max(image.size)
     width, height = (max(1, round(ratio * length)) for length in image.size)

@@ -39,9 +39,9 @@ def check_images(
 
 
 def pixel_digest(image: Image.Image) -> str:
-    """Hash a picture's size and pixels (blake2b, 128 bits, hexadecimal)."""
+    """Hash an image's size and pixels (blake2b, 128 bits, hexadecimal)."""
     digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
-    # Band by band, so that a huge picture is not held twice.
+    # Band by band, so that a huge image is not held twice.
     band = max(1, _BAND // max(1, image.width))
     for top in range(0, image.height, band):
         bottom = min(top + band, image.height)

@@ -2,7 +2,7 @@
 
 After the common corruptions of Hendrycks and Dietterich, 'Benchmarking neural network
 robustness to common corruptions and perturbations' (ICLR 2019, arXiv 1903.12261): kinds in
-five severities, written here with Pillow and NumPy. Lengths are shares of the picture's
+five severities, written here with Pillow and NumPy. Lengths are shares of the image's
 shorter side, so that a severity looks the same at every size.
 """
 
@@ -31,12 +31,12 @@ _SIDE = 224
 def _noise(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     spread = (0.08, 0.12, 0.18, 0.26, 0.38)[severity - 1]
     pixels = _unit(image)
-    return _picture(pixels + rng.normal(0.0, spread, pixels.shape))
+    return _to_image(pixels + rng.normal(0.0, spread, pixels.shape))
 
 
 def _shot_noise(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     photons = (60, 25, 12, 5, 3)[severity - 1]
-    return _picture(np.asarray(rng.poisson(_unit(image) * photons) / photons))
+    return _to_image(np.asarray(rng.poisson(_unit(image) * photons) / photons))
 
 
 def _blur(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
@@ -55,21 +55,21 @@ def _motion_blur(image: Image.Image, severity: int, rng: np.random.Generator) ->
         top = count + round(step * np.sin(angle))
         left = count + round(step * np.cos(angle))
         total += padded[top : top + height, left : left + width]
-    return _picture(total / (count + 1))
+    return _to_image(total / (count + 1))
 
 
 def _dark(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
-    return _picture(_unit(image) * (0.7, 0.5, 0.35, 0.24, 0.15)[severity - 1])
+    return _to_image(_unit(image) * (0.7, 0.5, 0.35, 0.24, 0.15)[severity - 1])
 
 
 def _bright(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
-    return _picture(_unit(image) + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1])
+    return _to_image(_unit(image) + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1])
 
 
 def _contrast(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
     pixels, share = _unit(image), (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1]
     mean = pixels.mean(axis=(0, 1), keepdims=True)
-    return _picture(mean + share * (pixels - mean))
+    return _to_image(mean + share * (pixels - mean))
 
 
 def _pixelate(image: Image.Image, severity: int, rng: np.random.Generator) -> Image.Image:
@@ -103,7 +103,7 @@ def _unit(image: Image.Image) -> np.ndarray:
     return np.asarray(image, np.float64) / 255
 
 
-def _picture(pixels: np.ndarray) -> Image.Image:
+def _to_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).round().astype(np.uint8))
 
 
@@ -125,7 +125,7 @@ def parse_corruption(text: str) -> tuple[str, int]:
 
 
 def corrupt(image: Image.Image, kind: str, severity: int = 3) -> Image.Image:
-    """Return a corrupted copy; the same picture always gets the same noise.
+    """Return a corrupted copy; the same image always gets the same noise.
 
     Args:
         image: Mode RGB.

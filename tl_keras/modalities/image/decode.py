@@ -45,7 +45,7 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 WAYS = ("stretch", "crop")
 DRAFT_MARGIN = 2
 """A JPEG is decoded reduced only to sides of at least this many times the wanted size. On
-photos, the resized pictures then differ by 0.5 to 1 of 255 on average from a full decode (by 2
+photos, the resized images then differ by 0.5 to 1 of 255 on average from a full decode (by 2
 at a margin of 1), and a 12-megapixel photo takes a fifth of the time."""
 
 Levels = Mapping[str, tuple[float, float]]
@@ -100,11 +100,11 @@ _CURES = {
 
 
 class ImageError(DataError):
-    """A picture that cannot be decoded.
+    """An image that cannot be decoded.
 
     Attributes:
         path: the file.
-        reason: why, in words for a table: "zero bytes", "no picture (...)", ...
+        reason: why, in words for a table: "zero bytes", "no image (...)", ...
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -123,7 +123,7 @@ def open_image(
     at_least: int | None = None,
     levels: Levels | None = None,
 ) -> Image.Image:
-    """Decode one picture.
+    """Decode one image.
 
     Args:
         item: a file, or a uint8 array of shape (height, width), (height, width, 1) or
@@ -135,11 +135,11 @@ def open_image(
         levels: of deep gray images, decided for the set; see the head of this module.
 
     Returns:
-        The picture, upright, in mode "RGB".
+        The image, upright, in mode "RGB".
 
     Raises:
         ImageError: (a `DataError`) if the file is missing, no regular file, unreadable, empty,
-            no picture, of a format that is not read here, damaged, cut short, or a decompression
+            no image, of a format that is not read here, damaged, cut short, or a decompression
             bomb.
     """
     image = load_image(item, at_least)
@@ -245,10 +245,10 @@ def resize(
     """Resize to a square, antialiased.
 
     Args:
-        image: a picture in mode "RGB".
+        image: an image in mode "RGB".
         size: pixels a side.
-        how: "stretch" takes the whole picture whatever its shape; "crop" takes the largest
-            square in its centre.
+        how: "stretch" takes the whole image whatever its shape; "crop" takes the largest
+            square in its center.
         method: "bilinear" or "bicubic", both with a support that grows with the reduction.
 
     Returns:
@@ -278,9 +278,9 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "La":
         image = image.convert("LA")
-    picture = image.convert("RGBA")
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
 
 
 def _through_profile(image: Image.Image, info: dict) -> Image.Image:
@@ -335,7 +335,7 @@ def _unidentified(path: str) -> str:
         return "damaged or cut short (the header cannot be read)"
     with open(path, "rb") as file:
         start = file.read(12)
-    return f"no picture{f' but {kind}' if kind else ''} (it starts with {start!r})"
+    return f"no image{f' but {kind}' if kind else ''} (it starts with {start!r})"
 
 
 def _kind_of_file(path: str) -> str:

@@ -59,7 +59,7 @@ class ImageModality(Modality):
     suffixes = SUFFIXES
     default_augment = "flip+crop"
     input_name = "image"
-    preparation = "the whole picture to this size, bilinear, antialiased"
+    preparation = "the whole image to this size, bilinear, antialiased"
 
     def __init__(self, levels: decode.Levels | None = None) -> None:
         self.levels = levels

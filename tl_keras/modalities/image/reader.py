@@ -15,13 +15,13 @@ __all__ = ["ImageReader"]
 
 
 class ImageReader:
-    """Reads pictures of samples as the views that a model sees.
+    """Reads images of samples as the views that a model sees.
 
     Args:
-        samples: Where the pictures are.
+        samples: Where the images are.
         size: Side in pixels.
         augment: Names of transforms, see :func:`tl_keras.modalities.image.augment.parse_augment`.
-        seed: With the picture's key and the view's number, decides each view.
+        seed: With the image's key and the view's number, decides each view.
         workers: Threads that decode; Pillow frees the interpreter's lock while it works.
     """
 
@@ -41,12 +41,12 @@ class ImageReader:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="tl_keras-decode")
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return len(self.samples)
 
     @property
     def varied(self) -> bool:
-        """Whether views differ from the plain picture."""
+        """Whether views differ from the plain image."""
         return bool(self.augment)
 
     def read(
