@@ -28,9 +28,9 @@ METRICS = {
     "top_k.5": ("top-5 accuracy", "share"), "mae": ("mean absolute error", "number"),
     "rmse": ("root mean squared error", "number"), "r2": ("R²", "number"),
     "nll": ("negative log-likelihood", "number"),
-    "nll_calibrated": ("the same, with temperature", "number"),
+    "nll_calibrated": ("negative log-likelihood, with temperature", "number"),
     "ece": ("calibration error", "share"),
-    "ece_calibrated": ("the same, with temperature", "share"),
+    "ece_calibrated": ("calibration error, with temperature", "share"),
 }  # fmt: skip
 """Key in a split's metrics (a point goes one level down), its name, and how it is said; what is
 not listed here is shown under its key. The first that a run has is its headline."""
