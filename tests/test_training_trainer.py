@@ -9,6 +9,7 @@ from training_models import nested_model, small_model, small_transformer, splits
 from tl_keras.errors import ModelError, PlanError, RunError, TrainingError
 from tl_keras.models.build import build_model
 from tl_keras.models.rewrite import flatten
+from tl_keras.training.batchnorm import norms_of
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.trainer import StageRunner, fit
 
@@ -62,6 +63,21 @@ def test_batchnorm_trains_when_the_stage_says_so() -> None:
     fit(model, splits(), _plan(Stage("all", ("all",), 1, 1e-3, batchnorm="train")))
     after = weights_of(model)
     assert not np.allclose(before["block1_bn/moving_mean"], after["block1_bn/moving_mean"])
+
+
+def test_statistics_of_a_slow_batchnorm_follow_a_short_training() -> None:
+    plan = _plan(Stage("scratch", ("all",), 8, 1e-2, batchnorm="train"))
+    trained = []
+    for momentum in (0.999, 0.9):
+        model = small_model()
+        for norm in norms_of(model):
+            norm.momentum = momentum
+        history = fit(model, splits(), plan).history
+        assert [norm.momentum for norm in norms_of(model)] == [momentum] * 2
+        assert history[-1]["val_accuracy"] >= history[-1]["accuracy"] - 0.15
+        trained.append(model.get_weights())
+    for left, right in zip(*trained, strict=True):
+        np.testing.assert_array_equal(left, right)
 
 
 def test_a_cached_stage_equals_training_the_whole_model() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import Any
@@ -12,6 +13,7 @@ from tl_keras.errors import PlanError, TrainingError
 from tl_keras.models import graph
 from tl_keras.models.rewrite import flat_view
 from tl_keras.training import freezing
+from tl_keras.training.batchnorm import follow_training
 from tl_keras.training.optimizers import LayerwiseAdamW, depth_factors, inner_optimizer
 from tl_keras.training.plan import Plan, Stage, named_plan
 from tl_keras.training.schedules import warmup_cosine
@@ -87,6 +89,7 @@ class StagedUnfreezing(keras.callbacks.Callback):
         """
         super().set_model(model)
         self.stage = None
+        self._momenta = contextlib.ExitStack()
         self._view = flat_view(model)
         names = set()
         for stage in self.plan.stages:
@@ -159,6 +162,8 @@ class StagedUnfreezing(keras.callbacks.Callback):
         optimizer = inner_optimizer(self.model.optimizer)
         if isinstance(optimizer, LayerwiseAdamW):
             optimizer.factors = depth_factors(graph.blocks(self._view.model), stage.decay)
+        self._momenta.close()
+        self._momenta.enter_context(follow_training(self.model, self._steps))
         self.model.make_train_function(force=True)
         if self.verbose:
             rate = stage.learning_rate
@@ -175,6 +180,10 @@ class StagedUnfreezing(keras.callbacks.Callback):
         """End training with the plan."""
         if epoch + 1 >= self.plan.epochs:
             self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Put back the momentum of BatchNorm that trained."""
+        self._momenta.close()
 
     def _stage_at(self, epoch: int) -> tuple[Stage, int]:
         first = 0

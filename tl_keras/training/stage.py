@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tl_keras.training.batches import Epochs, Fetch, batches
+from tl_keras.training.batchnorm import follow_training
 from tl_keras.training.callbacks import StopOnNaN
 from tl_keras.training.checkpoint import (
     assign,
@@ -147,17 +148,19 @@ class StageTrainer:
     def _fit(self, first: int) -> None:
         epochs = Epochs(self.data.rows, self.plan.batch_size, self.seed, first, self.stage.epochs)
         val = Epochs(self.data.val_rows, self.data.val_batch_size)
-        has_val = self.data.val_rows > 0
-        self.suffix.fit(
-            batches(self.data.train, self.data.spec, epochs),
-            steps_per_epoch=epochs.steps,
-            initial_epoch=first,
-            epochs=self.stage.epochs,
-            validation_data=batches(self.data.val, self.data.val_spec, val) if has_val else None,
-            callbacks=[_StageCallback(self, epochs.steps), StopOnNaN(), *self.callbacks],
-            verbose=0,
-            shuffle=False,
-        )
+        val_data = (
+            batches(self.data.val, self.data.val_spec, val) if self.data.val_rows else None)
+        with follow_training(self.suffix, epochs.steps):
+            self.suffix.fit(
+                batches(self.data.train, self.data.spec, epochs),
+                steps_per_epoch=epochs.steps,
+                initial_epoch=first,
+                epochs=self.stage.epochs,
+                validation_data=val_data,
+                callbacks=[_StageCallback(self, epochs.steps), StopOnNaN(), *self.callbacks],
+                verbose=0,
+                shuffle=False,
+            )
 
     def val_losses(self) -> np.ndarray:
         """Return the loss of each validation sample, float64 (n,); of none, n is 0."""
