@@ -72,3 +72,15 @@ def test_numbers_that_float32_cannot_hold_are_refused(tmp_path):
 def test_an_unknown_task_is_named_with_those_there_are():
     with pytest.raises(DataError, match="boxes.*classes, tags, values"):
         tasks.get("boxes")
+
+
+def test_a_command_tells_of_a_prediction_worse_than_the_mean():
+    from rich.console import Console
+
+    from tl_keras.cli.console import score_table
+
+    labels = np.arange(10.0)[:, None]
+    scores = tasks.evaluate(labels[::-1], labels, ["weight"], task="values")
+    console = Console(width=200, record=True)
+    console.print(score_table("scores", {"val": scores}))
+    assert "'weight' is predicted worse" in console.export_text()

@@ -227,7 +227,7 @@ _ROWS = (
 
 
 def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
-    """Return the main scores, a column for each split."""
+    """Return the main scores, a column for each split, and what must be told of them below."""
     made = table(title, "", *metrics)
     made.add_row("images", *(str(scores.get("count", "")) for scores in metrics.values()))
     for key, form in _ROWS:
@@ -235,7 +235,16 @@ def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
             cells = [scores.get(key) for scores in metrics.values()]
             name = key.replace("_", " ")
             made.add_row(name, *("" if cell is None else form(cell) for cell in cells))
+    warned = [said for scores in metrics.values() for said in _task_of(scores).warn(scores)]
+    made.caption = "\n".join(dict.fromkeys(warned)) or None
     return made
+
+
+def _task_of(scores: dict[str, Any]) -> Any:
+    from tl_keras import tasks
+
+    name = scores.get("task", "")
+    return tasks.get(name) if name in tasks.names() else tasks.Task()
 
 
 _KEPT = {1: " (kept)", 2: " (averaged)"}
