@@ -116,20 +116,16 @@ _KEPT: dict = {}
 
 def _features(args: argparse.Namespace, samples) -> np.ndarray:
     from tl_keras.features.backends import prefix_function
-    from tl_keras.modalities.image.reader import ImageReader
+    from tl_keras.features.extract import collect
     from tl_keras.models import graph
     from tl_keras.models.build import build_model
 
     if "prefix" not in _KEPT:
         weights = None if args.weights == "none" else args.weights
         model = build_model(args.base, 2, weights=weights)
-        _KEPT["size"] = model.input_shape[1]
-        _KEPT["prefix"] = prefix_function(graph.split(model, "head_avg_pool")[0], "onnxruntime")
-    reader, rows = ImageReader(samples, _KEPT["size"]), []
-    for first in range(0, len(samples), 32):
-        pictures = reader.images(range(first, min(first + 32, len(samples))), 0)
-        rows.append(_KEPT["prefix"](pictures)[0])
-    return np.concatenate(rows)
+        _KEPT["prefix"] = prefix = graph.split(model, "head_avg_pool")[0]
+        _KEPT["run"] = prefix_function(prefix, "onnxruntime")
+    return collect(_KEPT["run"], samples.reader(_KEPT["prefix"]))[0]
 
 
 if __name__ == "__main__":

@@ -115,8 +115,8 @@ def of_candidate(word: str, sets, args) -> dict[str, dict[str, float]]:
 def features_of(word: str, sets) -> dict[str, np.ndarray]:
     from tl_keras.analysis.candidates import parse_candidates
     from tl_keras.features.backends import onnx_function
-    from tl_keras.features.extract import feature_model, parse_places
-    from tl_keras.modalities.image.reader import ImageReader
+    from tl_keras.features.extract import collect
+    from tl_keras.features.places import feature_model, parse_places
     from tl_keras.models.onnx_graph import to_onnx
     from tl_keras.runs.config import RunConfig
     from tl_keras.workflows.probe import open_base
@@ -128,11 +128,7 @@ def features_of(word: str, sets) -> dict[str, np.ndarray]:
     made = {}
     for name, parts in sets.items():
         for kind, part in zip(("train", "test"), parts):
-            reader = ImageReader(part, int(model.input_shape[1]))
-            starts = range(0, len(part), 32)
-            batches = (range(s, min(s + 32, len(part))) for s in starts)
-            rows = [predict(reader.images(batch, 0))[0] for batch in batches]
-            made[f"{name}-{kind}"] = np.concatenate(rows)
+            made[f"{name}-{kind}"] = collect(predict, part.reader(model))[0]
     return made
 
 

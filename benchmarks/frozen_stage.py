@@ -89,7 +89,7 @@ def _model(args: argparse.Namespace, data, seed: int):
 
 
 def _score(model, data) -> float:
-    from tl_keras.features.predict import predict
+    from tl_keras.features.extract import predict
 
     part = data.test if data.test is not None else data.val
     return float((predict(model, part).argmax(1) == part.labels).mean())
@@ -113,9 +113,8 @@ def _plain(args: argparse.Namespace, data, seed: int) -> tuple[float, float, str
     import tensorflow as tf
 
     model = _model(args, data, seed)
-    size = model.input_shape[1]
     start = time.perf_counter()
-    train, val = (_in_memory(part, size) for part in (data.train, data.val))
+    train, val = (_in_memory(part, model) for part in (data.train, data.val))
     reading = time.perf_counter() - start
     jit = _faster_jit(model, train)
     steps = args.epochs * -(-len(data.train) // 32)
@@ -136,10 +135,8 @@ def _plain(args: argparse.Namespace, data, seed: int) -> tuple[float, float, str
     return seconds, _score(model, data), f"jit_compile={jit}"
 
 
-def _in_memory(samples, size: int) -> tuple[np.ndarray, np.ndarray]:
-    from tl_keras.modalities.image.reader import ImageReader
-
-    return ImageReader(samples, size).images(range(len(samples)), 0), samples.labels
+def _in_memory(samples, model) -> tuple[np.ndarray, np.ndarray]:
+    return samples.reader(model).read(range(len(samples)))["image"], samples.labels
 
 
 def _faster_jit(model, train: tuple[np.ndarray, np.ndarray]) -> bool:

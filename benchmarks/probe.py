@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     start_tensorflow()
     import tl_keras
-    from tl_keras.features.extract import candidate_places, extract
+    from tl_keras.features.places import candidate_places, extract_features
 
     samples = tl_keras.load_samples(Path(os.environ["TL_KERAS_REAL_DATA"]) / args.data)
     if set(samples.splits or ()) == {"train", "val"}:
@@ -44,7 +44,7 @@ def main() -> None:
     place = candidate_places(base)[-1]
     parts = {"train": data.train, "test": data.test}
     with tempfile.TemporaryDirectory() as folder:
-        found = extract(base, place, parts, Path(folder))
+        found = extract_features(base, place, parts, Path(folder))
         values = {split: np.asarray(found.at(split, place)) for split in parts}
     compare_heads(values["train"], values["test"], data)
     compare_engines(base, place, data.train.take(range(min(64, len(data.train)))))
@@ -66,14 +66,14 @@ def compare_heads(train, test, data) -> None:
 
 
 def compare_engines(base, place, samples) -> None:
-    from tl_keras.features.extract import extract, feature_model
-    from tl_keras.modalities.image.reader import ImageReader
+    from tl_keras.features.places import extract_features, feature_model
 
-    pictures = ImageReader(samples, int(base.input_shape[1])).images(range(len(samples)), 0)
+    pictures = samples.reader(base).read(range(len(samples)))["image"]
     plain = feature_model(base, place).predict(pictures.astype("float32"), verbose=0)
     for engine in ("float32", "onnxruntime"):
         with tempfile.TemporaryDirectory() as folder:
-            found = extract(base, place, {"train": samples}, Path(folder), precision=engine)
+            parts = {"train": samples}
+            found = extract_features(base, place, parts, Path(folder), precision=engine)
             difference = abs(np.asarray(found.at("train", place)) - plain)
         print(f"{engine}: largest difference {difference.max():.1e}, "
               f"of features up to {plain.max():.1f}")  # fmt: skip

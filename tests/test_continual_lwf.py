@@ -8,7 +8,6 @@ from tl_keras.continual.growing import grow
 from tl_keras.continual.lwf import WithoutForgetting, distillation_loss
 from tl_keras.data.splits import Splits
 from tl_keras.features.backends import prefix_function
-from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.trainer import fit
 
@@ -39,14 +38,14 @@ def test_the_loss_is_that_of_the_formula():
 
 def lesson(model, data, folder, **more):
     predict = prefix_function(model, "float32")
-    return WithoutForgetting(data, PLAN, predict, folder, size=16, seed=3, **more)
+    return WithoutForgetting(data, PLAN, model, predict, folder, seed=3, **more)
 
 
 def test_the_old_outputs_are_of_the_very_view_that_is_shown(tmp_path):
     model, data = small_model(3), splits()
     indices, views = np.array([4, 9, 30]), np.array([0, 2, 1])
     targets, _ = lesson(model, data, tmp_path).batch(views, indices)
-    shown = ImageReader(data.train, 16, "flip", 3).images(indices, views)
+    shown = data.train.reader(model, "flip", 3).read(indices, views)["image"]
     np.testing.assert_allclose(
         targets[:, 3:], np.asarray(model(shown.astype(np.float32))), atol=1e-5
     )
@@ -56,12 +55,12 @@ def test_the_old_outputs_are_computed_once(tmp_path):
     asked = []
 
     def predict(batch):
-        asked.append(len(batch))
-        return [shares(len(batch), 3, 0)]
+        asked.append(len(batch["image"]))
+        return [shares(len(batch["image"]), 3, 0)]
 
     data = splits()
     for _ in range(2):
-        made = WithoutForgetting(data, PLAN, predict, tmp_path, size=16)
+        made = WithoutForgetting(data, PLAN, small_model(), predict, tmp_path)
         for _ in range(3):
             made.batch(np.array([0, 1]), np.array([1, 2]))
     assert sum(asked) == 2 * len(data.train)
@@ -80,7 +79,7 @@ def test_new_colours_are_learnt_and_the_old_answers_are_kept_better(tmp_path):
         new = grow(old, 3)
         predict = prefix_function(old, "float32")
         taught = WithoutForgetting(
-            data, _plan(8, 1e-2), predict, tmp_path / str(strength), size=16, strength=strength
+            data, _plan(8, 1e-2), old, predict, tmp_path / str(strength), strength=strength
         )
         fit(new, data, _plan(8, 1e-2), seed=1, objective=taught)
         said = np.asarray(new(all_of_them.items.astype(np.float32)))[:, :2]

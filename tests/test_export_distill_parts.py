@@ -29,7 +29,7 @@ def plan_of(*stages, **values):
 def objective_for(teacher, student, folder, config=None, plan=None, mixing=None):
     config, plan, data = config or Config(), plan or plan_of(), splits()
     model, pairs = make_answering_model(Teacher(teacher, None, "teacher"), student, config)
-    reader = make_view_reader(data.train, model.input_shape[1], plan.augment, 0, mixing)
+    reader = make_view_reader(data.train, model, plan.augment, 0, mixing)
     answers = TeacherCache(model, reader, plan.views, folder, "float32", lambda *_: None)
     answers.compute()
     return DistillationObjective(data, plan, answers, pairs, config, mixing)
@@ -150,8 +150,9 @@ def test_a_view_is_the_same_part_of_the_picture_at_every_size():
     ramp = np.linspace(0, 255, 64, dtype=np.uint8)
     picture = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], (1, 64))] * 2, -1)[..., :3]
     samples = from_arrays(picture[None], [0], ["a", "b"])
-    readers = (make_view_reader(samples, n, "flip+crop", 3, None) for n in (16, 32))
-    small, large = (reader.images([0], 5) for reader in readers)
+    models = (small_model(size=n) for n in (16, 32))
+    readers = (make_view_reader(samples, one, "flip+crop", 3, None) for one in models)
+    small, large = (reader.read([0], 5)["image"] for reader in readers)
     shrunk = np.asarray(Image.fromarray(large[0]).resize((16, 16), Image.Resampling.BOX))
     assert np.abs(shrunk.astype(int) - small[0]).max() <= 6
 
@@ -161,7 +162,7 @@ def test_mixed_pictures_labels_and_weights_are_the_same_mix(tmp_path):
     objective = BaselineObjective(data, plan_of(augment="none"), mixing)
     views, indices = np.array([0, 1, 1, 1]), np.array([5, 6, 7, 8])
     partners, shares = mixing.view(1)
-    read = objective.reader(16, 0).images(indices, views)
+    read = objective.reader(small_model(), 0).read(indices, views)["image"]
     labels, weights = objective.batch(views, indices)
     assert (read[0] == data.train.items[5]).all()
     assert labels[0].tolist() == np.eye(3)[data.train.labels[5]].tolist()
@@ -237,7 +238,7 @@ def test_without_the_teachers_share_a_taught_student_is_the_untaught_one(tmp_pat
 
 
 def test_the_best_epoch_is_chosen_by_the_plain_loss_of_the_labels(tmp_path):
-    from tl_keras.features.predict import predict
+    from tl_keras.features.extract import predict
 
     student, teacher = small_model(), small_model()
     # A teacher that is sure of the wrong class: its answers make the plain loss worse.

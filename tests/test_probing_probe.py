@@ -8,13 +8,13 @@ from conftest import draw_folder
 from training_models import coloured, small_model, splits
 
 from tl_keras.errors import DataError, ModelError, PlanError, RunError, TLKerasError
-from tl_keras.features.extract import (
+from tl_keras.features.files import write_features
+from tl_keras.features.places import (
     candidate_places,
-    extract,
+    extract_features,
     feature_model,
     parse_places,
 )
-from tl_keras.features.files import write_features
 from tl_keras.probing.classifiers import CLASSIFIERS, fit
 from tl_keras.probing.probe import ProbeOptions, attach_classifier, fit_probe
 from tl_keras.runs.config import RunConfig
@@ -42,7 +42,7 @@ def test_features_are_those_of_a_keras_model(model, tmp_path, pooling, precision
     import keras
 
     samples = coloured(40, 3)
-    found = extract(
+    found = extract_features(
         model, ["block1_relu"], {"train": samples}, tmp_path, pooling=pooling, precision=precision
     )
     plain = keras.Model(model.inputs[0], model.get_layer("block1_relu").output)
@@ -55,7 +55,7 @@ def test_features_are_those_of_a_keras_model(model, tmp_path, pooling, precision
 @pytest.mark.parametrize("pooling", ["avg", "avg+max"])
 def test_features_of_several_layers_stand_side_by_side_as_in_the_model(model, tmp_path, pooling):
     samples, place = coloured(10, 3), ("block2_relu", "block1_conv")
-    found = extract(model, place, {"train": samples}, tmp_path, pooling=pooling)
+    found = extract_features(model, place, {"train": samples}, tmp_path, pooling=pooling)
     joined = feature_model(model, place, pooling)
     expected = joined.predict(np.asarray(samples.items, np.float32), verbose=0)
     np.testing.assert_allclose(found.at("train", place), expected, atol=1e-6)
@@ -64,7 +64,9 @@ def test_features_of_several_layers_stand_side_by_side_as_in_the_model(model, tm
 def test_features_that_are_there_are_not_computed_again(model, tmp_path):
     parts, told = {"train": coloured(10, 3)}, []
     for _ in range(2):
-        extract(model, ["block1_relu"], parts, tmp_path, progress=lambda *a: told.append(a))
+        extract_features(
+            model, ["block1_relu"], parts, tmp_path, progress=lambda *a: told.append(a)
+        )
     assert told == [("features, train", 10, 10)]
 
 
@@ -90,7 +92,7 @@ def test_the_nearest_names_of_a_layer_that_is_not_there_are_offered(model):
 def test_the_model_predicts_what_the_classifier_does(model, tmp_path, name, classes):
     samples, held = coloured(60, 0, classes), coloured(30, 1, classes)
     place = ("block2_relu", "block1_relu")
-    found = extract(model, place, {"train": samples, "val": held}, tmp_path)
+    found = extract_features(model, place, {"train": samples, "val": held}, tmp_path)
     train, val = (found.at(split, place) for split in ("train", "val"))
     made = fit(name, (train, samples.labels), (val, held.labels), classes)
     whole = attach_classifier(model, place, "avg", made)
@@ -134,7 +136,7 @@ def test_features_are_written_for_other_tools(model, tmp_path, ending):
     if ending == "parquet":
         tables = pytest.importorskip("pyarrow.parquet")
     parts = {"train": coloured(7, 0), "val": coloured(3, 1)}
-    found = extract(model, ["block1_relu"], parts, tmp_path / "features")
+    found = extract_features(model, ["block1_relu"], parts, tmp_path / "features")
     path = tmp_path / f"features.{ending}"
     write_features(path, found, ("block1_relu",))
     expected = np.concatenate([found.at(split, ("block1_relu",)) for split in parts])

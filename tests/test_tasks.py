@@ -9,7 +9,7 @@ from tl_keras import tasks
 from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import split
 from tl_keras.errors import DataError
-from tl_keras.features.predict import predict
+from tl_keras.features.extract import predict
 from tl_keras.models.build import build_model
 from tl_keras.models.heads import Head
 from tl_keras.training.plan import named_plan

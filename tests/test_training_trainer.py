@@ -119,8 +119,8 @@ def test_passes_over_the_base_are_counted() -> None:
     rows = []
     original = features.fill
 
-    def counted(files, *rest):
-        done = original(files, *rest)
+    def counted(files, *rest, **more):
+        done = original(files, *rest, **more)
         rows.append((done, len(files)))
         return done
 

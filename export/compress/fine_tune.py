@@ -12,8 +12,8 @@ from export.compress.keras2.load import load_tf_keras
 from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, TrainingError
-from tl_keras.modalities.image.reader import ImageReader
-from tl_keras.training.batches import Epochs, batches
+from tl_keras.features.backends import Batch, pack_inputs
+from tl_keras.training.batches import Epochs, batches, input_specs, read_inputs
 from tl_keras.utils.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -119,19 +119,19 @@ def _check(teacher: keras.Model, data: Splits) -> None:
 def _make_batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:
     import tensorflow as tf
 
-    reader = ImageReader(data.train, signature(teacher).size, how.augment, how.seed)
-    train, plain = data.train, how.augment == "none"
+    reader = data.train.reader(teacher, how.augment, how.seed)
+    train = data.train
     labels = train.kind.targets(train.labels, len(train.class_names))
 
-    def fetch(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        return reader.images(indices, 0 if plain else int(epoch)), labels[indices]
+    def fetch(epoch: int, indices: np.ndarray) -> tuple[Any, ...]:
+        view = int(epoch) if reader.varied else 0
+        return read_inputs(reader, indices, view), labels[indices]
 
-    def with_answers(pictures: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        pictures = tf.cast(pictures, tf.float32)
-        return pictures, 0.5 * (wanted + teacher(pictures, training=False))
+    def with_answers(batch: Batch, wanted: tf.Tensor) -> tuple[Any, tf.Tensor]:
+        inputs = pack_inputs(teacher, batch)
+        return inputs, 0.5 * (wanted + teacher(inputs, training=False))
 
-    size = signature(teacher).shape
-    spec = (tf.TensorSpec((None, *size), tf.uint8), tf.TensorSpec((None, labels.shape[1])))
+    spec = (input_specs(reader), tf.TensorSpec((None, labels.shape[1])))
     epochs = Epochs(len(data.train), how.batch_size, how.seed, 0, how.epochs)
     return batches(fetch, spec, epochs).map(with_answers).prefetch(2)
 

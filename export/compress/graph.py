@@ -14,7 +14,7 @@ from export.convert.graph import (
     read_scale_and_offset,
     rewrite,
 )
-from tl_keras.features.extract import free_names
+from tl_keras.features.places import free_names
 from tl_keras.models.rewrite import Rewriter
 
 if TYPE_CHECKING:

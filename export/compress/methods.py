@@ -18,10 +18,9 @@ from export.compress.keras2.convert import from_keras2, to_keras2
 from export.compress.keras2.load import load_tf_keras, load_tfmot
 from export.compress.quantizers import wrap_for_rounding
 from export.convert import tflite
-from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.extract import read_ahead
 from tl_keras.training.batchnorm import reestimate
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.suggest import did_you_mean
@@ -199,10 +198,10 @@ def _settle(model: keras.Model, data: Splits, how: FineTune) -> None:
     """Measure batch normalisation's statistics anew: without half the weights, all sums shift."""
     if not any(type(layer).__name__ == "BatchNormalization" for layer in model.layers):
         return
-    reader = ImageReader(data.train, signature(model).size)
-    starts = range(0, len(reader), how.batch_size)
-    chunks = (range(start, min(start + how.batch_size, len(reader))) for start in starts)
-    reestimate(model, (reader.images(chunk, 0).astype(np.float32) for chunk in chunks))
+    chunks = np.split(
+        np.arange(len(data.train)), range(how.batch_size, len(data.train), how.batch_size)
+    )
+    reestimate(model, read_ahead(data.train.reader(model), chunks))
 
 
 def _cluster(

@@ -11,8 +11,7 @@ from export.distill.teacher import TeacherCache
 from tl_keras import tasks
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.features.predict import predict
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.extract import predict
 from tl_keras.models.logits import softmax
 from tl_keras.runs.lifecycle import score
 from tl_keras.training.model_selection import clearly_better
@@ -32,7 +31,7 @@ def score_models(
     for split, part in parts.items():
         if part is None or not len(part):
             continue
-        said = softmax(answers.logits(ImageReader(part, ready.teacher.size)))
+        said = softmax(answers.logits(part))
         outputs = {"teacher": said} | {n: predict(m, part) for n, m in students.items()}
         for name, probabilities in outputs.items():
             figures = score(probabilities, part, ready.config.run.seed, None)

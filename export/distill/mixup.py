@@ -1,4 +1,4 @@
-"""Mixup as views: which picture is mixed with which, and how much, is decided by the seed."""
+"""Mix samples in pairs (mixup) as views: the seed decides which, and how much of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.modalities.base import Reader
 from tl_keras.training.batches import permutation
 
 __all__ = ["MixedReader", "Mixing"]
@@ -62,41 +62,44 @@ class Mixing:
         return (shares * rows[indices] + (1 - shares) * rows[partners]).astype(np.float32)
 
 
-class MixedReader(ImageReader):
-    """Reads pictures mixed in pairs; both of a pair are seen in the same view.
+class MixedReader:
+    """Reads samples mixed in pairs; both of a pair are seen in the same view.
+
+    Only what numbers measure can be mixed, as pixels are; token ids cannot.
 
     Args:
-        plain: Reads the pictures.
+        plain: Reads the samples.
         mixing: Says which pairs.
     """
 
-    def __init__(self, plain: ImageReader, mixing: Mixing) -> None:
+    def __init__(self, plain: Reader, mixing: Mixing) -> None:
         self.plain, self.mixing = plain, mixing
-        self.samples, self.size, self.seed = plain.samples, plain.size, plain.seed
-        self.specs = plain.specs
+        self.samples, self.specs = plain.samples, plain.specs
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.plain)
 
     @property
     def varied(self) -> bool:
-        """Whether views differ from the plain picture: they do."""
+        """Whether augmented views differ from the plain sample: they do."""
         return True
 
-    def images(
+    def read(
         self, indices: Sequence[int] | np.ndarray, views: int | np.ndarray = 0
-    ) -> np.ndarray:
-        """Return pictures as uint8 of shape (n, size, size, 3), RGB 0..255.
-
-        Args:
-            indices: Which pictures, n of them.
-            views: The view of each, or one number for all; 0 is the plain picture.
-
-        Raises:
-            DataError: A picture cannot be read.
-        """
+    ) -> dict[str, np.ndarray]:
+        """Return mixed arrays of the inputs' dtypes, see `tl_keras.modalities.base.Reader`."""
         chosen = np.asarray(indices)
         seen: np.ndarray = np.broadcast_to(views, len(indices))
         partners, shares = self.mixing.of(seen, chosen)
-        own = self.plain.images(chosen, seen)
+        own = self.plain.read(chosen, seen)
         if (shares == 1).all():
             return own
-        other, part = self.plain.images(partners, seen), shares.reshape(-1, 1, 1, 1)
-        return np.rint(part * own + (1 - part) * other).astype(np.uint8)
+        other = self.plain.read(partners, seen)
+        return {name: _mixed(own[name], other[name], shares) for name in own}
+
+
+def _mixed(own: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    share = shares.reshape(-1, *[1] * (own.ndim - 1))
+    mixed = share * own + (1 - share) * other
+    return (np.rint(mixed) if own.dtype.kind in "iu" else mixed).astype(own.dtype)

@@ -1,4 +1,4 @@
-"""What a student's stages learn from: seeded views, and the teacher's answers for them."""
+"""Say what a student's stages learn from: seeded views, and the teacher's answers for them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from export.distill.mixup import MixedReader, Mixing
 from export.distill.teacher import TeacherCache
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.modalities.base import Reader
 from tl_keras.models import graph
 from tl_keras.models.logits import logits_of, softmax
 from tl_keras.training.objective import Objective
@@ -24,13 +24,13 @@ __all__ = ["DistillationObjective", "BaselineObjective", "make_view_reader"]
 
 
 def make_view_reader(
-    samples: Samples, size: int, augment: str, seed: int, mixing: Mixing | None
-) -> ImageReader:
-    """Return what reads the views that teacher and student share, at one's own size.
+    samples: Samples, model: keras.Model, augment: str, seed: int, mixing: Mixing | None
+) -> Reader:
+    """Return what reads the views that teacher and student share, as one of them takes them.
 
-    A view depends on the seed, the picture and the view's number, not on the size in pixels.
+    A view depends on the seed, the sample and the view's number, not on the size in pixels.
     """
-    reader = ImageReader(samples, size, augment, seed)
+    reader = samples.reader(model, augment, seed)
     return reader if mixing is None else MixedReader(reader, mixing)
 
 
@@ -47,9 +47,9 @@ class BaselineObjective(Objective):
         super().__init__(data, plan)
         self.views, self.mixing = plan.views, mixing
 
-    def reader(self, size: int, seed: int) -> ImageReader:
-        """Return what reads the training pictures."""
-        return make_view_reader(self.data.train, size, self.plan.augment, seed, self.mixing)
+    def reader(self, model: keras.Model, seed: int) -> Reader:
+        """Return what reads the training samples as a model takes them."""
+        return make_view_reader(self.data.train, model, self.plan.augment, seed, self.mixing)
 
     def batch(self, views: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return targets float32 (n, width) and weights float32 (n,), mixed as the pictures."""

@@ -187,7 +187,7 @@ def _answers(
 ) -> TeacherCache:
     train, plan, seed = ready.data.splits.train, ready.plan, ready.config.run.seed
     mixing = _mixing(request, ready)
-    reader = make_view_reader(train, ready.teacher.size, plan.augment, seed, mixing)
+    reader = make_view_reader(train, model, plan.augment, seed, mixing)
     folder = run.state / "teacher"
     answers = TeacherCache(model, reader, plan.views, folder, ready.config.run.precision, progress)
     answers.compute()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.distill.config import DistillationConfig
 from export.distill.teacher import Teacher
+from tl_keras import modalities
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError, ExportError
@@ -141,7 +142,7 @@ def _config(request: Distillation, teacher: Teacher) -> RunConfig:
     return RunConfig.of(
         source=str(request.data or (run.fact("data", "root") if run else "")),
         backbone=request.student,
-        size=request.size if request.size or is_file else teacher.size,
+        size=request.size if request.size or is_file else _side(teacher),
         weights=request.weights,
         plan=request.plan,
         settings=settings,
@@ -150,6 +151,12 @@ def _config(request: Distillation, teacher: Teacher) -> RunConfig:
         seed=seed,
         precision=request.precision,
     )
+
+
+def _side(teacher: Teacher) -> int:
+    """The teacher's size of images, which a backbone by name takes too."""
+    (spec,) = modalities.get("image").specs(teacher.model).values()
+    return spec.shape[0]
 
 
 def _data(

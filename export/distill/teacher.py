@@ -1,12 +1,12 @@
-"""The teacher: run once for every view of every training picture, its outputs kept on disk.
+"""Run the teacher once for every view of every training sample, its outputs kept on disk.
 
-A student must see the very picture that its teacher answered for ("A good teacher is patient and
+A student must see the very sample that its teacher answered for ("A good teacher is patient and
 consistent", Beyer et al., arXiv 2106.05237). Views are seeded, so the teacher can answer ahead.
 """
 
 from __future__ import annotations
 
-import shutil
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.distill.config import DistillationConfig
-from tl_keras.errors import ExportError, ModelError, StorageError
+from tl_keras.data.samples import Samples
+from tl_keras.errors import ExportError, ModelError
 from tl_keras.features import backends as engines
-from tl_keras.features.store import FeatureFile, fill
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.extract import collect, fill, open_backend
+from tl_keras.features.store import FeatureFile, require_room
+from tl_keras.modalities.base import Reader
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import last_map, layer_tensor, logits_of
@@ -47,21 +49,6 @@ class Teacher:
     model: keras.Model
     run: RunDirectory | None
     name: str
-
-    @property
-    def size(self) -> int:
-        """Side of its pictures in pixels.
-
-        Raises:
-            ExportError: It takes no square RGB pictures of one size.
-        """
-        shape = tuple(self.model.input_shape[1:]) if len(self.model.inputs) == 1 else ()
-        if len(shape) != 3 or shape[0] != shape[1] or not shape[0] or shape[2] != 3:
-            raise ExportError(
-                f"The teacher takes {shape or 'several inputs'}; expected RGB pictures of one "
-                "size, (size, size, 3)."
-            )
-        return int(shape[0])
 
 
 def load_teacher(path: str | Path) -> Teacher:
@@ -140,11 +127,11 @@ def _resize(tensor: Any, shape: Any, name: str) -> Any:
 
 @dataclass
 class TeacherCache:
-    """The teacher's outputs for all training pictures in all views.
+    """The teacher's outputs for all training samples in all views.
 
     Attributes:
         model: From :func:`make_answering_model`.
-        reader: Reads the training pictures at the teacher's size.
+        reader: Reads the training samples as the teacher sees them.
         views: How many views.
         folder: Where the files are kept; an interrupted computation goes on there.
         precision: What computes them, see `tl_keras.training.config.FitOptions`.
@@ -153,7 +140,7 @@ class TeacherCache:
     """
 
     model: keras.Model
-    reader: ImageReader
+    reader: Reader
     views: int
     folder: Path
     precision: str
@@ -164,7 +151,7 @@ class TeacherCache:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Shape of each output for one picture: the logits' first."""
+        """Shape of each output for one sample: the logits' first."""
         return [tuple(int(n) for n in tensor.shape[1:]) for tensor in self.model.outputs]
 
     def _files(self, view: int) -> list[FeatureFile]:
@@ -179,71 +166,42 @@ class TeacherCache:
 
         Raises:
             StorageError: The disk has no room, or is full.
-            DataError: A picture cannot be read.
+            DataError: A sample cannot be read.
         """
-        self._check_room()
+        row = sum(file.row_bytes for file in self._files(0))
+        kept = sum(path.stat().st_size for path in self.folder.glob("*.bin"))
+        require_room(
+            self.folder, row * len(self.reader) * self.views - kept, "the teacher's outputs take",
+            "fewer views or other layers",
+        )  # fmt: skip
         for view in range(self.views):
-            files = self._files(view)
+            files, task = self._files(view), f"teacher, view {view + 1} of {self.views}"
             if any(file.done() < file.rows for file in files):
-                self._fill(files, view)
+                told = functools.partial(self.progress, task)
+                fill(files, self._predict(), self.reader, view=view, progress=told)
         self._open = [[file.open() for file in self._files(view)] for view in range(self.views)]
-
-    def _fill(self, files: list[FeatureFile], view: int) -> None:
-        from tl_keras.features.stage_cache import FILL_BATCH, ReadAhead
-
-        predict = self._predict()
-        pictures, task = ReadAhead(self.reader, view), f"teacher, view {view + 1} of {self.views}"
-        fill(
-            files,
-            lambda indices: predict(pictures(indices)),
-            FILL_BATCH,
-            lambda done, total: self.progress(task, done, total),
-        )
 
     def _predict(self) -> engines.Predict:
         if self._function is None:
-            self._function = self._chosen()
+            rows = len(self.reader) * self.views
+            self.engine, self._function = open_backend(
+                self.model, self.reader, self.precision, rows
+            )
         return self._function
 
-    def _chosen(self) -> engines.Predict:
-        if self.precision != "auto":
-            self.engine = engines.Engine(self.precision, f"{self.precision}: as asked for")
-            return engines.prefix_function(self.model, self.precision)
-        sample = self.reader.images(range(min(32, len(self.reader))), 0)
-        rows = len(self.reader) * self.views
-        self.engine, function = engines.choose_engine(self.model, sample, rows)
-        return function
-
-    def logits(self, reader: ImageReader) -> np.ndarray:
-        """Return the teacher's logits for the plain pictures of other samples, (n, classes)."""
-        from tl_keras.features.stage_cache import FILL_BATCH, ReadAhead
-
-        pictures = ReadAhead(reader, 0)
-        rows: list[np.ndarray] = [np.zeros((0, *self.shapes[0]), np.float32)]
-        for first in range(0, len(reader), FILL_BATCH):
-            indices = np.arange(first, min(first + FILL_BATCH, len(reader)))
-            rows.append(self._predict()(pictures(indices))[0])
-        return np.concatenate(rows)
-
-    def _check_room(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        row = sum(file.row_bytes for file in self._files(0))
-        kept = sum(path.stat().st_size for path in self.folder.glob("*.bin"))
-        missing = row * len(self.reader) * self.views - kept
-        free = shutil.disk_usage(self.folder).free
-        if missing > free:
-            raise StorageError(
-                f"the teacher's outputs take {missing / 1e9:.2f} GB more and {free / 1e9:.2f} GB "
-                f"are free at {self.folder}; free some space, or use fewer views or other layers"
-            )
+    def logits(self, samples: Samples) -> np.ndarray:
+        """Return the teacher's logits for other samples as they are, (n, classes)."""
+        if not len(samples):
+            return np.zeros((0, *self.shapes[0]), np.float32)
+        return collect(self._predict(), samples.reader(self.model))[0]
 
     def rows(self, output: int, views: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """Return an output for pictures in their views, float32 (n, ...).
+        """Return an output for samples in their views, float32 (n, ...).
 
         Args:
             output: 0 for the logits, then the features.
-            views: The view in which each picture is seen, int64 (n,).
-            indices: The pictures, int64 (n,).
+            views: The view in which each sample is seen, int64 (n,).
+            indices: The samples, int64 (n,).
         """
         found: np.ndarray = np.empty((len(indices), *self.shapes[output]), np.float32)
         for view in np.unique(views):
@@ -252,7 +210,7 @@ class TeacherCache:
         return found
 
     def scale(self, output: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return each channel's mean and deviation over the plain pictures, float32 (c,)."""
+        """Return each channel's mean and deviation over the plain samples, float32 (c,)."""
         kept, total, squares, count = self._open[0][output], 0.0, 0.0, 0
         for first in range(0, len(kept), 256):
             part = np.asarray(kept[first : first + 256], np.float64)

@@ -14,7 +14,7 @@ import numpy as np
 
 from export.agreement import same_labels
 from export.convert.graph import find_foldable, fold_batch_normalization
-from tl_keras.features.extract import free_names
+from tl_keras.features.places import free_names
 from tl_keras.models.graph import Step, steps
 
 if TYPE_CHECKING:

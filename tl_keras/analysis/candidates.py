@@ -22,7 +22,7 @@ class Candidate:
         name: As the user wrote it, a weights file left out or without its folder.
         base: A base's name, "@width" behind it, or a saved model.
         size: Side in pixels, None for the base's own.
-        at: Layers, see `tl_keras.features.extract.parse_places`; "last" for the end.
+        at: Layers, see `tl_keras.features.places.parse_places`; "last" for the end.
         weights: "default", "imagenet", "none" or a file.
     """
 

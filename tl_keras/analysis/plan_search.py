@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.analysis.transfer_benefit import answers
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError, TrainingError
+from tl_keras.features.extract import predict
 from tl_keras.training.plan import Plan
 from tl_keras.utils.progress import Progress, silent
 
@@ -182,7 +182,7 @@ def _trial(
 
 def score(model: keras.Model, samples: Samples) -> tuple[float | None, float]:
     """Return accuracy (None for values) and loss of a model on samples."""
-    outputs, task = answers(model, samples), samples.kind
+    outputs, task = predict(model, samples), samples.kind
     right = task.correct(outputs, samples.labels)
     targets = task.targets(samples.labels, outputs.shape[1])
     loss = float(task.sample_losses(outputs, targets).mean())

@@ -12,7 +12,7 @@ import numpy as np
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.extract import predict
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import paired_difference
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "Comparison", "MARGIN", "Verdict", "answers", "compare_transfer", "fresh", "scratch_plan",
+    "Comparison", "MARGIN", "Verdict", "compare_transfer", "fresh", "scratch_plan",
     "transfer_verdict",
 ]  # fmt: skip
 
-_BATCH = 32
 _FEWEST = 20
 
 
@@ -126,17 +125,7 @@ def _right(model: keras.Model, data: Splits, plan: Plan, judged: Samples, seed: 
     from tl_keras.training.trainer import fit
 
     fit(model, data, plan, seed=seed)
-    return answers(model, judged).argmax(axis=1) == judged.labels
-
-
-def answers(model: keras.Model, samples: Samples) -> np.ndarray:
-    """Return the model's outputs for samples, float32 (n, outputs)."""
-    from tl_keras.features.backends import prefix_function
-
-    reader = ImageReader(samples, int(model.input_shape[1]))
-    run = prefix_function(model, "float32")
-    parts = [range(s, min(s + _BATCH, len(samples))) for s in range(0, len(samples), _BATCH)]
-    return np.concatenate([run(reader.images(part, 0))[0] for part in parts])
+    return predict(model, judged).argmax(axis=1) == judged.labels
 
 
 MARGIN = 0.01

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import ModelError
+from tl_keras.features.backends import Batch, pack_inputs, sort_inputs
 
 if TYPE_CHECKING:
     import keras
@@ -82,7 +83,7 @@ def _name_variables(model: keras.Model) -> dict[str, Any]:
 
 def fisher(
     model: keras.Model,
-    pictures: np.ndarray,
+    samples: Batch,
     *,
     labels: np.ndarray | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -91,15 +92,15 @@ def fisher(
 
     F = mean over x of the expectation over y ~ p(y | x) of (d log p(y | x) / d w)² (Kirkpatrick
     et al., arXiv 1612.00796), calculated over the five likeliest classes rather than drawn: a
-    trained model is so sure that draws miss all that the unlikely classes tell. Each picture's
+    trained model is so sure that draws miss all that the unlikely classes tell. Each sample's
     gradient is taken alone, BatchNorm in inference mode.
 
     Args:
         model: Gives probabilities (n, classes); trained. For a pretrained base, put a head on
             it and train that first.
-        pictures: What it was trained on, as the model takes it, (n, ...); a hundred do.
+        samples: What it was trained on, as the model takes it, (n, ...); a hundred do.
         labels: int (n,), to take instead of the expectation (the "empirical" Fisher matrix).
-        progress: Called with the pictures done and all of them.
+        progress: Called with the samples done and all of them.
 
     Returns:
         An anchor at the model's weights.
@@ -130,15 +131,17 @@ def fisher(
         gradients = tape.gradient(
             log, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        for total, gradient in zip(sums, gradients, strict=True):
-            total.assign_add(share * gradient**2)
+        for sum_, gradient in zip(sums, gradients, strict=True):
+            sum_.assign_add(share * gradient**2)
 
-    for number in range(len(pictures)):
-        one = tf.cast(pictures[number : number + 1], tf.float32)
+    arrays = sort_inputs(samples, [one.name for one in model.inputs])
+    total = len(arrays[0])
+    for number in range(total):
+        one = pack_inputs(model, [array[number : number + 1] for array in arrays])
         for label, share in _asked(answer, one, None if labels is None else int(labels[number])):
             add(one, tf.constant(label, tf.int32), tf.constant(share, tf.float32))
-        progress(number + 1, len(pictures))
-    shares = (total.numpy() / max(len(pictures), 1) for total in sums)
+        progress(number + 1, total)
+    shares = (one.numpy() / max(total, 1) for one in sums)
     return Anchor(_values(names), dict(zip(names, shares, strict=True)))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import ModelError
+from tl_keras.models.graph import alone
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +35,7 @@ def output_layer(model: keras.Model) -> keras.layers.Dense:
 
 
 def feature_model(model: keras.Model) -> keras.Model:
-    """Return the part of a model before its output layer: pictures in, features (n, d) out.
+    """Return the part of a model before its output layer: its inputs in, features (n, d) out.
 
     It shares the model's layers.
 
@@ -48,7 +49,7 @@ def feature_model(model: keras.Model) -> keras.Model:
         raise ModelError(
             f"the output layer of '{model.name}' sees {tensor.shape}; expected a vector (None, d)"
         )
-    return keras.Model(model.inputs[0], tensor, name="features")
+    return keras.Model(alone(model.inputs), tensor, name="features")
 
 
 def grow(model: keras.Model, outputs: int) -> keras.Model:

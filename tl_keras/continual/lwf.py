@@ -1,25 +1,28 @@
-"""Learning without forgetting: what the old model says of the new pictures is learnt too."""
+"""Learn without forgetting: what the old model says of the new samples is learnt too."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tl_keras.data.splits import Splits
 from tl_keras.features.backends import Predict
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.extract import fill
+from tl_keras.features.store import FeatureFile
+from tl_keras.modalities.base import Reader
 from tl_keras.training.objective import Objective
 from tl_keras.training.plan import Plan
-from tl_keras.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["OldOutputs", "WithoutForgetting", "distillation_loss"]
 
 TEMPERATURE = 2.0
 _FLOOR = 1e-7
-_BATCH = 32
 
 
 def distillation_loss(
@@ -64,33 +67,27 @@ def _soften(probabilities: Any) -> Any:
 
 
 class OldOutputs:
-    """What the old model says of each training picture in each view, computed once and kept.
+    """What the old model says of each training sample in each view, computed once and kept.
 
     Args:
-        predict: The old model, from pictures to [probabilities].
-        reader: Reads the training pictures as the new model sees them.
+        predict: The old model, to [probabilities].
+        outputs: How many it gives.
+        reader: Reads the training samples as the old model sees them.
         folder: Where to keep one file a view.
     """
 
-    def __init__(self, predict: Predict, reader: ImageReader, folder: Path) -> None:
-        self.predict, self.reader, self.folder = predict, reader, folder
+    def __init__(self, predict: Predict, outputs: int, reader: Reader, folder: Path) -> None:
+        self.predict, self.outputs, self.reader, self.folder = predict, outputs, reader, folder
         self._kept: dict[int, np.ndarray] = {}
 
     def view(self, number: int) -> np.ndarray:
-        """Return all pictures' outputs in one view, float32 (pictures, outputs)."""
+        """Return all samples' outputs in one view, float32 (samples, outputs)."""
         if number not in self._kept:
-            path = self.folder / f"view-{number:03d}.npy"
-            if not path.exists():
-                self._write(path, number)
-            self._kept[number] = np.load(path, allow_pickle=False)
+            path = self.folder / f"view-{number:03d}.bin"
+            file = FeatureFile(path, len(self.reader), (self.outputs,))
+            fill([file], self.predict, self.reader, view=number)
+            self._kept[number] = file.open()
         return self._kept[number]
-
-    def _write(self, path: Path, number: int) -> None:
-        places = np.arange(len(self.reader))
-        batches = np.split(places, range(_BATCH, len(places), _BATCH))
-        rows = [self.predict(self.reader.images(batch, number))[0] for batch in batches]
-        with atomic_path(path) as made:
-            np.save(made, np.concatenate(rows))
 
 
 class WithoutForgetting(Objective):
@@ -99,10 +96,9 @@ class WithoutForgetting(Objective):
     Args:
         data: Samples.
         plan: The plan; there are as many views as its longest stage has epochs.
-        old: Takes uint8 pictures (n, size, size, 3), gives [probabilities (n, old)] of the old
-            classes, which are the new model's first.
+        old: The old model; its classes are the new model's first.
+        predict: What runs it, see `tl_keras.features.extract.open_backend`.
         folder: Where to keep what the old model says.
-        size: Side of the pictures in pixels.
         seed: Decides the views, as the fit's.
         strength: Weight of what the old model says, 0 or more.
     """
@@ -111,10 +107,10 @@ class WithoutForgetting(Objective):
         self,
         data: Splits,
         plan: Plan,
-        old: Predict,
+        old: keras.Model,
+        predict: Predict,
         folder: Path,
         *,
-        size: int,
         seed: int = 0,
         strength: float = 1.0,
     ) -> None:
@@ -122,12 +118,13 @@ class WithoutForgetting(Objective):
         self.strength = strength
         self.views = max(stage.epochs for stage in plan.stages)
         self.outputs = int(self.labels.shape[1])
-        self.old = OldOutputs(old, self.reader(size, seed), folder)
+        classes = int(old.output_shape[-1])
+        self.old = OldOutputs(predict, classes, self.reader(old, seed), folder)
 
     @property
     def width(self) -> int:
-        """Numbers in the target of one picture: its label, then the old outputs."""
-        return self.outputs + int(self.old.view(0).shape[1])
+        """Numbers in the target of one sample: its label, then the old outputs."""
+        return self.outputs + self.old.outputs
 
     def identity(self) -> dict[str, Any]:
         """Return JSON-able facts that a snapshot must agree with to be gone on from."""

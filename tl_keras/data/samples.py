@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tl_keras import modalities, tasks
 from tl_keras.errors import DataError
-from tl_keras.modalities.base import Modality
+from tl_keras.modalities.base import Modality, Reader
 from tl_keras.tasks.base import Task
+
+if TYPE_CHECKING:
+    import keras
 
 __all__ = ["SPLITS", "Samples", "fingerprint", "from_arrays", "in_order"]
 
@@ -78,6 +81,20 @@ class Samples:
     def kind(self) -> Task:
         """The task itself, which knows what the labels mean."""
         return tasks.get(self.task)
+
+    def reader(self, model: keras.Model, augment: str = "none", seed: int = 0) -> Reader:
+        """Return what reads the samples as a model takes them.
+
+        Args:
+            model: A functional model.
+            augment: What the augmented views are, as the modality names it.
+            seed: With a sample's key and the view's number, decides each view.
+
+        Raises:
+            ModelError: The model takes something else.
+            PlanError: There is no such augmentation.
+        """
+        return self.modality.reader(self, self.modality.specs(model), augment, seed)
 
     def counts(self) -> dict[str, int]:
         """Samples of each name, in output order; empty where that means nothing."""

@@ -1,8 +1,7 @@
-"""What computes a frozen prefix, and which of the ways is fastest here.
+"""Compile a model that is only evaluated, and measure which arithmetic is fastest here.
 
-A frozen prefix is only ever evaluated, so it need not be evaluated by Keras. Which
-arithmetic is fastest depends on the base and the machine: it is measured, and kept only
-where the features agree with float32's.
+A frozen prefix need not be evaluated by Keras. What is fastest depends on the backbone and the
+machine: it is measured, and kept only where the features agree with float32's.
 """
 
 from __future__ import annotations
@@ -10,25 +9,29 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.errors import PlanError
+from tl_keras.errors import ModelError, PlanError
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "ENGINES", "Engine", "Predict", "choose_engine", "cosine", "onnx_function", "prefix_function",
+    "ENGINES", "Batch", "Engine", "Predict", "choose_engine", "cosine", "onnx_function",
+    "pack_inputs", "prefix_function", "sort_inputs",
 ]  # fmt: skip
 
-Predict = Callable[[np.ndarray], list[np.ndarray]]
+Batch = Mapping[str, np.ndarray] | Sequence[np.ndarray] | np.ndarray
+"""Arrays by the name of their input, or in the inputs' order; one alone for one input."""
+Predict = Callable[[Batch], list[np.ndarray]]
 ENGINES = ("float32", "bfloat16", "onnxruntime")
 _AGREEMENT = 0.999
+_ONNX_DTYPES = {f"tensor({name})": name for name in ("int8", "uint8", "int32", "int64", "bool")}
 _BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
@@ -39,7 +42,7 @@ class Engine:
     Attributes:
         name: One of `ENGINES`.
         reason: One sentence for the report.
-        rates: Pictures a second that each tried engine reached.
+        rates: Samples a second that each tried engine reached.
         agreement: Smallest cosine of each tried engine's features with float32's.
     """
 
@@ -49,17 +52,48 @@ class Engine:
     agreement: dict[str, float] = field(default_factory=dict)
 
 
-def prefix_function(prefix: keras.Model, engine: str) -> Predict:
-    """Return a function from pictures to the prefix's outputs, in inference mode.
+def sort_inputs(batch: Batch, names: Sequence[str]) -> list[np.ndarray]:
+    """Return a batch's arrays in the order of a model's inputs: by name, else as they come.
 
     Args:
-        prefix: A functional model.
+        batch: One array (n, ...) for each input.
+        names: Of the inputs.
+
+    Raises:
+        ModelError: There are more or fewer arrays than inputs.
+    """
+    arrays: list[Any] = list(batch) if isinstance(batch, (list, tuple)) else [batch]
+    if isinstance(batch, Mapping):
+        known = all(name in batch for name in names)
+        arrays = [batch[name] for name in names] if known else list(batch.values())
+    if len(arrays) != len(names):
+        raise ModelError(
+            f"got {len(arrays)} arrays for the inputs {', '.join(names)}; expected one for each"
+        )
+    return arrays
+
+
+def pack_inputs(model: keras.Model, batch: Batch) -> Any:
+    """Return a batch as tensors that a model can be called with, each of its input's dtype."""
+    import keras
+    import tensorflow as tf
+
+    arrays = sort_inputs(batch, [one.name for one in model.inputs])
+    tensors = [tf.cast(a, one.dtype) for a, one in zip(arrays, model.inputs, strict=True)]
+    return keras.tree.pack_sequence_as(model.input, tensors)
+
+
+def prefix_function(prefix: keras.Model, engine: str) -> Predict:
+    """Return a function from a batch to the model's outputs, in inference mode.
+
+    Args:
+        prefix: A functional model of any inputs.
         engine: "float32" (TensorFlow), "bfloat16" (TensorFlow with oneDNN's automatic mixed
             precision) or "onnxruntime" (float32 there).
 
     Returns:
-        Takes a batch of uint8 or float32 pictures; returns a list of float32 arrays, one for
-        each output.
+        Takes arrays of any dtype, each of which becomes its input's; returns a list of float32
+        arrays, one for each output.
 
     Raises:
         PlanError: The engine is unknown.
@@ -71,14 +105,18 @@ def prefix_function(prefix: keras.Model, engine: str) -> Predict:
 
 
 def _tensorflow(prefix: keras.Model) -> Predict:
+    import keras
     import tensorflow as tf
 
-    signature = [tf.TensorSpec((None, *prefix.input_shape[1:]), tf.float32)]
-    call = tf.function(lambda x: prefix(x, training=False), input_signature=signature)
+    signature = [tf.TensorSpec((None, *one.shape[1:]), one.dtype) for one in prefix.inputs]
 
-    def predict(batch: np.ndarray) -> list[np.ndarray]:
-        outputs = call(tf.cast(batch, tf.float32))
-        return [np.asarray(one, np.float32) for one in tf.nest.flatten(outputs)]
+    @tf.function(input_signature=signature)
+    def call(*tensors: tf.Tensor) -> Any:
+        return prefix(keras.tree.pack_sequence_as(prefix.input, tensors), training=False)
+
+    def predict(batch: Batch) -> list[np.ndarray]:
+        outputs = call(*keras.tree.flatten(pack_inputs(prefix, batch)))
+        return [np.asarray(one, np.float32) for one in keras.tree.flatten(outputs)]
 
     return predict
 
@@ -86,7 +124,7 @@ def _tensorflow(prefix: keras.Model) -> Predict:
 def _bfloat16(prefix: keras.Model) -> Predict:
     plain = _tensorflow(prefix)
 
-    def predict(batch: np.ndarray) -> list[np.ndarray]:
+    def predict(batch: Batch) -> list[np.ndarray]:
         with _mixed_bfloat16():
             return plain(batch)
 
@@ -121,12 +159,17 @@ def onnx_function(content: bytes) -> Predict:
     session = onnxruntime.InferenceSession(
         content, options, providers=["CPUExecutionProvider"]
     )
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: np.asarray(batch, np.float32)})
+    kinds = {one.name: _ONNX_DTYPES.get(one.type, "float32") for one in session.get_inputs()}
+
+    def predict(batch: Batch) -> list[np.ndarray]:
+        arrays = zip(kinds.items(), sort_inputs(batch, list(kinds)), strict=True)
+        return session.run(None, {name: np.asarray(a, kind) for (name, kind), a in arrays})
+
+    return predict
 
 
 def cosine(left: list[np.ndarray], right: list[np.ndarray]) -> float:
-    """Return the smallest cosine between the features of one picture in two lists of outputs."""
+    """Return the smallest cosine between the features of one sample in two lists of outputs."""
     worst = 1.0
     for a, b in zip(left, right, strict=True):
         a, b = a.reshape(len(a), -1).astype(np.float64), b.reshape(len(b), -1).astype(np.float64)
@@ -137,18 +180,18 @@ def cosine(left: list[np.ndarray], right: list[np.ndarray]) -> float:
 
 
 def choose_engine(
-    prefix: keras.Model, sample: np.ndarray, rows: int, min_seconds: float = 15.0
+    prefix: keras.Model, sample: Batch, rows: int, min_seconds: float = 15.0
 ) -> tuple[Engine, Predict]:
     """Measure which engine runs a prefix fastest here, and return it.
 
-    An engine is kept only if the features of every sample picture agree with float32's
+    An engine is kept only if the features of every sample agree with float32's
     (cosine >= 0.999). Nothing is measured when float32 would take less than `min_seconds`
     in all, since trying the others costs as much.
 
     Args:
         prefix: The frozen part.
-        sample: A batch of real pictures, uint8 (n, size, size, 3).
-        rows: Pictures that are going to be run.
+        sample: A batch of real samples.
+        rows: Samples that are going to be run.
         min_seconds: Below this much expected work in float32, no search.
     """
     functions = {"float32": prefix_function(prefix, "float32")}
@@ -164,7 +207,7 @@ def choose_engine(
     fit = [name for name in rates if agreement[name] >= _AGREEMENT]
     best = max(fit, key=lambda name: rates[name])
     said = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-    reason = f"{best}: pictures a second {said}; cosine with float32 {agreement[best]:.6f}"
+    reason = f"{best}: samples a second {said}; cosine with float32 {agreement[best]:.6f}"
     return Engine(best, reason, rates, agreement), functions[best]
 
 
@@ -175,11 +218,11 @@ def _candidates() -> list[str]:
     return found + (["bfloat16"] if any(flag in flags for flag in _BF16_FLAGS) else [])
 
 
-def _rate(predict: Predict, sample: np.ndarray) -> float:
-    predict(sample)
+def _rate(predict: Predict, sample: Batch) -> float:
+    count = len(predict(sample)[0])
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
         predict(sample)
         seconds.append(time.perf_counter() - start)
-    return len(sample) / min(seconds)
+    return count / min(seconds)

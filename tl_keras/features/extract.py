@@ -1,253 +1,209 @@
-"""Features of pictures at any named layers of a model, computed once and kept on disk.
+"""Run a model over samples: the one loop that does, in memory or onto disk, resumable in ranges.
 
-A *place* is one layer or several whose features stand side by side, written "a+b".
+Samples have an order, and batches have fixed borders in it: multiples of the batch size. A range
+of rows is computed in the batches that the whole would have, so that what a row gives depends on
+the samples, the view and the backend alone, whoever computes it and wherever a range begins.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tl_keras.data.samples import Samples
-from tl_keras.errors import ModelError
 from tl_keras.features.backends import Engine, Predict, choose_engine, prefix_function
-from tl_keras.features.store import FeatureFile, fill
-from tl_keras.modalities.image.reader import ImageReader
-from tl_keras.models import graph
-from tl_keras.models.heads import pool
-from tl_keras.utils.progress import Progress, silent
-from tl_keras.utils.suggest import nearest
+from tl_keras.features.store import FeatureFile, appended
+from tl_keras.modalities.base import Reader
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = [
-    "Features", "Place", "candidate_places", "extract", "feature_model",
-    "feature_tensor", "parse_places", "written",
-]  # fmt: skip
+__all__ = ["BATCH", "collect", "fill", "open_backend", "predict", "read_ahead", "run_rows"]
 
-Place = tuple[str, ...]
-_BATCH = 32
-_MOST = 12
-_DONE = ("Add", "Concatenate", "LeakyReLU", "MaxPooling2D", "AveragePooling2D", "PReLU", "ReLU")
+BATCH = 32
+Told = Callable[[int, int], None]
 
 
-def written(place: Place) -> str:
-    """Return a place as users write it: "a+b"."""
-    return "+".join(place)
-
-
-def candidate_places(model: keras.Model) -> list[Place]:
-    """Return the layers worth trying: where blocks end, and the cuts within the last block.
-
-    Activations and sums count, what lies between a convolution and its activation does not.
-    At most 12, evenly spread where there are more; where the features end is always among them.
-    """
-    end = graph.feature_point(model)
-    cuts = [cut for cut in graph.cut_points(model) if 0 < cut.position < end.position]
-    names = [cut.layer for cut in cuts if len(cut.shape) > 2 and _is_done(cut)] + [end.layer]
-    parts = [[name for name in block if name in set(names)] for block in graph.blocks(model)]
-    parts = [part for part in parts if part]
-    if not parts:
-        return [(end.layer,)]
-    ends = [part[-1] for part in parts[:-1]]
-    rest, room = parts[-1], _MOST - len(ends)
-    chosen = np.unique(np.linspace(0, len(rest) - 1, max(1, min(room, len(rest)))).round())
-    last = [rest[int(i)] for i in chosen]
-    return [(name,) for name in dict.fromkeys([*ends, *last, end.layer])]
-
-
-def _is_done(cut: graph.CutPoint) -> bool:
-    operation = cut.tensor._keras_history.operation
-    bent = getattr(operation, "activation", None)
-    return type(operation).__name__ in _DONE or getattr(bent, "__name__", "linear") != "linear"
-
-
-def parse_places(text: str, model: keras.Model) -> list[Place]:
-    """Return the places that a user named.
+def read_ahead(
+    reader: Reader, parts: Iterable[np.ndarray], view: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield batches of samples; while one is used, the next is read.
 
     Args:
-        text: Places with commas between, each one layer or several joined with "+"; "auto"
-            gives :func:`candidate_places`, "last" where the features end.
-        model: Whose layers they are.
+        reader: Reads them.
+        parts: Indices int64 (n,) of each batch.
+        view: In which augmented view; 0 is the plain sample.
 
     Raises:
-        ModelError: There is no such layer; the nearest names are offered.
+        DataError: A sample cannot be read.
     """
-    if text == "auto":
-        return candidate_places(model)
-    if text == "last":
-        return candidate_places(model)[-1:]
-    names = [word.split("+") for word in text.replace(" ", "").split(",") if word]
-    places = [tuple(dict.fromkeys(name for name in group if name)) for group in names]
-    places = [place for place in dict.fromkeys(places) if place]
-    if not places:
-        raise ModelError(f"got '{text}' for the layers; expected names, as in block_13_expand_relu")
-    tensors = _tensors(model)
-    for name in (name for place in places for name in place):
-        _tensor_of(tensors, name)
-    return places
+    with ThreadPoolExecutor(1, thread_name_prefix="tl_keras-ahead") as pool:
+        waiting = None
+        for part in parts:
+            coming = pool.submit(reader.read, part, view)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting.result()
 
 
-def _tensors(model: keras.Model) -> dict[str, Any]:
-    return {step.name: step.outputs[0] for step in graph.steps(model) if len(step.outputs) == 1}
-
-
-def _tensor_of(tensors: Mapping[str, Any], name: str) -> Any:
-    if name not in tensors:
-        near = nearest(name, tensors, 4) or list(tensors)[-4:]
-        raise ModelError(f"the model has no layer '{name}'; the nearest are: {', '.join(near)}")
-    return tensors[name]
-
-
-def feature_tensor(model: keras.Model, place: Place, pooling: str = "avg") -> Any:
-    """Return the features at a place as a Keras tensor (None, d) of the model's graph.
-
-    Args:
-        model: A functional model.
-        place: Its layers.
-        pooling: What becomes of feature maps and sequences, see
-            :func:`tl_keras.models.heads.pool`.
-
-    Raises:
-        ModelError: There is no such layer or pooling.
-    """
-    import keras
-
-    tensors, free = _tensors(model), free_names(model)
-    vectors = [pool(_tensor_of(tensors, name), pooling, free) for name in place]
-    if len(vectors) == 1:
-        return vectors[0]
-    return keras.layers.Concatenate(name=free("head_concat"))(vectors)
-
-
-def free_names(model: keras.Model) -> Callable[[str], str]:
-    """Return a function that gives a name back, numbered if it was given or is the model's."""
-    taken = {step.name for step in graph.steps(model)}
-
-    def free(name: str) -> str:
-        numbered = (f"{name}_{number}" for number in itertools.count(2))
-        found = next(one for one in itertools.chain([name], numbered) if one not in taken)
-        taken.add(found)
-        return found
-
-    return free
-
-
-def feature_model(model: keras.Model, place: Place, pooling: str = "avg") -> keras.Model:
-    """Return a model from pictures to the features at a place, which shares the layers.
-
-    Args:
-        model: A functional model, RGB 0..255 in.
-        place: Its layers.
-        pooling: See :func:`feature_tensor`.
-
-    Raises:
-        ModelError: There is no such layer or pooling.
-    """
-    import keras
-
-    return keras.Model(model.inputs[0], feature_tensor(model, place, pooling))
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """Features of samples at several layers.
-
-    Attributes:
-        arrays: For each split, float32 (n, d) for each layer; mapped from disk when large.
-        samples: The samples of each split.
-        engine: What computed them, and why.
-    """
-
-    arrays: dict[str, dict[str, np.ndarray]]
-    samples: dict[str, Samples]
-    engine: Engine
-
-    def at(self, split: str, place: Place) -> np.ndarray:
-        """Return a split's features at a place, float32 (n, d)."""
-        found = [self.arrays[split][name] for name in place]
-        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-
-
-def extract(
-    model: keras.Model,
-    layers: Sequence[str],
-    parts: Mapping[str, Samples],
-    folder: Path,
-    *,
-    pooling: str = "avg",
-    precision: str = "auto",
-    progress: Progress = silent,
-) -> Features:
-    """Compute the features of samples at some layers, all in one pass, onto disk.
-
-    Args:
-        model: A functional model, RGB 0..255 in; run in inference mode.
-        layers: Names.
-        parts: Samples by the name of their split.
-        folder: Where to keep the features; what is there already is not computed again.
-        pooling: See :func:`feature_tensor`.
-        precision: "auto" (measured) or one of `tl_keras.features.backends.ENGINES`.
-        progress: Called with a task's name, what is done and of how much.
-
-    Raises:
-        ModelError: There is no such layer or pooling.
-        DataError: A picture cannot be read.
-        StorageError: The disk is full.
-    """
-    import keras
-
-    names, tensors = list(dict.fromkeys(layers)), _tensors(model)
-    free = free_names(model)
-    outputs = [pool(_tensor_of(tensors, name), pooling, free) for name in names]
-    prefix = keras.Model(model.inputs[0], outputs)
-    size = int(model.input_shape[1])
-    readers = {split: ImageReader(part, size) for split, part in parts.items()}
-    engine, predict = _engine(prefix, list(readers.values()), precision)
-    arrays: dict[str, dict[str, np.ndarray]] = {}
-    for split, reader in readers.items():
-        files = [
-            FeatureFile(folder / f"{split}-{number:03d}.bin", len(reader), (width,))
-            for number, width in enumerate(int(one.shape[-1]) for one in outputs)
-        ]
-        _fill(files, reader, predict, progress, f"features, {split}")
-        arrays[split] = {name: _opened(file) for name, file in zip(names, files, strict=True)}
-    return Features(arrays, dict(parts), engine)
-
-
-def _opened(file: FeatureFile) -> np.ndarray:
-    return file.open() if file.rows else np.zeros((0, *file.shape), np.float32)
-
-
-def _engine(
-    prefix: keras.Model, readers: Sequence[ImageReader], precision: str
-) -> tuple[Engine, Predict]:
-    if precision != "auto":
-        chosen = Engine(precision, f"{precision}: as asked for")
-        return chosen, prefix_function(prefix, precision)
-    longest = max(readers, key=len)
-    sample = longest.images(range(min(_BATCH, len(longest))), 0)
-    return choose_engine(prefix, sample, sum(map(len, readers)))
-
-
-def _fill(
-    files: Sequence[FeatureFile],
-    reader: ImageReader,
+def run_rows(
     predict: Predict,
-    progress: Progress,
-    task: str,
-) -> None:
-    if not len(reader):
-        return
-    fill(
-        files,
-        lambda indices: predict(reader.images(indices, 0)),
-        _BATCH,
-        lambda done, total: progress(task, done, total),
-    )
+    reader: Reader,
+    rows: range | None = None,
+    view: int = 0,
+    batch_size: int = BATCH,
+) -> Iterator[list[np.ndarray]]:
+    """Yield what a model gives for a range of samples, batch after batch.
+
+    Args:
+        predict: From `tl_keras.features.backends`.
+        reader: Reads the samples as the model sees them.
+        rows: Which, without gaps; None is all of them. Whatever the range, each row is computed
+            in the same batch, so that its bits are the same.
+        view: In which augmented view.
+        batch_size: Samples a batch.
+
+    Raises:
+        DataError: A sample cannot be read.
+    """
+    total = len(reader)
+    rows = range(total) if rows is None else rows
+    starts = range(rows.start // batch_size * batch_size, rows.stop, batch_size) if rows else ()
+    parts = [np.arange(first, min(first + batch_size, total)) for first in starts]
+    for part, batch in zip(parts, read_ahead(reader, parts, view), strict=True):
+        first = int(part[0])
+        wanted = slice(max(rows.start - first, 0), rows.stop - first)
+        yield [np.asarray(one)[wanted] for one in predict(batch)]
+
+
+def collect(
+    predict: Predict,
+    reader: Reader,
+    *,
+    rows: range | None = None,
+    view: int = 0,
+    batch_size: int = BATCH,
+    progress: Told | None = None,
+) -> list[np.ndarray]:
+    """Return what a model gives for samples: one array (rows, ...) for each of its outputs.
+
+    Of no samples the list is empty: nothing tells their shapes.
+
+    Args:
+        predict: See :func:`run_rows`, as the other arguments.
+        reader: See :func:`run_rows`.
+        rows: See :func:`run_rows`.
+        view: See :func:`run_rows`.
+        batch_size: See :func:`run_rows`.
+        progress: Called with the rows done and all rows.
+    """
+    count, done = len(reader) if rows is None else len(rows), 0
+    found: list[np.ndarray] = []
+    for batch in run_rows(predict, reader, rows, view, batch_size):
+        if not found:
+            found = [np.empty((count, *one.shape[1:]), one.dtype) for one in batch]
+        first, done = done, done + len(batch[0])
+        for whole, part in zip(found, batch, strict=True):
+            whole[first:done] = part
+        if progress:
+            progress(done, count)
+    return found
+
+
+def fill(
+    files: Sequence[FeatureFile],
+    predict: Predict,
+    reader: Reader,
+    *,
+    view: int = 0,
+    batch_size: int = BATCH,
+    progress: Told | None = None,
+) -> int:
+    """Write what is missing of some files that one run over samples fills together.
+
+    Args:
+        files: One for each output of the model, all of the same range of rows.
+        predict: See :func:`run_rows`.
+        reader: See :func:`run_rows`.
+        view: See :func:`run_rows`.
+        batch_size: See :func:`run_rows`.
+        progress: Called with the rows done and all rows.
+
+    Returns:
+        How many rows were computed; 0 when all was there.
+
+    Raises:
+        DataError: A sample cannot be read.
+        StorageError: The disk is full, or a feature is too large for the files' dtype.
+    """
+    there, rows = min(file.done() for file in files), files[0].rows
+    if there == rows:
+        return 0
+    first, done = files[0].first, there
+    with appended(files, there) as write:
+        wanted = range(first + there, first + rows)
+        for batch in run_rows(predict, reader, wanted, view, batch_size):
+            write(batch)
+            done += len(batch[0])
+            if progress:
+                progress(done, rows)
+    return rows - there
+
+
+def open_backend(
+    model: keras.Model, reader: Reader, precision: str = "auto", rows: int | None = None
+) -> tuple[Engine, Predict]:
+    """Return what runs a model, chosen by name or by measuring.
+
+    Args:
+        model: A functional model; it is run in inference mode.
+        reader: Reads samples to measure with.
+        precision: "auto" or one of `tl_keras.features.backends.ENGINES`. What "auto" chooses
+            depends on the machine: a run that goes on elsewhere must be told the name.
+        rows: Samples that are going to be run, all of the reader's by default.
+
+    Raises:
+        PlanError: The precision is unknown.
+    """
+    if precision != "auto":
+        return Engine(precision, f"{precision}: as asked for"), prefix_function(model, precision)
+    sample = reader.read(range(min(BATCH, len(reader))))
+    return choose_engine(model, sample, len(reader) if rows is None else rows)
+
+
+def predict(
+    model: keras.Model,
+    samples: Samples,
+    *,
+    rows: range | None = None,
+    batch_size: int = BATCH,
+    precision: str = "float32",
+    progress: Told | None = None,
+) -> np.ndarray:
+    """Return a model's first output for samples, in their order.
+
+    Args:
+        model: Takes what the samples' modality reads.
+        samples: What to predict; labels are not looked at.
+        rows: A part of them, as a range; all by default.
+        batch_size: Samples a batch.
+        precision: What computes it, see :func:`open_backend`.
+        progress: Called with what is done and of how much.
+
+    Returns:
+        float32 (n, outputs): probabilities for "classes" and "tags", numbers for "values".
+
+    Raises:
+        DataError: A sample cannot be read.
+        ModelError: The model takes something else.
+    """
+    reader = samples.reader(model)
+    if not len(range(len(samples)) if rows is None else rows):
+        return np.zeros((0, *model.outputs[0].shape[1:]), np.float32)
+    run = open_backend(model, reader, precision)[1]
+    return collect(run, reader, rows=rows, batch_size=batch_size, progress=progress)[0]

@@ -1,4 +1,4 @@
-"""Features as files for other tools: .npz of NumPy, or Parquet."""
+"""Write features as files for other tools: .npz of NumPy, or Parquet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.errors import PlanError
-from tl_keras.features.extract import Features, Place, written
+from tl_keras.features.places import Features, Place, written
 from tl_keras.utils.files import atomic_path
 
 __all__ = ["check_target", "write_features"]
@@ -34,7 +34,7 @@ def check_target(path: Path) -> None:
 def write_features(path: Path, features: Features, place: Place) -> None:
     """Write the features of all splits at one place, whole or not at all.
 
-    Both kinds hold for each picture its `key`, `split` and `label` (the class's name) and its
+    Both kinds hold for each sample its `key`, `split` and `label` (the class's name) and its
     `features`, float32 (d,). A .npz has them as arrays, with `class_names` and `layers`; it
     opens with `numpy.load`.
 

@@ -1,4 +1,4 @@
-"""Feeds a stage: from pictures, or from what its frozen prefix gave, kept on disk.
+"""Compute what each stage's frozen prefix gives, once per augmented view, and keep it on disk.
 
 For each stage the last frozen cut is known beforehand. While one stage's features are
 computed, the cuts that later stages need and that lie inside the same prefix are kept from
@@ -7,27 +7,24 @@ the same pass, so that no frozen layer is computed twice for a view.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
-from tl_keras.errors import StorageError
 from tl_keras.features import backends as engines
-from tl_keras.features.store import FeatureFile, fill
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.extract import fill, open_backend
+from tl_keras.features.store import FeatureFile, require_room
+from tl_keras.modalities.base import Reader
 from tl_keras.models import graph
 from tl_keras.utils.files import write_atomically
 from tl_keras.utils.progress import Progress
 
-__all__ = ["FILL_BATCH", "Cut", "FeatureStore", "ReadAhead", "plan_cuts"]
-
-FILL_BATCH = 32
+__all__ = ["Cut", "FeatureStore", "plan_cuts"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Cut:
     """Where a stage's model is cut.
 
     Attributes:
-        layer: The cut point's layer; None when the stage trains from the pictures.
+        layer: The cut point's layer; None when the stage trains from the samples.
         position: Its place in the graph's order, -1 for None.
         generation: The last earlier stage that changed what lies before it, -1 for none.
         shape: Of one sample's features; empty for None.
@@ -70,12 +67,12 @@ class FeatureStore:
 
     Attributes:
         model: The whole model.
-        kept_views: Views to keep of each training image, where augmented views differ.
+        kept_views: Views to keep of each training sample, where augmented views differ.
         cache_dtype: See :class:`tl_keras.features.store.FeatureFile`.
         cuts: One for each stage.
         folder: Where to keep files.
-        train: Reads training pictures.
-        val: Reads validation pictures.
+        train: Reads training samples.
+        val: Reads validation samples.
         precision: "auto" or one of `engines.ENGINES`.
         progress: Called with what is done, how much, and of how much.
     """
@@ -85,15 +82,15 @@ class FeatureStore:
     cache_dtype: str
     cuts: list[Cut]
     folder: Path
-    train: ImageReader
-    val: ImageReader
+    train: Reader
+    val: Reader
     precision: str
     progress: Progress
     engine: engines.Engine | None = None
 
     @property
     def views(self) -> int:
-        """Views kept of each training picture."""
+        """Views kept of each training sample."""
         return self.kept_views if self.train.varied else 1
 
     def arrays(self, stage: int) -> tuple[list[Any], Any]:
@@ -103,14 +100,15 @@ class FeatureStore:
             StorageError: The disk has no room, or is full.
         """
         cut = self.cuts[stage]
-        self._check_room(cut)
+        require_room(
+            self.folder, self._missing(cut), f"the features at '{cut.layer}' take",
+            "fewer views, a smaller size or cache_dtype=float16",
+        )  # fmt: skip
         taps = [cut, *self._later_taps(stage)]
         for view in range(self.views):
             self._fill(taps, self.train, "train", view)
         self._fill(taps, self.val, "val", 0)
         train = [self._file(cut, "train", view).open() for view in range(self.views)]
-        if not len(self.val):
-            return train, np.zeros((0, *cut.shape), np.float32)
         return train, self._file(cut, "val", 0).open()
 
     def forget(self, stage: int) -> None:
@@ -134,21 +132,9 @@ class FeatureStore:
         kept = sum(path.stat().st_size for path in folder.glob("*")) if folder.exists() else 0
         return max(0, self._bytes(cut) - kept)
 
-    def _free(self) -> int:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return shutil.disk_usage(self.folder).free
-
-    def _check_room(self, cut: Cut) -> None:
-        missing, free = self._missing(cut), self._free()
-        if missing > free:
-            raise StorageError(
-                f"the features at '{cut.layer}' take {missing / 1e9:.2f} GB more and "
-                f"{free / 1e9:.2f} GB are free at {self.folder}; free some space, or use fewer "
-                "views, a smaller size or cache_dtype=float16"
-            )
-
     def _later_taps(self, stage: int) -> list[Cut]:
-        budget = (self._free() - self._missing(self.cuts[stage])) // 2
+        free = shutil.disk_usage(self.folder).free
+        budget = (free - self._missing(self.cuts[stage])) // 2
         taps: list[Cut] = []
         for later in self.cuts[stage + 1 :]:
             inside = 0 <= later.position < self.cuts[stage].position
@@ -158,40 +144,32 @@ class FeatureStore:
                 budget -= self._bytes(later)
         return taps
 
-    def _fill(self, taps: list[Cut], reader: ImageReader, split: str, view: int) -> None:
-        files = [self._file(cut, split, view) for cut in taps if len(reader)]
-        missing = [f for f in files if f.done() < f.rows]
-        if not missing:
-            return
-        wanted = [cut for cut, file in zip(taps, files, strict=True) if file in missing]
-        predict = self._predict(wanted)
-        pictures = ReadAhead(reader, view)
-        label = f"features, {split}, view {view + 1}"
-        fill(
-            missing,
-            lambda indices: predict(pictures(indices)),
-            FILL_BATCH,
-            lambda done, total: self.progress(label, done, total),
-        )
+    def _fill(self, taps: list[Cut], reader: Reader, split: str, view: int) -> None:
+        files = {cut: self._file(cut, split, view) for cut in taps}
+        missing = {cut: file for cut, file in files.items() if file.done() < file.rows}
+        if missing:
+            label = f"features, {split}, view {view + 1}"
+            fill(
+                list(missing.values()),
+                self._predict(list(missing)),
+                reader,
+                view=view,
+                progress=functools.partial(self.progress, label),
+            )
 
     def _predict(self, taps: list[Cut]) -> engines.Predict:
         key = tuple(cut.folder for cut in taps)
         if getattr(self, "_kept", (None, None))[0] != key:
             known = {cut.layer: cut.tensor for cut in graph.cut_points(self.model)}
             outputs = [known[str(cut.layer)] for cut in taps]
-            self._kept = (key, self._compiled(keras.Model(self.model.inputs, outputs)))
+            self._kept = (key, self._compiled(keras.Model(graph.alone(self.model.inputs), outputs)))
         return self._kept[1]
 
     def _compiled(self, prefix: keras.Model) -> engines.Predict:
-        chosen = self._recall_engine()
-        if chosen is not None:
+        if chosen := self._recall_engine():
             return engines.prefix_function(prefix, chosen.name)
-        if self.precision != "auto":
-            self._note(engines.Engine(self.precision, f"{self.precision}: as asked for"))
-            return engines.prefix_function(prefix, self.precision)
-        sample = self.train.images(range(min(FILL_BATCH, len(self.train))), 0)
         rows = len(self.train) * self.views + len(self.val)
-        engine, predict = engines.choose_engine(prefix, sample, rows)
+        engine, predict = open_backend(prefix, self.train, self.precision, rows)
         self._note(engine)
         return predict
 
@@ -204,31 +182,3 @@ class FeatureStore:
     def _note(self, engine: engines.Engine) -> None:
         self.engine = engine
         write_atomically(self.folder / "engine.json", json.dumps(asdict(engine)).encode())
-
-
-class ReadAhead:
-    """Reads the next batch of pictures while the last one is computed.
-
-    Args:
-        reader: Reads pictures.
-        view: In which view.
-    """
-
-    def __init__(self, reader: ImageReader, view: int) -> None:
-        self.reader, self.view = reader, view
-        self.pool = ThreadPoolExecutor(1)
-        self.next: tuple[int, Future[np.ndarray]] | None = None
-
-    def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Return the pictures, uint8 (n, size, size, 3)."""
-        ahead = self.next
-        first = int(indices[0])
-        pictures = ahead[1].result() if ahead and ahead[0] == first else self._read(indices)
-        following: np.ndarray = indices + len(indices)
-        following = following[following < len(self.reader)]
-        if len(following):
-            self.next = int(following[0]), self.pool.submit(self._read, following)
-        return pictures
-
-    def _read(self, indices: np.ndarray) -> np.ndarray:
-        return self.reader.images(indices, self.view)

@@ -1,13 +1,13 @@
-"""What a frozen prefix gives, computed once per view and kept.
+"""Keep features on disk, one file a view: rows of one dtype and shape, in the samples' order.
 
-One file a view: rows of one dtype and shape, in the samples' order. A file grows row by
-row under a temporary name and is renamed when whole, so an interrupted write goes on where
-it stopped and a reader never sees half of it.
+A file grows row by row under a temporary name and is renamed when whole, so an interrupted
+write goes on where it stopped and a reader never sees half of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,26 +18,28 @@ import numpy as np
 from tl_keras.errors import StorageError
 from tl_keras.utils.limits import name_full_disk
 
-__all__ = ["FeatureFile", "fill"]
+__all__ = ["FeatureFile", "appended", "require_room"]
 
 IN_MEMORY_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """Features of all samples in one view.
+    """Features of samples in one view.
 
     Attributes:
         path: Where the finished file is.
         rows: Samples.
         shape: Of one sample's features.
         dtype: "float32", "float16" or "bfloat16" on disk; always read as float32.
+        first: Which sample is the first row, where the file holds a part of them.
     """
 
     path: Path
     rows: int
     shape: tuple[int, ...]
     dtype: str = "float32"
+    first: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -49,16 +51,18 @@ class FeatureFile:
         """Where the file grows until it is whole."""
         return self.path.with_suffix(".part")
 
-    def done(self, step: int = 1) -> int:
-        """Return how many rows are safely there, in whole multiples of `step`."""
+    def done(self) -> int:
+        """Return how many rows are safely there."""
         if self.path.exists():
             return self.rows
         written = self.partial.stat().st_size // self.row_bytes if self.partial.exists() else 0
-        # Whole but not renamed is not done: the last batch is computed once more.
-        return min(written, self.rows - 1) // step * step
+        # Whole but not renamed is not done: the last row is computed once more.
+        return max(0, min(written, self.rows - 1))
 
     def open(self) -> Any:
         """Return the rows as an array (rows, *shape): in memory when small, else mapped."""
+        if not self.rows:
+            return np.zeros((0, *self.shape), np.float32)
         kept: np.ndarray = np.memmap(
             self.path, dtype=_numpy_dtype(self.dtype), mode="r", shape=(self.rows, *self.shape)
         )
@@ -84,42 +88,33 @@ def _narrowed(values: np.ndarray, dtype: str) -> np.ndarray:
     return kept
 
 
-def fill(
-    files: Sequence[FeatureFile],
-    compute: Callable[[np.ndarray], Sequence[np.ndarray]],
-    batch_size: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> int:
-    """Write what is missing of some files that one computation fills together.
+@contextlib.contextmanager
+def appended(
+    files: Sequence[FeatureFile], rows: int
+) -> Iterator[Callable[[Sequence[np.ndarray]], None]]:
+    """Open files to write what comes after some rows, and give them their names when whole.
 
     Args:
-        files: One for each output of `compute`, all with the same rows.
-        compute: From int64 indices (n,) to one array (n, *shape) for each file.
-        batch_size: Rows a computation. The borders of the batches never move, so a fill that
-            was interrupted gives the same bits as one that was not.
-        progress: Called with the rows done and all rows.
+        files: All with the same rows.
+        rows: How many to keep of what is there.
 
-    Returns:
-        How many rows were computed; 0 when all was there.
+    Yields:
+        What takes one array (n, *shape) for each file and writes it.
 
     Raises:
         StorageError: The disk is full, or a feature is too large for the files' dtype.
     """
-    rows = files[0].rows
-    start = min(file.done(batch_size) for file in files)
-    if start == rows:
-        return 0
     with name_full_disk(files[0].path.parent), contextlib.ExitStack() as stack:
-        handles = [stack.enter_context(_reopened(file, start)) for file in files]
-        for first in range(start, rows, batch_size):
-            indices = np.arange(first, min(first + batch_size, rows))
-            for file, handle, values in zip(files, handles, compute(indices), strict=True):
+        handles = [stack.enter_context(_reopened(file, rows)) for file in files]
+
+        def write(batch: Sequence[np.ndarray]) -> None:
+            for file, handle, values in zip(files, handles, batch, strict=True):
                 handle.write(_narrowed(np.ascontiguousarray(values), file.dtype).tobytes())
                 handle.flush()
-            progress(int(indices[-1]) + 1, rows)
+
+        yield write
     for file in files:
         file.partial.replace(file.path)
-    return rows - start
 
 
 @contextlib.contextmanager
@@ -130,3 +125,24 @@ def _reopened(file: FeatureFile, rows: int) -> Iterator[Any]:
     with open(file.partial, "ab") as handle:
         handle.truncate(rows * file.row_bytes)
         yield handle
+
+
+def require_room(folder: Path, missing: int, what: str, way_out: str) -> None:
+    """Check that a disk has room.
+
+    Args:
+        folder: Where to write; it is made.
+        missing: Bytes to write.
+        what: They are, for the message ("the features at 'x' take").
+        way_out: What needs less.
+
+    Raises:
+        StorageError: It has not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if missing > free:
+        raise StorageError(
+            f"{what} {missing / 1e9:.2f} GB more and {free / 1e9:.2f} GB are free at {folder}; "
+            f"free some space, or use {way_out}"
+        )

@@ -16,7 +16,7 @@ from tl_keras.errors import ModelError
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["CutPoint", "Step", "blocks", "cut_points", "feature_point", "has_weights",
+__all__ = ["CutPoint", "Step", "alone", "blocks", "cut_points", "feature_point", "has_weights",
            "head_layers", "is_functional", "split", "steps"]
 
 HEAD_PREFIX = "head_"
@@ -201,13 +201,13 @@ def split(model: keras.Model, at: str) -> tuple[keras.Model | None, keras.Model]
         return None, model
     if index == count - 1:
         raise ModelError(f"cannot cut at {at!r}: it is the output and nothing would come after")
-    prefix = keras.Model(_alone(model.inputs), cut.tensor, name="prefix")
-    suffix = keras.Model(cut.tensor, _alone(model.outputs), name="suffix")
+    prefix = keras.Model(alone(model.inputs), cut.tensor, name="prefix")
+    suffix = keras.Model(cut.tensor, alone(model.outputs), name="suffix")
     return prefix, suffix
 
 
-def _alone(tensors: list[Any]) -> Any:
-    """A single tensor without its list: Keras wants to be called as it was built."""
+def alone(tensors: list[Any]) -> Any:
+    """Return a single tensor without its list: Keras wants to be called as it was built."""
     return tensors[0] if len(tensors) == 1 else tensors
 
 

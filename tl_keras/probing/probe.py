@@ -12,14 +12,15 @@ import numpy as np
 
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ModelError, PlanError
-from tl_keras.features.extract import (
+from tl_keras.features.places import (
     Features,
     Place,
-    extract,
+    extract_features,
     feature_tensor,
     free_names,
     written,
 )
+from tl_keras.models import graph
 from tl_keras.models.heads import POOLINGS
 from tl_keras.probing import classifiers
 from tl_keras.probing.classifiers import Classifier
@@ -104,9 +105,9 @@ class ProbeOptions:
 
     Attributes:
         classifier: See :func:`tl_keras.probing.classifiers.fit`.
-        pooling: See :func:`tl_keras.features.extract.feature_tensor`.
+        pooling: See :func:`tl_keras.features.places.feature_tensor`.
         seed: Shuffles and starts.
-        precision: See :func:`tl_keras.features.extract.extract`.
+        precision: See :func:`tl_keras.features.places.extract_features`.
 
     Raises:
         TLKerasError: A name is unknown.
@@ -153,7 +154,7 @@ def fit_probe(
     parts = {"train": data.train, "val": data.val}
     parts = parts if data.test is None else {**parts, "test": data.test}
     marks = [time.perf_counter()]
-    features = extract(
+    features = extract_features(
         model,
         [name for place in places for name in place],
         parts,
@@ -191,10 +192,10 @@ def attach_classifier(
     Args:
         model: The base.
         place: The layers whose features the classifier takes.
-        pooling: See :func:`tl_keras.features.extract.feature_tensor`.
+        pooling: See :func:`tl_keras.features.places.feature_tensor`.
         classifier: Fitted on such features.
     """
     import keras
 
     outputs = classifier.attach(feature_tensor(model, place, pooling), free_names(model))
-    return keras.Model(model.inputs[0], outputs, name=model.name)
+    return keras.Model(graph.alone(model.inputs), outputs, name=model.name)

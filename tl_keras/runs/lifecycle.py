@@ -19,7 +19,7 @@ import tl_keras
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TrainingError
-from tl_keras.features.predict import predict
+from tl_keras.features.extract import predict
 from tl_keras.peft.plans import described, finished
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing

@@ -1,4 +1,4 @@
-"""From samples to `tf.data`: batches are read in a seeded order, memory flat.
+"""Stream batches of samples or features into `tf.data` in a seeded order, memory flat.
 
 One mechanism serves samples and cached features alike: a `fetch(epoch, indices)` function
 that returns a batch, and :func:`batches`, which asks for the batches of every epoch in an
@@ -8,21 +8,23 @@ epoch and gives what an undisturbed one would have given there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tl_keras.data.samples import Samples
-from tl_keras.modalities.base import InputSpec
+from tl_keras.modalities.base import InputSpec, Reader
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-__all__ = ["Epochs", "Fetch", "batches", "permutation", "image_dataset"]
+__all__ = [
+    "Epochs", "Fetch", "batches", "image_dataset", "input_specs", "permutation", "read_inputs",
+]  # fmt: skip
 
-Fetch = Callable[[int, np.ndarray], tuple[np.ndarray, ...]]
+Fetch = Callable[[int, np.ndarray], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,25 @@ def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
     return generator.permutation(rows)
 
 
-def batches(fetch: Fetch, spec: Sequence[tf.TensorSpec], epochs: Epochs) -> tf.data.Dataset:
+def read_inputs(reader: Reader, indices: np.ndarray, views: int | np.ndarray = 0) -> Any:
+    """Return what a model is fed with: one array, or a tuple of them in its inputs' order."""
+    arrays = tuple(reader.read(indices, views).values())
+    return arrays[0] if len(arrays) == 1 else arrays
+
+
+def input_specs(reader: Reader) -> Any:
+    """Return the shapes and dtypes of what :func:`read_inputs` gives."""
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec((None, *one.shape), one.dtype) for one in reader.specs.values()]
+    return specs[0] if len(specs) == 1 else tuple(specs)
+
+
+def batches(fetch: Fetch, spec: tuple[Any, ...], epochs: Epochs) -> tf.data.Dataset:
     """Return a dataset of batches, epoch after epoch.
 
     Args:
-        fetch: Takes an epoch and int64 indices (n,); returns one array for each of `spec`.
+        fetch: Takes an epoch and int64 indices (n,); returns arrays, nested as `spec`.
         spec: Shapes with None first, and dtypes, of what `fetch` returns.
         epochs: Which epochs, in what order.
 
@@ -79,9 +95,15 @@ def batches(fetch: Fetch, spec: Sequence[tf.TensorSpec], epochs: Epochs) -> tf.d
         numbered = tf.data.Dataset.from_tensor_slices(shaped).batch(epochs.batch_size)
         return numbered.map(lambda chosen: (epoch, chosen))
 
+    flat = tf.nest.flatten(spec)
+
+    def fetch_flat(epoch: int, indices: np.ndarray) -> list[np.ndarray]:
+        return tf.nest.flatten(fetch(epoch, indices))
+
     def get(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        arrays = tf.numpy_function(fetch, [epoch, indices], [one.dtype for one in spec])
-        return tuple(tf.ensure_shape(a, s.shape) for a, s in zip(arrays, spec, strict=True))
+        arrays = tf.numpy_function(fetch_flat, [epoch, indices], [one.dtype for one in flat])
+        shaped = [tf.ensure_shape(a, s.shape) for a, s in zip(arrays, flat, strict=True)]
+        return tf.nest.pack_sequence_as(spec, shaped)
 
     stream = tf.data.Dataset.range(epochs.first, epochs.last).flat_map(of_epoch)
     stream = stream.map(get, num_parallel_calls=2, deterministic=True).prefetch(2)
@@ -98,13 +120,13 @@ def image_dataset(
     seed: int | None = None,
     epochs: int = 1,
 ) -> tf.data.Dataset:
-    """Return pictures and labels for a `model.fit` of your own.
+    """Return images and labels for a `model.fit` of your own.
 
     Args:
-        samples: Where the pictures are.
+        samples: Where the images are.
         size: Side in pixels.
-        batch_size: Pictures a batch.
-        augment: Names of transforms joined with "+"; epoch e sees view e of each picture.
+        batch_size: Images a batch.
+        augment: Names of transforms joined with "+"; epoch e sees augmented view e of each image.
         seed: Shuffles, and decides the views; None keeps the order.
         epochs: Epochs that the dataset gives, one after the other; with more than one, pass
             `steps_per_epoch=-(-len(samples) // batch_size)` to `fit`.
@@ -115,12 +137,12 @@ def image_dataset(
     import tensorflow as tf
 
     specs = {"image": InputSpec((size, size, 3), "uint8", "RGB, 0..255")}
-    reader: Any = samples.modality.reader(samples, specs, augment, seed or 0)
-    plain = augment == "none"
+    reader = samples.modality.reader(samples, specs, augment, seed or 0)
 
-    def fetch(epoch: int, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        return reader.images(indices, 0 if plain else int(epoch)), samples.labels[indices]
+    def fetch(epoch: int, indices: np.ndarray) -> tuple[Any, ...]:
+        view = int(epoch) if reader.varied else 0
+        return read_inputs(reader, indices, view), samples.labels[indices]
 
     labels = tf.TensorSpec((None, *samples.labels.shape[1:]), samples.labels.dtype)
-    spec = (tf.TensorSpec((None, size, size, 3), tf.uint8), labels)
+    spec = (input_specs(reader), labels)
     return batches(fetch, spec, Epochs(len(samples), batch_size, seed, 0, epochs))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tl_keras.errors import DataError, ModelError
+from tl_keras.features.backends import Batch, pack_inputs
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +19,7 @@ __all__ = ["follow_training", "norms_of", "reestimate"]
 PRIOR = 16
 
 
-def reestimate(model: keras.Model, batches: Iterable[np.ndarray], prior: int = PRIOR) -> int:
+def reestimate(model: keras.Model, batches: Iterable[Batch], prior: int = PRIOR) -> int:
     """Set BatchNorm's moving statistics to what new pictures give; no label is needed.
 
     Li et al., 'Revisiting batch normalization for practical domain adaptation'
@@ -28,7 +29,7 @@ def reestimate(model: keras.Model, batches: Iterable[np.ndarray], prior: int = P
 
     Args:
         model: Changed in place; nothing but the moving statistics changes.
-        batches: RGB 0..255 (n, size, size, 3), each best of 32 pictures or more.
+        batches: What the model takes, each best of 32 samples or more.
         prior: Pictures that the old statistics count for, 0 or more.
 
     Returns:
@@ -96,14 +97,18 @@ def _statistics(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.n
 def _measure(
     model: keras.Model,
     norms: list[keras.layers.BatchNormalization],
-    batches: Iterable[np.ndarray],
+    batches: Iterable[Batch],
 ) -> int:
+    import keras
+
     seen = 0
     for batch in batches:
+        inputs = pack_inputs(model, batch)
+        count = len(keras.tree.flatten(inputs)[0])
         for norm in norms:
-            norm.momentum = seen / (seen + len(batch))  # the plain mean over all pictures
-        model(np.asarray(batch, np.float32), training=True)
-        seen += len(batch)
+            norm.momentum = seen / (seen + count)  # the plain mean over all samples
+        model(inputs, training=True)
+        seen += count
     return seen
 
 

@@ -1,4 +1,4 @@
-"""What a plan's stages learn from: by default the labels of the pictures."""
+"""Say what a plan's stages learn from: by default the labels of the samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.modalities.base import Reader
 from tl_keras.tasks.base import Scale
 from tl_keras.training.plan import Plan
 
@@ -19,9 +19,9 @@ __all__ = ["Objective"]
 
 
 class Objective:
-    """Teaches the labels of the pictures.
+    """Teaches the labels of the samples.
 
-    A subclass may show other pictures, give targets that hold more than the labels, and have
+    A subclass may show other samples, give targets that hold more than the labels, and have
     another model compiled with another loss. What a stage is judged by stays the plain loss of
     the labels: the compiled metrics must be named "plain_loss" and "accuracy".
 
@@ -30,7 +30,7 @@ class Objective:
         plan: Augmentation, class weights and label smoothing.
 
     Attributes:
-        views: How many views there are of each picture; None is as many as are asked for.
+        views: How many views there are of each sample; None is as many as are asked for.
     """
 
     views: int | None = None
@@ -57,23 +57,23 @@ class Objective:
 
     @property
     def width(self) -> int:
-        """Numbers in the target of one picture."""
+        """Numbers in the target of one sample."""
         return int(self.labels.shape[1])
 
     def identity(self) -> dict[str, Any]:
         """Return JSON-able facts that a snapshot must agree with to be gone on from."""
         return {}
 
-    def reader(self, size: int, seed: int) -> ImageReader:
-        """Return what reads the training pictures."""
-        return ImageReader(self.data.train, size, self.plan.augment, seed)
+    def reader(self, model: keras.Model, seed: int) -> Reader:
+        """Return what reads the training samples as a model takes them."""
+        return self.data.train.reader(model, self.plan.augment, seed)
 
     def batch(self, views: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return targets float32 (n, width) and weights float32 (n,).
 
         Args:
-            views: The view in which each picture is seen, int64 (n,).
-            indices: The pictures, int64 (n,).
+            views: The view in which each sample is seen, int64 (n,).
+            indices: The samples, int64 (n,).
         """
         return self.labels[indices], self.weights[indices]
 

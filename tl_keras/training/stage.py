@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_keras.features.backends import prefix_function
 from tl_keras.training.batches import Epochs, Fetch, batches
 from tl_keras.training.batchnorm import follow_training
 from tl_keras.training.callbacks import StopOnNaN
@@ -48,8 +49,8 @@ class StageData:
     val: Fetch
     rows: int
     val_rows: int
-    spec: tuple[tf.TensorSpec, ...]
-    val_spec: tuple[tf.TensorSpec, ...]
+    spec: tuple[Any, ...]
+    val_spec: tuple[Any, ...]
     val_batch_size: int
 
 
@@ -64,7 +65,7 @@ class StageTrainer:
         plan: What holds for all stages.
         objective: Loss and metrics.
         data: What to feed.
-        seed: Decides the order of the pictures.
+        seed: Decides the order of the samples.
         factors: Factors on the rate by layer.
         snapshot: Where to keep what resuming needs, or None.
         save_every: Least seconds between snapshots.
@@ -96,7 +97,7 @@ class StageTrainer:
         Raises:
             TrainingError: The loss is not a number. The suffix then holds the best weights
                 so far, or those of the stage's start.
-            DataError: A picture can no longer be read.
+            DataError: A sample can no longer be read.
         """
         self.tag = tag
         self.compile()
@@ -164,12 +165,12 @@ class StageTrainer:
 
     def val_losses(self) -> np.ndarray:
         """Return the loss of each validation sample, float64 (n,); of none, n is 0."""
-        call = tf.function(lambda x: self.suffix(x, training=False), reduce_retracing=True)
+        predict = prefix_function(self.suffix, "float32")
         losses = [np.zeros(0)]
         for first in range(0, self.data.val_rows, self.data.val_batch_size):
             last = min(first + self.data.val_batch_size, self.data.val_rows)
             inputs, targets = self.data.val(0, np.arange(first, last))
-            outputs = self.objective.predictions(np.asarray(call(tf.cast(inputs, tf.float32))))
+            outputs = self.objective.predictions(predict(inputs)[0])
             losses.append(self.objective.task.sample_losses(outputs, targets))
         return np.concatenate(losses)
 

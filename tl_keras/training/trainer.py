@@ -19,7 +19,6 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ModelError, PlanError, RunError
 from tl_keras.features.stage_cache import Cut, FeatureStore, plan_cuts
-from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.models.rewrite import flat_view
 from tl_keras.training import freezing
@@ -37,7 +36,7 @@ from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.plan import Plan, named_plan
 from tl_keras.training.scaling import scaled_output
 from tl_keras.training.stage import StageData, StageTrainer
-from tl_keras.training.stage_data import cached_data, picture_data
+from tl_keras.training.stage_data import cached_data, sample_data
 from tl_keras.utils.progress import Progress
 
 __all__ = ["StageRunner", "fit", "fit_with"]
@@ -53,9 +52,10 @@ def fit(model: keras.Model, data: Splits, plan: Plan | str = "lp-ft", **options:
     place.
 
     Args:
-        model: A functional or built sequential model that takes RGB 0..255 (batch, size, size,
-            3), such as :func:`tl_keras.models.build.build_model` makes. Models in it, as in
-            `Sequential([base, pooling, Dense])`, are trained as if their layers stood in it.
+        model: A functional or built sequential model that takes what the samples' modality reads
+            (images: RGB 0..255), such as :func:`tl_keras.models.build.build_model` makes. Models
+            in it, as in `Sequential([base, pooling, Dense])`, are trained as if their layers
+            stood in it.
         data: Training, validation and test samples; the test samples are not looked at.
         plan: A plan or the name of one.
         **options: Fields of :class:`FitOptions`.
@@ -145,15 +145,14 @@ class StageRunner:
         self.result = FitResult()
         self.cuts = self._find_cuts()
         self.objective = options.objective or Objective(data, plan)
-        size = model.input_shape[1]
         self.store = FeatureStore(
             model,
             plan.views,
             plan.cache_dtype,
             self.cuts,
             folder / "features",
-            self.objective.reader(size, options.seed),
-            ImageReader(data.val, size),
+            self.objective.reader(model, options.seed),
+            data.val.reader(model),
             options.precision,
             options.progress,
         )
@@ -239,7 +238,7 @@ class StageRunner:
         stage, cut = self.plan.stages[index], self.cuts[index]
         freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
         # Never the user's own object: compiled, it would carry our optimizer into what it saves.
-        whole = keras.Model(self.model.inputs, self.model.outputs[0])
+        whole = keras.Model(graph.alone(self.model.inputs), self.model.outputs[0])
         suffix = graph.split(self.model, cut.layer)[1] if cut.layer else whole
         return StageTrainer(
             self.objective.learner(suffix),
@@ -260,7 +259,7 @@ class StageRunner:
         if cut.layer:
             train, val = self.store.arrays(index)
             return cached_data(self.objective, train, val, cut.shape)
-        return picture_data(self.objective, self.store.train, self.store.val)
+        return sample_data(self.objective, self.store.train, self.store.val)
 
     def _keep_if_better(self, trainer: StageTrainer) -> None:
         name, losses = trainer.stage.name, trainer.val_losses()

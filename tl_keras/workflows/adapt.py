@@ -13,8 +13,8 @@ import numpy as np
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
-from tl_keras.features.predict import predict
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.backends import Batch
+from tl_keras.features.extract import predict, read_ahead
 from tl_keras.models import graph
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
@@ -174,7 +174,7 @@ def _apply(
     began = time.perf_counter()
     if name != "batchnorm" and parts is not None:
         return _train(name, made, model, parts, progress)
-    reestimate(model, _batches(images, int(model.input_shape[1]), progress))
+    reestimate(model, _batches(images, model, progress))
     seconds = round(time.perf_counter() - began, 2)
     made.write_history([])
     made.update(
@@ -184,13 +184,14 @@ def _apply(
     return []
 
 
-def _batches(images: Samples, size: int, progress: Progress) -> Iterator[np.ndarray]:
+def _batches(samples: Samples, model: keras.Model, progress: Progress) -> Iterator[Batch]:
     # In an order of chance: a batch of one class alone would have statistics of its own.
-    order = np.random.default_rng(0).permutation(len(images))
-    reader, count = ImageReader(images, size), max(1, round(len(images) / _BATCH))
-    for part in np.array_split(order, count):
-        yield reader.images(part, 0)
-        progress("statistics", int(part.size), len(images))
+    order = np.random.default_rng(0).permutation(len(samples))
+    parts = np.array_split(order, max(1, round(len(samples) / _BATCH)))
+    done = np.cumsum([len(part) for part in parts])
+    for batch, count in zip(read_ahead(samples.reader(model), parts), done, strict=True):
+        yield batch
+        progress("statistics", int(count), len(samples))
 
 
 def _train(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from tl_keras.analysis.ranking import Appraisal, Costs, Rates, fine_tune_seconds
 from tl_keras.analysis.transferability import h_score, knn_accuracy, leep, logme
 from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError
-from tl_keras.features.backends import Predict, onnx_function
-from tl_keras.features.extract import feature_model, parse_places
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.backends import Batch, Predict, onnx_function, pack_inputs, sort_inputs
+from tl_keras.features.extract import BATCH, collect
+from tl_keras.features.places import feature_model, parse_places
+from tl_keras.models import graph
 from tl_keras.probing.linear import ridge
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.lifecycle import guard
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["appraise", "chosen_samples", "scores_of"]
 
-_BATCH = 32
 _TRAINED = (16, 256)
 _PIXELS = 2**20
 _STEPS = 2
@@ -91,12 +91,12 @@ def appraise(
     opened = _open(candidate, seed)
     read, features, source, forward = _run(opened, samples, candidate.name, progress)
     scores, intervals = scores_of(features, samples.labels, samples.outputs, source)
-    latency = _latency(opened.predict, read[:1])
+    latency = _latency(opened.predict, [array[:1] for array in read])
     rates = Rates(forward, _training_rate(opened.features, read, samples))
     plan = named_plan("lp-ft")
     tuning = fine_tune_seconds(pictures, plan.views, plan.stages[-1].epochs, rates)
     costs = Costs(tuning, opened.size, latency, time.perf_counter() - began)
-    facts = {"at": opened.at, "size": str(read.shape[1])}
+    facts = {"at": opened.at, "size": str(read[0].shape[1])}
     return Appraisal(candidate.name, scores, intervals, costs, features.shape[1], facts)
 
 
@@ -148,7 +148,8 @@ def _open(candidate: Candidate, seed: int) -> _Opened:
     predict = onnx_function(content)
     if _is_classifier(base):
         outputs = [features.outputs[0], base.outputs[0]]
-        predict = onnx_function(to_onnx(keras.Model(base.inputs[0], outputs)).SerializeToString())
+        both = keras.Model(graph.alone(base.inputs), outputs)
+        predict = onnx_function(to_onnx(both).SerializeToString())
     return _Opened(features, predict, len(content), "+".join(place))
 
 
@@ -159,53 +160,53 @@ def _is_classifier(base: keras.Model) -> bool:
 
 def _run(
     opened: _Opened, samples: Samples, name: str, progress: Progress
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
-    """The first pictures, all features, the base's own probabilities, pictures a second."""
-    reader = ImageReader(samples, int(opened.features.input_shape[1]))
-    rows: list[Sequence[np.ndarray]] = []
-    seconds, first = 0.0, reader.images(range(min(_BATCH, len(samples))), 0)
-    for start in range(0, len(samples), _BATCH):
-        indices = range(start, min(start + _BATCH, len(samples)))
-        batch = reader.images(indices, 0) if start else first
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray | None, float]:
+    """The first samples, all features, the base's own probabilities, samples a second."""
+    reader, seconds = samples.reader(opened.features), []
+
+    def timed(batch: Batch) -> list[np.ndarray]:
         began = time.perf_counter()
-        rows.append(opened.predict(batch))
-        # The first run prepares itself.
-        seconds += (time.perf_counter() - began) * (start > 0 or len(samples) <= _BATCH)
-        progress(name, indices[-1] + 1, len(samples))
-    timed = len(samples) - len(first) or len(samples)
-    joined = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
-    source = joined[1] if len(joined) > 1 else None
-    return first, joined[0], source, timed / max(seconds, 1e-9)
+        outputs = opened.predict(batch)
+        seconds.append(time.perf_counter() - began)
+        return outputs
+
+    found = collect(timed, reader, progress=functools.partial(progress, name))
+    first = reader.read(range(min(BATCH, len(reader))))
+    names = [one.name for one in opened.features.inputs]
+    # The first run prepares itself.
+    timing, count = (seconds[1:], len(reader) - BATCH) if seconds[1:] else (seconds, len(reader))
+    rate = count / max(sum(timing), 1e-9)
+    return sort_inputs(first, names), found[0], found[1] if found[1:] else None, rate
 
 
-def _latency(predict: Predict, picture: np.ndarray) -> float:
-    """Median milliseconds of one picture at a time."""
+def _latency(predict: Predict, sample: Batch) -> float:
+    """Median milliseconds of one sample at a time."""
     seconds = []
     for _ in range(_RUNS + 2):
         began = time.perf_counter()
-        predict(picture)
+        predict(sample)
         seconds.append(time.perf_counter() - began)
     return 1000 * float(np.median(seconds[2:]))
 
 
-def _training_rate(features: keras.Model, pictures: np.ndarray, samples: Samples) -> float:
-    """Pictures a second of a few steps that train everything but BatchNorm.
+def _training_rate(features: keras.Model, read: list[np.ndarray], samples: Samples) -> float:
+    """Samples a second of a few steps that train everything but BatchNorm.
 
-    The steps are not compiled: compiling would take longer than all the rest. Small pictures
+    The steps are not compiled: compiling would take longer than all the rest. Small samples
     come in large batches, so that arithmetic outweighs what compiling would save.
     """
     import keras
     import tensorflow as tf
 
     outputs = keras.layers.Dense(samples.outputs)(features.outputs[0])
-    model = keras.Model(features.inputs[0], outputs)
+    model = keras.Model(graph.alone(features.inputs), outputs)
     for layer in model.layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
     optimizer = keras.optimizers.AdamW(1e-5)
     optimizer.build(model.trainable_variables)
-    count = int(np.clip(_PIXELS // pictures[0, ..., 0].size, *_TRAINED))
+    count = int(np.clip(_PIXELS // max(one[0, ..., 0].size for one in read), *_TRAINED))
     labels = tf.constant(np.resize(samples.labels, count))
-    batch = tf.cast(np.resize(pictures, (count, *pictures.shape[1:])), tf.float32)
+    batch = pack_inputs(model, [np.resize(one, (count, *one.shape[1:])) for one in read])
     seconds = [_step(model, optimizer, batch, labels) for _ in range(1 + _STEPS)]
     return count / min(seconds[1:])
 

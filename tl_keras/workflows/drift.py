@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,10 @@ from tl_keras.data.folders import listed
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
-from tl_keras.features.backends import choose_engine
+from tl_keras.features.backends import Batch
+from tl_keras.features.extract import collect, open_backend
 from tl_keras.modalities.base import Modality
 from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
-from tl_keras.modalities.image.reader import ImageReader
 from tl_keras.models import graph
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import guard
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Others", "ShiftReport", "describe_pictures", "held_out", "other_pictures", "shift_run"]
 
-_BATCH = 32
 _MOST_TRAINING = 1000
 
 
@@ -282,23 +282,26 @@ def describe_pictures(
     """
     import keras
 
-    both = keras.Model(model.inputs, [graph.feature_point(model).tensor, model.outputs[0]])
-    size, total = int(model.input_shape[1]), sum(map(len, sets))
-    readers = [ImageReader(samples, size) for samples in sets]
-    first = readers[0].images(range(min(_BATCH, len(readers[0]))), 0)
-    engine, predict = choose_engine(both, first, total)
-    done, found = 0, []
+    outputs = [graph.feature_point(model).tensor, model.outputs[0]]
+    both = keras.Model(graph.alone(model.inputs), outputs)
+    readers = [samples.reader(model) for samples in sets]
+    total, done = sum(map(len, readers)), 0
+    engine, predict = open_backend(both, readers[0], rows=total)
+
+    def described(batch: Batch) -> list[np.ndarray]:
+        features, outputs = predict(batch)
+        return [_averaged(features), outputs]
+
+    found = []
     for reader in readers:
-        rows = []
-        for start in range(0, len(reader), _BATCH):
-            pictures = reader.images(range(start, min(start + _BATCH, len(reader))), 0)
-            features, outputs = predict(pictures)
-            rows.append((_averaged(features), outputs))
-            done += len(pictures)
-            progress(f"features ({engine.name})", done, total)
-        features, outputs = (np.concatenate(part) for part in zip(*rows, strict=True))
-        found.append(FeatureSet(features, outputs))
+        told = functools.partial(_told, progress, f"features ({engine.name})", done, total)
+        found.append(FeatureSet(*collect(described, reader, progress=told)))
+        done += len(reader)
     return found
+
+
+def _told(progress: Progress, task: str, before: int, total: int, done: int, _: int) -> None:
+    progress(task, before + done, total)
 
 
 def _averaged(features: np.ndarray) -> np.ndarray:

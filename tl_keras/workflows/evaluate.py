@@ -13,7 +13,7 @@ from tl_keras.data.folders import listed
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
-from tl_keras.features.predict import predict
+from tl_keras.features.extract import predict
 from tl_keras.modalities.base import Modality
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory

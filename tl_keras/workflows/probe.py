@@ -13,8 +13,8 @@ import numpy as np
 
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import ModelError
-from tl_keras.features.extract import parse_places, written
 from tl_keras.features.files import check_target, write_features
+from tl_keras.features.places import parse_places, written
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.probing.probe import Probe, ProbeOptions, fit_probe
 from tl_keras.runs.config import RunConfig
@@ -38,7 +38,7 @@ class ProbeConfig:
 
     Attributes:
         config: Data, backbone, size, weights, shares and seed.
-        at: See `tl_keras.features.extract.parse_places`.
+        at: See `tl_keras.features.places.parse_places`.
         options: Classifier, pooling and the rest.
         features_out: Where to write the features too; None nowhere.
         command: What the user wrote, for the record.

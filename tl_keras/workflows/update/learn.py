@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,7 @@ from tl_keras.continual.replay import order
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import RunError
-from tl_keras.features.backends import Predict, choose_engine, prefix_function
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.features.extract import open_backend, predict
 from tl_keras.probing.linear import StreamingRidge
 from tl_keras.probing.linear_head import calibrate
 from tl_keras.runs.config import RunConfig
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Lesson", "features_of", "learn", "refuse_lost", "solve"]
 
 IMPORTANCE, SUMS = "importance.npz", "sums.npz"
-_BATCH = 32
 _FISHER_PICTURES = 100
 _GENTLE = 0.3
 EWC, L2SP, LWF = 1e4, 0.01, 1.0
@@ -93,22 +92,10 @@ def features_of(
     model: keras.Model, samples: Samples, precision: str, progress: Progress
 ) -> np.ndarray:
     """Return what a model's output layer sees of samples, float32 (n, d)."""
-    part = feature_model(model)
-    reader = ImageReader(samples, int(model.input_shape[1]))
-    predict = _engine(part, reader, precision)
-    rows = []
-    for first in range(0, len(reader), _BATCH):
-        indices = np.arange(first, min(first + _BATCH, len(reader)))
-        rows.append(predict(reader.images(indices, 0))[0])
-        progress("features", int(indices[-1]) + 1, len(reader))
-    return np.concatenate(rows) if rows else np.zeros((0, part.output_shape[-1]), np.float32)
-
-
-def _engine(part: keras.Model, reader: ImageReader, precision: str) -> Predict:
-    if precision != "auto":
-        return prefix_function(part, precision)
-    sample = reader.images(range(min(_BATCH, len(reader))), 0)
-    return choose_engine(part, sample, len(reader))[1]
+    return predict(
+        feature_model(model), samples, precision=precision,
+        progress=functools.partial(progress, "features"),
+    )  # fmt: skip
 
 
 def solve(lesson: Lesson, grown: keras.Model) -> None:
@@ -190,12 +177,10 @@ def learn(lesson: Lesson, grown: keras.Model) -> tuple[Plan, FitResult]:
 def _taught(lesson: Lesson, plan: Plan, folder: Path) -> Any:
     from tl_keras.continual.lwf import WithoutForgetting
 
-    size = int(lesson.old.input_shape[1])
-    predict = _engine(
-        lesson.old, ImageReader(lesson.data.train, size), lesson.config.run.precision
-    )
+    run, train = lesson.config.run, lesson.data.train
+    _, old = open_backend(lesson.old, train.reader(lesson.old), run.precision)
     return WithoutForgetting(
-        lesson.data, plan, predict, folder, size=size, seed=lesson.config.run.seed,
+        lesson.data, plan, lesson.old, old, folder, seed=run.seed,
         strength=LWF * lesson.request.strength,
     )  # fmt: skip
 
@@ -223,10 +208,8 @@ def _importance(lesson: Lesson) -> Anchor:
 def _measured(lesson: Lesson, model: keras.Model, pool: Pool) -> Anchor:
     train = pool.samples.take(pool.of("train"))
     ranked = order("balanced", train.labels, train.keys, lesson.config.run.seed)[:_FISHER_PICTURES]
-    reader = ImageReader(train.take(ranked), int(model.input_shape[1]))
-    pictures = reader.images(range(len(reader)), 0)
     return fisher(
-        model, pictures,
+        model, train.take(ranked).reader(model).read(range(len(ranked))),
         progress=lambda done, total: lesson.progress("importance of weights", done, total),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from tl_keras.continual.growing import grow
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import RunError
-from tl_keras.features.predict import predict
+from tl_keras.features.extract import predict
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
