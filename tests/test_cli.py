@@ -52,7 +52,7 @@ def processor_seconds(*words):
 
 
 def test_help_is_there_at_once():
-    assert min(processor_seconds("fit", "--help") for _ in range(4)) < 0.5
+    assert min(processor_seconds("fit", "--help") for _ in range(4)) < 0.2
 
 
 WRONG = {
@@ -145,7 +145,7 @@ def test_a_run_without_a_test_split_is_evaluated_on_validation_and_says_so(train
     assert json.loads(invoke("evaluate", trained, "--json").stdout)["split"] == "test"
     run = shutil.copytree(trained, tmp_path / "run")
     rows = (run / "split.csv").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in rows if not row.endswith(",test")]
+    rows = [row for row in rows if ",test" not in row]
     (run / "split.csv").write_text("\n".join(rows), encoding="utf-8")
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     del record["data"]["pictures"]["test"]

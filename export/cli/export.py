@@ -73,6 +73,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         from export.source import from_run
 
         refuse_unused("--max-drop", max_drop, bool(quantize), "--quantize")
+        refuse_unused("--no-train", not train, bool(quantize), "--quantize")
         limits = Limits(max_drop=0.01 if max_drop is None else max_drop, train=train)
         config = ExportConfig(split_words(to), split_words(quantize), limits, license=license)
         _, notes = check_config(config)

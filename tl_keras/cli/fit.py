@@ -101,7 +101,6 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         chosen = plan or ("scratch" if weights == "none" else "lp-ft")
         refuse_unused("--rank", rank, chosen == "lora", "--plan lora")
         refuse_unused("--minutes", minutes, chosen == "auto", "--plan auto")
-        refuse_unused("--views", views, augment != "none" or views == 1, "--augment flip+crop")
         if learning_rate and lr_scale is not None:
             raise PlanError("got both --learning-rate and --lr-scale; give one of the two")
         given = {"batch_size": batch_size, "views": views or 4, "augment": augment}
@@ -113,6 +112,8 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
             adapt=adapt, rank=rank or 4, minutes=minutes or 10.0, task=task, val=val, test=test,
             skip_bad=skip_bad, seed=seed, precision=precision, devices=devices,
         )  # fmt: skip
+        viewed = config.with_defaults().plan.settings["augment"] != "none" or views == 1
+        refuse_unused("--views", views, viewed, "--augment flip+crop")
         with bars() as progress:
             run = train(config, out, progress=progress, command=command_line())
         show_run(run)
