@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from jinja2 import meta
 from PIL import Image
 
 from tl_keras import modalities
@@ -27,6 +28,7 @@ from tl_keras.reports.transfer_report import write_transfer_report
 from tl_keras.tasks import evaluate
 
 EVIL = '<script>alert("x")</script>&\'"><img src=http://evil.example/x onerror=y>'
+SHARE = {"value": 0.75, "low": 0.5, "high": 0.875}
 VOID = {"meta", "img", "br", "link", "hr", "input", "wbr"}
 
 
@@ -80,7 +82,25 @@ def a_run(names: list[str]) -> dict:
                     "epochs_run": 9, "best_epoch": 8, "best_val_accuracy": 0.8, "seconds": 3.21}],
         "precision": {"chosen": "float32", "reason": "bfloat16 was slower"},
         "timings": {"total": 125.0}, "metrics": {}, "command": f"tl-keras fit {EVIL}",
-    }
+        "update": {
+            "new_classes": [EVIL], "keep": ["replay"], "memory": {"exemplars": 9, "bytes": 2e6},
+            "steps": [{"name": f"{k} {EVIL}"} for k in range(3)], "matrix": [[0.5, None, 1.0]] * 3,
+            "accuracy": {EVIL: {"count": 8, "before": SHARE, "after": SHARE}},
+            "forgetting": 0.25, "gone": 2,
+        },
+        "probe": {"classifier": EVIL, "at": "relu", "found": {"C": 1.0, "note": EVIL},
+                  "compared": [{"place": EVIL, "dimensions": 9, "accuracy": 0.5, "log_loss": 1.0}]},
+        "auto": {"plan": "top", "why": EVIL, "final": {"kept": EVIL}, "trials": [
+            {"plan": "top", "share": 0.5, "accuracy": 0.75, "loss": 0.5, "seconds": 2.0},
+            {"plan": "full", "share": 0.5, "accuracy": None, "loss": None, "note": EVIL,
+             "seconds": 2.0}]},
+        "distillation": {
+            "why": EVIL, "kept": "alone", "views": 4, "seconds": {"teacher": 2.0},
+            "lesson": {"loss": "kd+features", "temperature": 4, "alpha": 0.5, "mixup": 0.2},
+            "teacher": {"name": EVIL, "parameters": 123456},
+            "scores": {"alone": {"val": {"accuracy": SHARE}}, EVIL: {}},
+        },
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +196,15 @@ def test_a_name_that_is_html_is_shown_as_text_on_every_page(pages):
         assert EVIL in "".join(read(path).text)
 
 
-def test_every_section_has_its_template_and_every_template_its_section():
-    files = html.environment().list_templates(filter_func=lambda name: name.startswith("sections/"))
+def test_every_section_has_its_template_and_gives_it_all_that_it_names(made):
+    environment = html.environment()
+    files = environment.list_templates(filter_func=lambda name: name.startswith("sections/"))
     assert files == sorted(f"sections/{name}.html.j2" for name in run_report.SECTIONS)
+    facts = run_report.Facts(a_run(made[4]), [], made[1], made[2], made[3])
+    for name, make in run_report.SECTIONS.items():
+        source, *_ = environment.loader.get_source(environment, f"sections/{name}.html.j2")
+        named = meta.find_undeclared_variables(environment.parse(source))
+        assert named <= {*make(facts), *run_report.SHARED, "noun", "nouns"}, name
 
 
 def test_a_task_that_nobody_knows_shows_all_its_figures(tmp_path):
@@ -207,6 +233,8 @@ def test_the_figures_on_the_page_are_those_of_the_test_split(made):
         assert f"{100 * share:.1f}" in text
     assert f"{round(score['value'] * 300)} of 300 test images" in text
     for said in ("mobilenet_v2", "lp-ft", "2 min 05 s", "9 of 20", "out_relu", "12 810",
+                 "2 earlier images are no longer", "+25.0 points: accuracy lost", "123 456 weights",
+                 "student alone (this run)", "top 50 % 75.0 %", "C 1, note",
                  "sha256:abc123", "zero bytes", "keras 3.15.1", "bfloat16 was slower",
                  "more than once"):
         assert said in text.replace("\u202f", " "), said

@@ -18,7 +18,7 @@ from tl_keras.tasks.base import Task
 if TYPE_CHECKING:
     from tl_keras.evaluation.mistakes import Mistake
 
-__all__ = ["METRICS", "SECTIONS", "UPDATE_CHANGES", "Facts", "lost", "write_report"]
+__all__ = ["METRICS", "SECTIONS", "SHARED", "UPDATE_CHANGES", "Facts", "lost", "write_report"]
 
 METRICS = {
     "accuracy": ("accuracy", "share"), "balanced_accuracy": ("balanced accuracy", "share"),
@@ -141,8 +141,8 @@ def _section(name: str, facts: Facts) -> str:
     context = SECTIONS[name](facts)
     if context is None:
         return ""
-    shared = {key: getattr(facts, key) for key in ("run", "figures", "split", "plots", "history")}
-    return render(f"sections/{name}.html.j2", **{**shared, "noun": facts.noun, **context})
+    shared = {key: getattr(facts, key) for key in SHARED}
+    return render(f"sections/{name}.html.j2", **{**shared, **context})
 
 
 def _find(record: Any, keys: str, default: Any = None) -> Any:
@@ -307,14 +307,13 @@ def _distillation(facts: Facts) -> dict[str, Any] | None:
     learned = " and ".join(losses.get(part, part) for part in parts)
     if {"kd", "dist"} & set(parts):
         learned += f" (temperature {lesson.get('temperature')}, weight {lesson.get('alpha')})"
+    splits = [split for split in ("val", "test") if any(of.get(split) for of in scores.values())]
     return {
         "facts": found,
         "lesson": lesson,
         "learned": learned,
-        "splits": {
-            split: f"accuracy, {_SPLITS[split]}"
-            for split in ("val", "test") if any(of.get(split) for of in scores.values())
-        },
+        "splits": splits,
+        "heads": [f"accuracy, {_SPLITS[split]}" for split in splits],
         "models": {"alone": "student alone", "distilled": "student, distilled"},
     }  # fmt: skip
 
@@ -412,6 +411,7 @@ def _reproduce(facts: Facts) -> dict[str, Any]:
     }
 
 
+SHARED = ("run", "history", "plots", "split", "figures", "noun")
 SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
     "metrics": _metrics,
     "update": _update,
@@ -430,4 +430,4 @@ SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
     "reproduce": _reproduce,
 }
 """By name, what gives a section its values: None leaves it out, else `sections/NAME.html.j2` is
-rendered with them and with run, history, plots, split and figures (that split's metrics)."""
+rendered with them and with those of `Facts` that are in `SHARED`."""
