@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tl_keras import modalities
+from tl_keras.data.folders import from_unlabeled
 from tl_keras.data.samples import Samples, from_arrays
 from tl_keras.data.sources import load_again, load_samples
 from tl_keras.data.splits import Splits
@@ -81,6 +82,23 @@ def test_hidden_system_and_side_files_are_no_samples_but_other_files_are(tmp_pat
           "a/Thumbs.db", "a/notes.txt", "a/1.xml", "b/film.mp4", "b/noext", "SOURCE.txt",
           "sheet.png")  # fmt: skip
     assert load_samples(tmp_path).keys == ("a/1.png", "b/1.png", "b/film.mp4", "b/noext")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="not every system lets users make links")
+def test_links_to_folders_are_followed_once(tmp_path):
+    _tree(tmp_path / "far", "more/3.png")
+    _tree(tmp_path / "photos", "a/1.png", "b/2.png")
+    os.symlink(tmp_path / "far", tmp_path / "photos" / "a" / "link")
+    os.symlink(tmp_path / "far", tmp_path / "far" / "more" / "loop")
+    assert load_samples(tmp_path / "photos").keys == ("a/1.png", "a/link/more/3.png", "b/2.png")
+
+
+def test_an_unlabeled_folder_hides_no_file_that_cannot_be_read(tmp_path):
+    _tree(tmp_path, "2.png", "x/1.png", "x/film.mp4", "notes.txt", ".hidden.png")
+    samples = from_unlabeled(str(tmp_path), modalities.get("image"))
+    assert samples.keys == ("2.png", "x/1.png", "x/film.mp4") and samples.class_names == ("",)
+    with pytest.raises(DataError, match="holds no image; expected"):
+        from_unlabeled(str(_tree(tmp_path / "x" / "empty", "a.txt")), modalities.get("image"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
 
-__all__ = ["SPLIT_WORDS", "from_folder", "listed"]
+__all__ = ["SPLIT_WORDS", "from_folder", "from_unlabeled", "listed"]
 
 _TEXT = {"txt", "md", "rst", "json", "jsonl", "xml", "csv", "tsv", "yml", "yaml", "html", "htm"}
 SIDE = frozenset(_TEXT | {"ini", "cfg", "db", "log", "py", "ipynb", "npy", "npz"})
@@ -79,6 +79,28 @@ def from_folder(root: str, modality: Modality, fewest: int = 2) -> Samples:
     return _samples(root, parts, modality)
 
 
+def from_unlabeled(root: str, modality: Modality) -> Samples:
+    """Take every file below a folder that would be a sample in a class folder.
+
+    Args:
+        root: the folder.
+        modality: what the files are.
+
+    Returns:
+        Samples of one class without a name; keys are paths relative to `root`, sorted.
+
+    Raises:
+        DataError: if there is none.
+    """
+    files = _files(root, modality)
+    if not files:
+        suffixes = ", ".join(sorted(modality.suffixes))
+        raise DataError(f"{root} holds no {modality.noun}; expected {suffixes}")
+    keys = tuple(_key(root, file) for file in files)
+    labels: np.ndarray = np.zeros(len(files), np.int64)
+    return Samples(files, labels, ("",), keys, modality, root=root)
+
+
 def listed(names: list[str], most: int = 10) -> str:
     """Join names for a message: the first few, and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
@@ -120,13 +142,17 @@ def _is_split(name: str, path: str, modality: Modality) -> bool:
 def _files(path: str, modality: Modality) -> list[str]:
     """List the sample files below a class folder, at any depth, sorted."""
     found, waiting, side = [], [path], SIDE - modality.suffixes
+    linked = {os.path.realpath(path)}
     while waiting:
         folder = waiting.pop()
         try:
             for entry in _visible(folder):
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)
-                elif _extension(entry.name) not in side and not entry.is_dir():
+                if entry.is_dir():
+                    target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                    if target not in linked:  # else a link leads back
+                        waiting.append(entry.path)
+                    linked |= {target} - {""}
+                elif _extension(entry.name) not in side:
                     found.append(entry.path)
         except OSError as error:
             raise DataError(f"The folder {folder} cannot be read: {error.strerror}.") from error

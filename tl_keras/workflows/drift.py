@@ -12,13 +12,12 @@ import numpy as np
 
 from tl_keras.analysis.drift import FeatureSet, Shift, find_drift
 from tl_keras.analysis.drift_tests import FEWEST
-from tl_keras.data.folders import listed
+from tl_keras.data.folders import from_unlabeled, listed
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
 from tl_keras.features.backends import Batch
 from tl_keras.features.extract import collect, open_backend
-from tl_keras.modalities.base import Modality
 from tl_keras.modalities.image.corruptions import corrupted, parse_corruption
 from tl_keras.models import graph
 from tl_keras.runs.directory import RunDirectory, refuse_existing
@@ -162,7 +161,7 @@ def _found_others(run: RunDirectory, data: str) -> Others:
     except DataError as error:
         if not Path(data).is_dir():
             raise
-        found = _unlabelled(Path(data), modality)
+        found = from_unlabeled(data, modality)
         return Others(found, False, f"No true accuracy: {error}")
     known, unknown = run.fact("classes"), ""
     if not samples.kind.single_label:
@@ -173,15 +172,6 @@ def _found_others(run: RunDirectory, data: str) -> Others:
     places = np.array([known.index(name) for name in samples.class_names])
     labels = places[samples.labels]
     return Others(dataclasses.replace(samples, labels=labels, class_names=tuple(known)), True)
-
-
-def _unlabelled(folder: Path, modality: Modality) -> Samples:
-    found = (f for f in folder.rglob("*") if f.suffix.lower().lstrip(".") in modality.suffixes)
-    files = sorted(f for f in found if not any(p.startswith(".") for p in f.parts[-2:]))
-    keys = tuple(str(file.relative_to(folder)) for file in files)
-    labels: np.ndarray = np.zeros(len(files), np.int64)
-    items = [str(file) for file in files]
-    return Samples(items, labels, ("",), keys, modality, root=str(folder))
 
 
 def held_out(run: RunDirectory) -> Samples:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras import tasks
-from tl_keras.data.folders import listed
+from tl_keras.data.folders import from_unlabeled, listed
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
@@ -108,8 +108,8 @@ def predict_files(
     modality = run.modality
     files = [file for given in pictures for file in _files(given, modality)]
     labels: np.ndarray = np.zeros(len(files), np.int64)
-    keys = tuple(str(file) for file in files)
-    samples = Samples(keys, labels, ("",), keys, modality)
+    keys = tuple(files)
+    samples = Samples(files, labels, ("",), keys, modality)
     names, ranked = run.fact("classes"), tasks.get(run.fact("data", "task")).ranked
     start_tensorflow()
     outputs = predict(run.model(), samples, progress=lambda d, n: progress("pictures", d, n))
@@ -121,19 +121,14 @@ def predict_files(
     return rows
 
 
-def _files(given: Path, modality: Modality) -> list[Path]:
-    suffixes, noun = modality.suffixes, modality.noun
+def _files(given: Path, modality: Modality) -> list[str]:
     if given.is_dir():
-        found = sorted(f for f in given.rglob("*") if f.suffix.lower().lstrip(".") in suffixes)
-        if not found:
-            raise DataError(f"{given} holds no {noun}; expected {', '.join(sorted(suffixes))}")
-        return found
+        return list(from_unlabeled(str(given), modality).items)
     if not given.exists():
-        raise DataError(f"there is no file {given}; expected one or a folder of {noun}s")
-    return [given]
+        raise DataError(f"there is no file {given}; expected one or a folder of {modality.noun}s")
+    return [str(given)]
 
 
-@guard()
 def find_rate(
     config: RunConfig, train: tuple[str, ...], steps: int, out: Path, progress: Progress
 ) -> RateSearch:
