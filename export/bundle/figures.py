@@ -13,7 +13,7 @@ from tl_keras.reports import style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_latencies", "plot_variants"]
+__all__ = ["draw_variants", "plot_latencies", "plot_variants"]
 
 _LARGEST, _SMALLEST = 1400.0, 60.0
 _LIFT = 18
@@ -23,6 +23,19 @@ _BAR = 0.36
 
 
 def plot_variants(variants: Sequence[Variant], agreement: str, path: Path) -> Path:
+    """Write the figure of :func:`draw_variants` as PNG and return its path.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    figure = style.new_figure(8.2, 4.8)
+    draw_variants(figure.subplots(), variants, agreement)
+    return style.save(figure, path, 110)
+
+
+def draw_variants(
+    axes: Axes, variants: Sequence[Variant], agreement: str = "same label"
+) -> None:
     """Draw a circle for each variant: to the left is faster, above is better, small is small.
 
     The circle's area is the file's size; the line through it is the 95 % interval of the
@@ -30,18 +43,10 @@ def plot_variants(variants: Sequence[Variant], agreement: str, path: Path) -> Pa
     no labels, agreement with Keras that of the accuracy.
 
     Args:
+        axes: where to draw.
         variants: at least one.
-        agreement: what it is called, such as "same label".
-        path: the PNG to write.
-
-    Returns:
-        The path.
-
-    Raises:
-        StorageError: if it cannot be written.
+        agreement: what it is called.
     """
-    figure = style.new_figure(8.2, 4.8)
-    axes = figure.subplots()
     timed = all(variant.latencies for variant in variants)
     scored = all(variant.verdict.accuracy is not None for variant in variants)
     style.tidy(axes, "ms an image (median)" if timed else "size, MB",
@@ -71,7 +76,6 @@ def plot_variants(variants: Sequence[Variant], agreement: str, path: Path) -> Pa
             textcoords="offset points", ha="right", fontsize=8, color=style.GREY,
         )  # fmt: skip
     _label(axes, across, above, variants)
-    return style.save(figure, path, 110)
 
 
 def _limit(axes: Axes, across: Sequence[float]) -> None:
