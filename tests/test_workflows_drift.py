@@ -35,17 +35,17 @@ def darker(tmp_path):
 
 
 def facts_of(folder):
-    return json.loads((folder / "shift.json").read_text())
+    return json.loads((folder / "drift.json").read_text())
 
 
 def test_darker_pictures_are_a_shift_and_the_page_shows_it(run, darker):
     before = (run / "run.json").read_bytes()
     done = call(run, darker)
     assert done.exit_code == 0, done.output
-    facts = facts_of(run / "shift")
+    facts = facts_of(run / "drift")
     assert facts["shifted"] and facts["mmd"]["p_value"] < 0.01
     assert facts["accuracy"]["true"] is not None
-    page = (run / "shift" / "report.html").read_text(encoding="utf-8")
+    page = (run / "drift" / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/") == 13
     assert "--remedy batchnorm" in page
     assert "p = 0.001" in done.output or "p < 0.001" in done.output
@@ -59,7 +59,7 @@ def test_bad_images_are_all_named_or_skipped(run, darker):
     assert done.exit_code == 2
     assert "2 of 44" in done.stderr and done.stderr.count("bad.png") == 2
     assert call(run, darker, "--skip-bad").exit_code == 0
-    assert facts_of(run / "shift")["pictures"]["new"] == 42
+    assert facts_of(run / "drift")["pictures"]["new"] == 42
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_pictures_of_the_same_kind_are_none(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert facts_of(tmp_path / "told")["mmd"]["p_value"] > 0.05
     assert "No shift that chance would not explain" in done.output
-    assert not (run / "shift").exists()
+    assert not (run / "drift").exists()
 
 
 def test_pictures_that_nobody_labelled_get_an_estimate_and_a_word_about_it(run, darker, tmp_path):
@@ -95,7 +95,7 @@ def test_pictures_that_nobody_labelled_get_an_estimate_and_a_word_about_it(run, 
     done = call(run, flat)
     assert done.exit_code == 0, done.output
     assert "No true accuracy" in done.output
-    accuracy = facts_of(run / "shift")["accuracy"]
+    accuracy = facts_of(run / "drift")["accuracy"]
     assert accuracy["true"] is None
     assert 0 <= accuracy["estimated"]["value"] <= 1
 
@@ -112,7 +112,7 @@ def test_three_pictures_are_too_few_and_nothing_is_written(run, tmp_path):
     done = call(run, few)
     assert done.exit_code == 2
     assert "holds 3 pictures" in done.output and "at least 10" in done.output
-    assert not (run / "shift").exists()
+    assert not (run / "drift").exists()
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_mistake_is_one_message_and_leaves_nothing(run, words, said):
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
     assert {path.name for path in run.parent.iterdir()} == {"run"}
-    assert not (run / "shift").exists()
+    assert not (run / "drift").exists()
 
 
 def test_a_report_replaces_its_like_and_nothing_else(run, darker, tmp_path):
@@ -141,7 +141,7 @@ def test_a_report_replaces_its_like_and_nothing_else(run, darker, tmp_path):
     before = report.read_bytes()
     done = call(run, darker, "--out", run)
     assert done.exit_code == 2 and "choose another --out" in " ".join(done.output.split())
-    assert report.read_bytes() == before and not (run / "shift.json").exists()
+    assert report.read_bytes() == before and not (run / "drift.json").exists()
     for _ in range(2):
         assert call(run, darker, "--out", tmp_path / "told").exit_code == 0
 
@@ -165,7 +165,7 @@ def test_a_remedy_writes_a_new_run_and_says_before_and_after(run, darker, remedy
     assert {"before", "after", "change", "pictures"} == facts["new"].keys()
     assert facts["new"]["pictures"] == made.record["data"]["pictures"]["test"]
     assert facts["new"]["after"] == made.record["metrics"]["test"]["accuracy"]["value"]
-    assert facts_of(run / "shift")["remedy"] == facts
+    assert facts_of(run / "drift")["remedy"] == facts
     assert kept == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     changed = {
         one.path for one, old in zip(made.model().weights, RunDirectory(run).model().weights)
@@ -192,4 +192,4 @@ def test_without_labels_batchnorm_can_be_had_and_lp_ft_cannot(run, darker):
 def test_a_remedys_run_that_exists_is_refused_before_anything_is_done(run, darker):
     done = call(run, darker, "--remedy", "batchnorm", "--to", darker)
     assert done.exit_code == 2
-    assert not (run / "shift").exists()
+    assert not (run / "drift").exists()

@@ -12,7 +12,7 @@ from tl_keras.cli.options import Debug, Run, Seed, SkipBad
 from tl_keras.errors import PlanError
 
 if TYPE_CHECKING:
-    from tl_keras.workflows.drift import ShiftReport
+    from tl_keras.workflows.drift import DriftReport
 
 __all__ = ["drift"]
 
@@ -27,7 +27,7 @@ def drift(  # noqa: PLR0913 - a command's options are its arguments
         str, typer.Option(help="In place of OTHER: half of the held-out images, as in blur:3.")
     ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the report.", show_default="RUN/shift")
+        Path | None, typer.Option(help="Where to write the report.", show_default="RUN/drift")
     ] = None,
     remedy: Annotated[
         str, typer.Option(help="Write a run made fit for OTHER: batchnorm, first-block or lp-ft.")
@@ -48,7 +48,7 @@ def drift(  # noqa: PLR0913 - a command's options are its arguments
     with error_boundary(debug, lambda: f"{run}'s model is as it was, and no new run was written."):
         from tl_keras.runs.directory import refuse_existing
         from tl_keras.workflows.adapt import AdaptConfig, adapt
-        from tl_keras.workflows.drift import shift_run
+        from tl_keras.workflows.drift import report_drift
 
         place = to or run.resolve().with_name(f"{run.resolve().name}-{remedy}")
         if remedy:
@@ -56,7 +56,7 @@ def drift(  # noqa: PLR0913 - a command's options are its arguments
             refuse_existing(place)
         _refuse_places(out, to, place if remedy else None)
         with bars() as progress:
-            report = shift_run(
+            report = report_drift(
                 run, other, corruption=corrupt, out=out, seed=seed, skip_bad=skip_bad,
                 progress=progress,
             )  # fmt: skip
@@ -75,7 +75,7 @@ def _refuse_places(out: Path | None, to: Path | None, place: Path | None) -> Non
         raise PlanError(f"{out} cannot hold both the report and the remedy's run; give another")
 
 
-def _show(run: Path, other: str, report: ShiftReport) -> None:
+def _show(run: Path, other: str, report: DriftReport) -> None:
     from tl_keras.reports.drift_report import headline
     from tl_keras.reports.filters import p_value
 

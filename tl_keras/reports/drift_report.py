@@ -54,7 +54,7 @@ def write_drift_report(
     keys: Sequence[str],
     preview: Callable[[int], Any],
 ) -> Path:
-    """Write report.html, shift.json and shift.png into a folder.
+    """Write report.html, drift.json and drift.png into a folder.
 
     Args:
         folder: made if missing; older files of these names are replaced.
@@ -72,8 +72,8 @@ def write_drift_report(
     Raises:
         StorageError: it cannot be written.
     """
-    plot = plot_drift(facts, evidence, folder / "shift.png")
-    write_atomically(folder / "shift.json", (json.dumps(facts, indent=1) + "\n").encode())
+    plot = plot_drift(facts, evidence, folder / "drift.png")
+    write_atomically(folder / "drift.json", (json.dumps(facts, indent=1) + "\n").encode())
     remedy, drawn = facts.get("remedy") or {}, None
     healed = {name: remedy[key] for key, name in SETS.items() if key in remedy}
     if healed:

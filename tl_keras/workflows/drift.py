@@ -29,7 +29,8 @@ from tl_keras.utils.quiet import start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Others", "ShiftReport", "describe_pictures", "held_out", "other_pictures", "shift_run"]
+__all__ = ["DriftReport", "Others", "describe_pictures", "held_out", "other_pictures",
+           "report_drift"]  # fmt: skip
 
 _MOST_TRAINING = 1000
 
@@ -50,7 +51,7 @@ class Others:
 
 
 @dataclass(frozen=True, eq=False)
-class ShiftReport:
+class DriftReport:
     """A comparison and where it was written.
 
     Attributes:
@@ -58,7 +59,7 @@ class ShiftReport:
         shift: What was found.
         others: The new pictures.
         notes: Sentences for the reader.
-        page: The report, shift.json and the pictures beside it.
+        page: The report, drift.json and the pictures beside it.
     """
 
     title: str
@@ -90,7 +91,7 @@ class ShiftReport:
 
 
 @guard()
-def shift_run(
+def report_drift(
     path: Path,
     data: str | None,
     *,
@@ -99,7 +100,7 @@ def shift_run(
     seed: int = 0,
     skip_bad: bool = False,
     progress: Progress = silent,
-) -> ShiftReport:
+) -> DriftReport:
     """Compare other pictures with those a run knows, and write a report.
 
     Args:
@@ -108,7 +109,7 @@ def shift_run(
             name; None with a corruption.
         corruption: Compare one half of the run's held-out pictures with the other half,
             corrupted so ("blur:3"), in place of other pictures.
-        out: The folder to write; `shift` in the run's by default. An older report of a shift
+        out: The folder to write; `drift` in the run's by default. An older report of a shift
             that is there is replaced, anything else is left alone.
         seed: Makes everything that is drawn repeatable.
         skip_bad: Go on without other pictures that cannot be read.
@@ -122,8 +123,8 @@ def shift_run(
     run.require_complete()
     if (data is None) == (not corruption):
         raise DataError("expected either other pictures or --corrupt, such as --corrupt blur:3")
-    folder = out or run.path / "shift"
-    if not (folder / "shift.json").exists():
+    folder = out or run.path / "drift"
+    if not (folder / "drift.json").exists():
         refuse_existing(folder)
     held = held_out(run)
     if corruption:
@@ -135,7 +136,7 @@ def shift_run(
     shift = _found(run, held, others, seed, progress)
     notes = [note for note in (others.note, _reading(run)) if note]
     title = f"{run.path.name} and {data or corruption}"
-    report = ShiftReport(title, shift, others, notes, folder / "report.html")
+    report = DriftReport(title, shift, others, notes, folder / "report.html")
     report.write()
     return report
 
