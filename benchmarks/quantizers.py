@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     source = from_run(args.run)
     shown = read_calibration_images(source.data.train, source.model.input_shape[1], args.pictures)
-    truth = source.model.predict(source.pictures.astype("float32"), verbose=0)
+    truth = source.model.predict(source.inputs.astype("float32"), verbose=0)
     floats = {"tflite": tflite.convert(source.model), "onnx": onnx.convert(source.model)}
     ways = {
         "TFLite converter int8": ("tflite", lambda: _by_converter(source.model, shown)),
@@ -47,13 +47,13 @@ def main() -> None:
             path = Path(folder, f"model.{format_}")
             path.write_bytes(contents)
             runtime = load(path)
-            given = predict_all(runtime, source.pictures, lambda *step: None, name)
+            given = predict_all(runtime, source.inputs, lambda *step: None, name)
             proof = measure_agreement(truth, given, source)
             print(
                 f"{name:24} {seconds:6.1f} s, {len(contents) / 1e6:.2f} MB, accuracy "
                 f"{proof.accuracy:.4f} (Keras {proof.source_accuracy:.4f}), agreement "
                 f"{proof.agreement:.4f}, mean difference {proof.mean_difference:.4f}, "
-                f"{_milliseconds(runtime, source.pictures):.2f} ms",
+                f"{_milliseconds(runtime, source.inputs):.2f} ms",
                 flush=True,
             )
 

@@ -30,8 +30,8 @@ from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
 __all__ = [
-    "FORMATS", "ExportConfig", "Format", "Source", "check_config", "check_destination",
-    "describe_variant", "export", "ship",
+    "FORMATS", "ExportConfig", "Format", "Source", "ask_keras", "check_config",
+    "check_destination", "describe_variant", "export", "ship",
 ]  # fmt: skip
 
 
@@ -41,7 +41,8 @@ class Format:
 
     Attributes:
         file: name of the float32 file.
-        tolerance: largest absolute difference from Keras that is allowed in any output.
+        tolerance: largest difference from Keras that is allowed in any output, as the task
+            measures it.
         convert: makes the contents of a float32 file of a source's model, or of one like it.
         finish: adds to a file what its readers want to know.
     """
@@ -53,15 +54,22 @@ class Format:
 
 
 def _add_metadata(source: Source, contents: bytes) -> bytes:
-    return with_metadata(contents, source.class_names, name=source.name)
+    return with_metadata(
+        contents, source.class_names, source.signature, source.kind, name=source.name
+    )
 
 
 FORMATS = {
     "tflite": Format(
-        "model.tflite", 1e-4, lambda source, model: tflite.convert(model), _add_metadata
+        "model.tflite",
+        1e-4,
+        lambda source, model: tflite.convert(model, source.signature),
+        _add_metadata,
     ),
     "onnx": Format(
-        "model.onnx", 1e-5, lambda source, model: onnx.convert(model, source.class_names)
+        "model.onnx",
+        1e-5,
+        lambda source, model: onnx.convert(model, source.class_names, source.signature),
     ),
 }
 
@@ -136,12 +144,12 @@ def export(
     """Write a bundle: a model in several formats and sizes, each compared with Keras first.
 
     Float32 files must give Keras' answers within their format's tolerance. Quantized ones may
-    lose what `config.limits` allows on all pictures of the source; where one loses more, the
+    lose what `config.limits` allows on all samples of the source; where one loses more, the
     strategies of `export.quantize.search` are tried. Everything is made in a temporary folder
     beside `out`: after a failure, `out` is as it was.
 
     Args:
-        source: what to write, the pictures to compare on, and those to calibrate with.
+        source: what to write, the samples to compare on, and those to calibrate with.
         config: what shall be made of it.
         out: the bundle; a zip if its name ends in .zip, else a folder.
         force: whether a bundle that is there already is replaced.
@@ -212,7 +220,7 @@ def _make_variants(
     folder: Path,
     progress: Progress,
 ) -> list[Variant]:
-    truth = predict_all(KerasRuntime(source.model), source.pictures, progress, "Keras")
+    truth = ask_keras(source, progress)
     variants = []
     for name in dict.fromkeys(config.formats):
         contents, plain = _convert(name, source, truth, folder, progress)
@@ -224,6 +232,12 @@ def _make_variants(
     return variants
 
 
+def ask_keras(source: Source, progress: Progress) -> np.ndarray:
+    """Return what a source's own model answers for its samples, float32 (n, outputs)."""
+    runtime = KerasRuntime(source.model, names=list(source.inputs))
+    return predict_all(runtime, source.inputs, progress, "Keras")
+
+
 def _convert(
     name: str, source: Source, truth: np.ndarray, folder: Path, progress: Progress
 ) -> tuple[bytes, Variant]:
@@ -232,7 +246,7 @@ def _convert(
     progress(f"converting to {name}", 0, 1)
     contents, file = format_.convert(source, source.model), folder / format_.file
     file.write_bytes(format_.finish(source, contents))
-    given = predict_all(load(file), source.pictures, progress, format_.file)
+    given = predict_all(load(file), source.inputs, progress, format_.file)
     require_parity(compare(truth, given, format_.tolerance, source.task), format_.file, source.keys)
     verdict = measure_agreement(truth, given, source)
     return contents, describe_variant(name, FLOAT, file, verdict)
@@ -258,6 +272,7 @@ def _quantize(
         finish=lambda made: format_.finish(source, made),
     )
     found = QuantizationSearch(task, limits, progress).run()
+    taken = recipe.input_dtype if source.signature.in_bytes else "float32"
     facts = {"tool": recipe.tool, **found.settings.record()}
     return describe_variant(
         recipe.format,
@@ -266,7 +281,7 @@ def _quantize(
         found.verdict,
         facts=facts,
         attempts=found.attempts,
-        dtypes=(recipe.input_dtype, recipe.output_dtype),
+        dtypes=(taken, recipe.output_dtype),
     )
 
 

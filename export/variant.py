@@ -12,21 +12,21 @@ __all__ = ["Attempt", "Latency", "Variant", "Verdict"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a file answers, beside the Keras model it was made from, on validation pictures.
+    """How a file answers, beside the Keras model it was made from, on validation samples.
 
     Attributes:
-        pictures: How many were compared.
+        count: How many samples were compared.
         accuracy: Share of right labels, 0..1; None for a task without labels.
         low: Lower end of the accuracy's 95 % interval.
         high: Upper end.
-        source_accuracy: The Keras model's on the same pictures.
-        agreement: Share of pictures with the Keras model's label, 0..1.
+        source_accuracy: The Keras model's on the same samples.
+        agreement: Share of samples whose answer means the same as the Keras model's, 0..1.
         max_difference: Largest absolute difference of two outputs.
         mean_difference: Mean absolute difference.
         per_class_drop: By class name, how much its recall fell; below 0 where it rose.
     """
 
-    pictures: int
+    count: int
     accuracy: float | None
     low: float | None
     high: float | None
@@ -67,7 +67,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Latency:
-    """How fast a file answers for one picture.
+    """How fast a file answers for one sample.
 
     Attributes:
         runtime: "LiteRT", "ONNX Runtime" or "Keras".

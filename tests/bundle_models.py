@@ -10,8 +10,10 @@ from export_models import int8, pictures, settle, small_model
 
 from export.bundle.metadata import with_metadata
 from export.convert import onnx, tflite
-from export.pipeline import Source
+from export.source import Signature, Source
 from export.variant import Attempt, Latency, Variant, Verdict
+from tl_keras import tasks
+from tl_keras.modalities.base import InputSpec
 
 NAMES = ("ants", "蜜蜂 bees", 'a "wasp": no')
 
@@ -27,7 +29,7 @@ def toy_source(count=12):
     kernel, bias = head.get_weights()
     head.set_weights([8 * kernel, bias])
     keys = tuple(f"{NAMES[index % 3]}/{index}.png" for index in range(count))
-    return Source(model, NAMES, colours, keys, name="toy")
+    return Source(model, NAMES, {"image": colours}, keys, name="toy")
 
 
 def toy_variant(folder, format_, recipe, contents, **changes):
@@ -41,6 +43,12 @@ def toy_variant(folder, format_, recipe, contents, **changes):
     return dataclasses.replace(made, **changes)
 
 
+def described(contents):
+    """A file with the metadata of the toy."""
+    signature = Signature({"image": InputSpec((16, 16, 3), "uint8", "RGB, 0..255")}, 3, "scores")
+    return with_metadata(contents, NAMES, signature, tasks.get("classes"), name="toy")
+
+
 def toy_variants(source, folder):
     """fp32 in both formats, and int8."""
     slow = Latency("LiteRT", 2, 1.5, 1.75, 12.0, 80.0)
@@ -48,10 +56,10 @@ def toy_variants(source, folder):
         Attempt("int8", False, 0.25, 0.75, 1.5),
         Attempt("more calibration", True, 0.0, 1.0, 2.0, "512 pictures"),
     )
-    made = int8(source.model, source.pictures)
+    made = int8(source.model, source.inputs["image"])
     contents = {
-        ("tflite", "fp32"): with_metadata(tflite.convert(source.model), NAMES, name="toy"),
-        ("tflite", "int8"): with_metadata(made, NAMES, name="toy"),
+        ("tflite", "fp32"): described(tflite.convert(source.model)),
+        ("tflite", "int8"): described(made),
         ("onnx", "fp32"): onnx.convert(source.model, NAMES),
     }
     changes = {

@@ -38,17 +38,21 @@ def settle(model, batch):
     model(batch.astype("float32"), training=True)
 
 
+def images(count, size=16):
+    return {"image": pictures(count, size)}
+
+
 def int8(model, batch, output="float32"):
     """The contents of a .tflite file in int8 that takes uint8 pictures."""
     import tensorflow as tf
 
-    from tl_keras.utils.quiet import silenced
+    from export.convert import tflite
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: ([one[None].astype("float32")] for one in batch)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = getattr(tf, output)
-    with silenced():
-        return converter.convert()
+    def configure(converter):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([one[None].astype("float32")] for one in batch)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = getattr(tf, output)
+
+    return tflite.convert(model, configure=configure)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from export.bundle.card import card, task_words
 from export.bundle.figures import plot_variants
 from export.bundle.manifest import manifest
 from export.bundle.report import report
+from export.source import Signature
 from export.variant import Attempt, Latency, Variant, Verdict
+from tl_keras import modalities, tasks
+from tl_keras.modalities.base import InputSpec
 
 EVIL = '<script>alert("x")</script> *a* _b_ `c` [d](http://evil.example) | e\n# f'
 
@@ -31,7 +33,8 @@ def bundle(folder, task):
     ]  # fmt: skip
     source = SimpleNamespace(
         name=EVIL, task=task, class_names=(EVIL, "b"), keys=("k",),
-        pictures=np.zeros((1, 16, 24, 3), np.uint8),
+        modality=modalities.get("image"), kind=tasks.get(task),
+        signature=Signature({"image": InputSpec((16, 24, 3), "uint8", "RGB")}, 2, "scores"),
     )  # fmt: skip
     facts = {"base": EVIL, "versions": {"tl_keras": "1"}, "data": {"fingerprint": "ab" * 32}}
     return manifest(source, made, [], "onnx-fp32", facts), made

@@ -10,9 +10,18 @@ from export_models import int8, pictures, small_model
 from export.bundle.metadata import METADATA, label_lines, with_metadata
 from export.convert import tflite
 from export.runtime.runtimes import load
+from export.source import Signature
+from tl_keras import tasks
 from tl_keras.errors import ExportError
+from tl_keras.modalities.base import InputSpec
 
 NAMES = ["red flower", "أخضر", "c\nd"]
+
+
+def described(contents, task="classes"):
+    spec = InputSpec((16, 16, 3), "uint8", "RGB, 0..255")
+    signature = Signature({"image": spec}, 3, "probabilities")
+    return with_metadata(contents, NAMES, signature, tasks.get(task), name="toy")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +32,7 @@ def plain():
 @pytest.fixture(scope="module", params=["float", "int8"])
 def pair(request, plain):
     contents = plain[request.param]
-    return contents, with_metadata(contents, NAMES, name="toy")
+    return contents, described(contents)
 
 
 def predict(contents, folder, batch):
@@ -43,7 +52,7 @@ def test_weights_keep_their_alignment(pair):
 
 def test_the_same_arguments_give_the_same_bytes(pair):
     before, after = pair
-    assert with_metadata(before, NAMES, name="toy") == after
+    assert described(before) == after
 
 
 def test_labels_lie_behind_the_model_uncompressed_in_output_order(pair):
@@ -71,14 +80,20 @@ def test_metadata_start_where_their_reader_may_look_for_floats(pair):
     assert described % 16 == 0
 
 
+def test_a_file_of_numbers_says_regression_and_no_scores(plain):
+    contents = described(plain["float"], "values")
+    assert b"Regression. Made by" in contents and b"numbers in the units" in contents
+    assert b"lassif" not in contents.removeprefix(plain["float"])
+
+
 def test_a_second_helping_is_refused(pair):
     with pytest.raises(ExportError, match="metadata already"):
-        with_metadata(pair[1], NAMES, name="toy")
+        described(pair[1])
 
 
 def test_what_is_no_tflite_file_is_refused():
     with pytest.raises(ExportError, match=r"expected a \.tflite file"):
-        with_metadata(b"PK\3\4 and so on", NAMES, name="toy")
+        described(b"PK\3\4 and so on")
 
 
 def test_every_name_takes_one_line_even_an_empty_one():

@@ -83,20 +83,20 @@ def test_the_same_arguments_give_the_same_bytes_in_a_folder_and_in_a_zip(toys, b
 
 def test_golden_outputs_are_those_of_the_files_for_the_pictures_beside_them(bundle, toys):
     golden = json.loads((bundle / "golden/golden.json").read_text())
-    files = [bundle / entry["file"] for entry in golden["pictures"]]
+    files = [bundle / entry["file"] for entry in golden["samples"]]
     pictures = np.stack([np.asarray(Image.open(file)) for file in files])
     for variant in toys[1]:
         answers = load(variant.path).predict(pictures)
         np.testing.assert_allclose(golden["outputs"][variant.name], answers, atol=1e-6)
-    keys = [entry["key"] for entry in golden["pictures"]]
-    truth = [toys[0].pictures[toys[0].keys.index(key)] for key in keys]
+    keys = [entry["key"] for entry in golden["samples"]]
+    truth = [toys[0].inputs["image"][toys[0].keys.index(key)] for key in keys]
     assert np.array_equal(pictures, truth)
 
 
 @pytest.mark.parametrize("name", ["tflite-fp32", "onnx-fp32"])
 def test_the_program_of_the_bundle_gives_the_golden_answers(bundle, name, tmp_path):
     golden = json.loads((bundle / "golden/golden.json").read_text())
-    files = [str(bundle / entry["file"]) for entry in golden["pictures"]]
+    files = [str(bundle / entry["file"]) for entry in golden["samples"]]
     command = [sys.executable, bundle / "run.py", "--json", *files]
     command += ["--model", next((bundle / "models").glob(f"{name}.*"))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)

@@ -50,7 +50,7 @@ def environment(module):
 def pictures(toys, tmp_path_factory):
     """Pictures in files: of any size to resize, RGB."""
     folder = tmp_path_factory.mktemp("pictures")
-    for index, picture in enumerate(toys[0].pictures[:6]):
+    for index, picture in enumerate(toys[0].inputs["image"][:6]):
         Image.fromarray(picture).save(folder / f"{index}.png")
     return sorted(folder.iterdir())
 

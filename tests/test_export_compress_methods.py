@@ -240,7 +240,7 @@ def test_a_run_is_compressed_into_a_bundle_like_any_other(trained, tmp_path):
     record = json.loads((out / "manifest.json").read_text())
     assert record["facts"]["compression"]["method"] == "prune"
     (variant,) = record["variants"]
-    assert variant["name"] == "tflite-prune" and variant["verdict"]["pictures"] > 0
+    assert variant["name"] == "tflite-prune" and variant["verdict"]["count"] > 0
     assert inspect_model(out / variant["file"]).labels == tuple(record["classes"])
     import keras
 

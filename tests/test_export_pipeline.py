@@ -19,6 +19,7 @@ from export.runtime.runtimes import load
 from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, GateError, ParityError, StorageError
+from tl_keras.tasks.classification import Multiclass
 
 BOTH = ExportConfig(("tflite", "onnx"), fresh=False)
 LITE = ExportConfig(("tflite",), fresh=False)
@@ -32,7 +33,7 @@ def source():
     train = from_arrays(pictures(24), np.arange(24) % 3)
     keys = tuple(f"cats/{index}.jpg" for index in range(20))
     return stage.Source(
-        model, ("a", "b", "c d"), pictures(20), keys, name="toy", labels=truth,
+        model, ("a", "b", "c d"), {"image": pictures(20)}, keys, name="toy", labels=truth,
         data=Splits(train, train, None),
     )  # fmt: skip
 
@@ -87,11 +88,11 @@ def test_a_license_that_no_hub_knows_how_to_read_is_refused_before_any_work(sour
 
 def test_the_manifest_describes_the_very_files_that_were_compared(shipped, source):
     out, made = shipped
-    truth = source.model.predict(source.pictures.astype("float32"), verbose=0)
+    truth = source.model.predict(source.inputs["image"].astype("float32"), verbose=0)
     for one in made:
         file = out / "models" / f"{one.name}.{one.format}"
         assert hashlib.sha256(file.read_bytes()).hexdigest() == one.sha256
-        given = load(file).predict(source.pictures)
+        given = load(file).predict(source.inputs["image"])
         assert one.verdict.max_difference == pytest.approx(np.abs(given - truth).max(), abs=1e-6)
         assert one.verdict.agreement == (given.argmax(1) == truth.argmax(1)).mean()
         assert one.latencies[-1].median_ms > 0
@@ -127,7 +128,7 @@ def test_a_quantized_file_that_loses_too_much_leaves_no_bundle(source, monkeypat
     limits = Limits(max_drop=0.0, train=False)
     first = searching.STRATEGIES[:1]
     monkeypatch.setattr(searching, "STRATEGIES", first)
-    monkeypatch.setattr("export.agreement.same_labels", lambda truth, given, task: given[:, 0] > 2)
+    monkeypatch.setattr(Multiclass, "agree", lambda task, truth, given: given[:, 0] > 2)
     unlabelled = dataclasses.replace(wrong, labels=None)
     with pytest.raises(GateError, match=r"model-int8\.tflite loses more than 0\.00 points"):
         stage.export(unlabelled, ExportConfig(("tflite",), ("int8",), limits), tmp_path / "out")
@@ -225,10 +226,13 @@ def test_progress_names_each_step(source, tmp_path):
     ("change", "message"),
     [
         ({"class_names": ("a", "b")}, "3 outputs and 2 class names"),
-        ({"pictures": np.zeros((20, 8, 8, 3), np.uint8)}, r"\(20, 8, 8, 3\).*\(16, 16, 3\)"),
+        (
+            {"inputs": {"image": np.zeros((20, 8, 8, 3), np.uint8)}},
+            r"\(20, 8, 8, 3\).*\(20, 16, 16, 3\)",
+        ),
         ({"keys": ("one",)}, "1 keys"),
-        ({"labels": np.zeros(3)}, "3 labels for 20 pictures"),
-        ({"pictures": np.zeros((0, 16, 16, 3), np.uint8), "keys": ()}, "no picture"),
+        ({"labels": np.zeros(3)}, "3 labels for 20 samples"),
+        ({"inputs": {"image": np.zeros((0, 16, 16, 3), np.uint8)}, "keys": ()}, "no sample"),
     ],
 )
 def test_a_source_whose_parts_do_not_belong_together_is_refused(source, change, message):
@@ -253,7 +257,7 @@ def test_a_model_with_a_constant_inside_and_automatic_names_leaves_in_every_form
     train = from_arrays(pictures(24), np.arange(24) % 3)
     keys = tuple(map(str, range(20)))
     data = Splits(train, train, None)
-    source = stage.Source(model, ("a", "b", "c"), pictures(20), keys, data=data)
+    source = stage.Source(model, ("a", "b", "c"), {"image": pictures(20)}, keys, data=data)
     config = ExportConfig(("tflite", "onnx"), ("int8",), Limits(0.2, train=False), fresh=False)
     made = stage.export(source, config, tmp_path / "out")
     assert len(made) == 4

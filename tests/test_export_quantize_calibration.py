@@ -7,10 +7,11 @@ from export.quantize.calibration import (
     choose_stratified,
     clip_ranges,
     collect,
-    read_calibration_images,
+    read_calibration_inputs,
 )
 from tl_keras.data.samples import from_arrays
 from tl_keras.errors import ExportError
+from tl_keras.modalities.base import InputSpec
 
 
 def samples(labels, task="classes"):
@@ -53,7 +54,8 @@ def test_nothing_to_calibrate_with_is_refused(count):
 
 def test_pictures_are_plain_bytes_of_the_right_size():
     data = samples([0, 1, 0, 1])
-    read = read_calibration_images(data, 8, 4)
+    specs = {"image": InputSpec((8, 8, 3), "uint8", "RGB")}
+    read = read_calibration_inputs(data, specs, 4)["image"]
     assert (read.dtype, read.shape) == (np.uint8, (4, 8, 8, 3))
     assert sorted(read.sum(axis=(1, 2, 3))) == sorted(data.items.sum(axis=(1, 2, 3)))
 

@@ -20,9 +20,12 @@ from export.quantize.search import (
     rank_by_error,
 )
 from export.source import Source
+from tl_keras import tasks
 from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, GateError, TrainingError
+
+CLASSES = tasks.get("classes")
 
 
 def quiet(word, done, total):
@@ -38,6 +41,10 @@ def pictures(count):
     generator = np.random.default_rng(count)
     colours = generator.integers(0, 200, (count, 1, 1, 3))
     return (colours + generator.integers(0, 56, (count, 16, 16, 3))).astype(np.uint8)
+
+
+def images(count):
+    return {"image": pictures(count)}
 
 
 def plain_relu(bound=None, spread=1.0):
@@ -90,7 +97,7 @@ def test_folding_keeps_the_answers_and_leaves_no_normalisation(bound):
 
 def test_equalization_keeps_the_answers_and_evens_out_the_channels():
     model = plain_relu(spread=1000.0)
-    made = equalize.equalize(model, pictures(16))
+    made = equalize.equalize(model, images(16), CLASSES)
     assert (made.pairs, made.unbounded) == (3, 0)
     np.testing.assert_allclose(
         answers(made.model, pictures(9)), answers(model, pictures(9)), atol=1e-3
@@ -102,10 +109,10 @@ def test_equalization_keeps_the_answers_and_evens_out_the_channels():
 
 
 def test_relu6_goes_only_where_the_labels_stay():
-    kept = equalize.equalize(plain_relu(0.05), pictures(32))
+    kept = equalize.equalize(plain_relu(0.05), images(32), CLASSES)
     assert (kept.pairs, kept.unbounded) == (1, 0)
     assert kept.model.get_layer("first_relu").max_value == pytest.approx(0.05)
-    freed = equalize.equalize(plain_relu(60.0), pictures(32))
+    freed = equalize.equalize(plain_relu(60.0), images(32), CLASSES)
     assert (freed.pairs, freed.unbounded) == (3, 2)
     assert freed.model.get_layer("first_relu").max_value is None
 
@@ -123,7 +130,7 @@ def test_relu6_stays_in_a_model_of_one_output_whose_answers_would_change(task):
     if task != "values":
         middle = np.log(middle / (1 - middle))
     answer.set_weights([kernel, bias - np.median(middle)])
-    assert equalize.equalize(single, pictures(32), task).unbounded == 0
+    assert equalize.equalize(single, images(32), tasks.get(task)).unbounded == 0
 
 
 def test_a_corrected_bias_takes_the_mean_error_of_rounded_weights_away():
@@ -134,7 +141,7 @@ def test_a_corrected_bias_takes_the_mean_error_of_rounded_weights_away():
     inputs = keras.Model(model.inputs, layer.input).predict(batch.astype("float32"), verbose=0)
     kernel, bias = layer.get_weights()
     rounded = equalize._round_kernel(kernel, layer)
-    equalize.correct_biases(model, batch)
+    equalize.correct_biases(model, {"image": batch})
     corrected = layer.get_weights()[1]
     wanted = (inputs @ kernel[0, 0] + bias).mean(axis=(0, 1, 2))
     before = (inputs @ rounded[0, 0] + bias).mean(axis=(0, 1, 2)) - wanted
@@ -149,11 +156,11 @@ def spread_source():
     train = from_arrays(pictures(64), np.arange(64) % 4)
     keys = tuple(str(index) for index in range(150))
     names = ("a", "b", "c", "d")
-    return Source(model, names, pictures(150), keys, data=Splits(train, train, None))
+    return Source(model, names, {"image": pictures(150)}, keys, data=Splits(train, train, None))
 
 
 def job(source, tmp_path, recipe="int8"):
-    truth = answers(source.model, source.pictures)
+    truth = answers(source.model, source.inputs["image"])
     contents = tflite.convert(source.model)
     return QuantizationTask(
         source, truth, find_recipe(recipe, "tflite"), contents, tmp_path / "x.tflite",
@@ -192,12 +199,12 @@ def test_the_first_try_corrects_the_biases_and_comes_closer_to_the_source(tmp_pa
     train = from_arrays(pictures(64), np.arange(64) % 4)
     keys = tuple(str(index) for index in range(150))
     data = Splits(train, train, None)
-    source = Source(model, ("a", "b", "c", "d"), pictures(150), keys, data=data)
+    source = Source(model, ("a", "b", "c", "d"), {"image": pictures(150)}, keys, data=data)
     plain = [("plain", lambda quantizer, best: iter([(best, "")]))]
     found = [
         search(job(source, tmp_path), Limits(1.0), strategies) for strategies in (plain, None)
     ]
-    assert found[1].attempts[0].note == "64 calibration pictures, 4 biases"
+    assert found[1].attempts[0].note == "64 calibration samples, 4 biases"
     assert found[1].verdict.mean_difference < 0.7 * found[0].verdict.mean_difference
 
 
@@ -215,8 +222,8 @@ def rough():
 def test_a_recipe_without_calibration_needs_no_training_pictures(spread_source, tmp_path):
     bare = dataclasses.replace(spread_source, data=None)
     made = search(job(bare, tmp_path, "fp16"), Limits(0.05))
-    assert made.settings.pictures == 0
-    with pytest.raises(ExportError, match="needs training pictures"):
+    assert made.settings.samples == 0
+    with pytest.raises(ExportError, match="needs training samples"):
         search(job(bare, tmp_path), Limits(0.05))
 
 
@@ -235,7 +242,7 @@ def test_the_last_strategy_trains_with_the_rounding_and_gives_a_file_for_uint8_p
     train = from_arrays(shown, labels, ["a", "b", "c", "d"])
     keys = tuple(str(index) for index in range(150))
     names, data = ("a", "b", "c", "d"), Splits(train, train, None)
-    source = Source(model, names, pictures(150), keys, data=data)
+    source = Source(model, names, {"image": pictures(150)}, keys, data=data)
     strategies = [STRATEGIES[0], STRATEGIES[-1]]
     made = search(job(source, tmp_path), Limits(0.1, 1, 1), strategies[1:])
     assert [attempt.strategy for attempt in made.attempts] == ["quantization-aware training"]

@@ -30,7 +30,7 @@ VNNI = not CPU.exists() or "vnni" in CPU.read_text(encoding="utf-8", errors="rep
 def floats(model):
     found = {"tflite": tflite.convert(model), "onnx": onnx.convert(model, ("a", "b", "c"))}
     ranges = {
-        name: clip_ranges(TOOLS[name].observe(contents, pictures(40)))
+        name: clip_ranges(TOOLS[name].observe(contents, {"image": pictures(40)}))
         for name, contents in found.items()
     }
     return found, ranges

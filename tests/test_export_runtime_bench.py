@@ -85,7 +85,7 @@ def test_rounding_to_uint8_is_not_timed_as_the_models_work(models):
     picture = np.random.default_rng(3).integers(0, 256, (1, 16, 16, 3), np.uint8)
     answer = runtime.prepare(picture)
     assert np.array_equal(np.asarray(answer()), runtime.predict(picture))
-    assert runtime._interpreter.get_tensor(runtime._input["index"]).dtype == np.uint8
+    assert runtime._interpreter.get_tensor(runtime._taken["image"]["index"]).dtype == np.uint8
 
 
 def test_a_row_tells_the_files_size(models):

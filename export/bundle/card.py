@@ -56,7 +56,7 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
         "task": task_words(manifest),
         "chosen": next(v for v in variants if v.name == manifest["default"]),
         "input": sides,
-        "count": variants[0].verdict.pictures,
+        "count": variants[0].verdict.count,
         "largest": max(variant.bytes for variant in variants),
         "scored": any(variant.verdict.accuracy is not None for variant in variants),
         "timed": any(variant.latencies for variant in variants),

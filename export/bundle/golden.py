@@ -1,4 +1,4 @@
-"""Write a few validation pictures with the answers of every variant, and check a bundle by them.
+"""Write a few validation samples with the answers of every variant, and check a bundle by them.
 
 The check needs neither TensorFlow nor Keras: numpy, pillow and the runtimes of the files.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from export.agreement import find_same_or_tied
-from export.bundle.manifest import Origin, as_json
+from export.bundle.manifest import as_json
 from export.bundle.read import read_bundle
 from export.runtime.runtimes import load
+from export.source import Source
 from export.variant import Variant
+from tl_keras import tasks
 from tl_keras.errors import BundleError
 
 __all__ = [
@@ -39,63 +42,105 @@ answers are apart: other processors round otherwise, and a step of an int8 activ
 softmax is that much."""
 _STEPS, _EXACT = 1.5, 4e-6
 
-_UNREADABLE = (ValueError, KeyError, TypeError, OSError, RecursionError)
+_UNREADABLE = (
+    ValueError, KeyError, TypeError, OSError, RecursionError, EOFError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a variant answers for the golden pictures here.
+    """How a variant answers for the golden samples here.
 
     Attributes:
         name: of the variant.
-        pictures: how many were compared.
-        max_difference: largest absolute difference of an output.
-        labels_equal: pictures with the expected label; a near tie counts as equal.
+        count: samples that were compared.
+        max_difference: largest difference of an output, as the task measures it.
+        agreed: samples whose answer means what was expected; a near tie does.
         tolerance: the largest difference allowed.
     """
 
     name: str
-    pictures: int
+    count: int
     max_difference: float
-    labels_equal: int
+    agreed: int
     tolerance: float
 
     @property
     def passed(self) -> bool:
         """Whether all answers are as expected."""
         # "Within" is false for NaN, too.
-        return self.max_difference <= self.tolerance and self.labels_equal == self.pictures
+        return self.max_difference <= self.tolerance and self.agreed == self.count
 
 
-def make_golden_files(source: Origin, variants: Sequence[Variant]) -> dict[str, bytes]:
-    """Make the golden pictures as PNG, and their expected outputs.
+def make_golden_files(source: Source, variants: Sequence[Variant]) -> dict[str, bytes]:
+    """Make small files of the golden samples, and their expected outputs.
 
     Args:
-        source: gives the pictures; at most `COUNT` are taken, spread evenly.
+        source: gives the samples; at most `COUNT` are taken, spread evenly.
         variants: each is asked in its runtime, with one thread.
 
     Returns:
         Contents by path within the bundle.
     """
-    count = min(COUNT, len(source.pictures))
-    chosen = np.linspace(0, len(source.pictures) - 1, count).round().astype(int)
-    pictures = np.clip(np.rint(source.pictures[chosen]), 0, 255).astype(np.uint8)
-    names = [f"golden/{index:02d}.png" for index in range(count)]
-    outputs = {v.name: _rounded(load(v.path, 1).predict(pictures)) for v in variants}
+    count = min(COUNT, len(source))
+    chosen = np.linspace(0, len(source) - 1, count).round().astype(int)
+    files: dict[str, bytes] = {}
+    entries = []
+    for place, index in enumerate(chosen):
+        encoded = source.modality.encode(dict(source.inputs), index)
+        named = {f"golden/{place:02d}.{ending}": made for ending, made in encoded.items()}
+        entries.append({"file": next(iter(named)), "key": source.keys[index]})
+        files |= named
+    shapes = {name: spec.shape for name, spec in source.signature.inputs.items()}
+    inputs = _stack([_decode(entry["file"], files[entry["file"]], shapes) for entry in entries])
+    outputs = {v.name: _round(load(v.path, 1).predict(inputs)) for v in variants}
     record = {
-        "pictures": [
-            {"file": name, "key": source.keys[index]} for name, index in zip(names, chosen)
-        ],
+        "samples": entries,
         "tolerances": {
-            v.name: choose_tolerance(np.asarray(outputs[v.name]), v.recipe) for v in variants
+            v.name: choose_tolerance(np.asarray(outputs[v.name]), v.recipe, source.task)
+            for v in variants
         },
         "outputs": outputs,
     }
-    files = {name: _png(picture) for name, picture in zip(names, pictures)}
     return {**files, GOLDEN: as_json(record)}
 
 
-def choose_tolerance(expected: np.ndarray, recipe: str) -> float:
+def _decode(
+    file: str, contents: bytes, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
+    """Return the inputs of one sample: a .png file is one image, a .npz file has arrays by name.
+
+    Raises:
+        ValueError: if they have other shapes, which are looked at before memory is taken.
+    """
+    if file.endswith(".png"):
+        from PIL import Image
+
+        ((name, shape),) = shapes.items()
+        try:
+            with Image.open(io.BytesIO(contents), formats=["PNG"]) as image:
+                if image.size != shape[1::-1]:
+                    raise ValueError(f"{file} is {image.size}, not {shape[1::-1]}")
+                read = {name: np.asarray(image)}
+        except Image.DecompressionBombError as error:
+            raise ValueError(str(error)) from error
+    else:
+        most = sum(16 * math.prod(shape) + 4096 for shape in shapes.values())
+        with zipfile.ZipFile(io.BytesIO(contents)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > most:
+                raise ValueError(f"{file} holds more than the manifest says")
+        with np.load(io.BytesIO(contents), allow_pickle=False) as arrays:
+            read = {name: arrays[name] for name in shapes}
+    if any(read[name].shape != shape for name, shape in shapes.items()):
+        raise ValueError(f"{file} is no sample of the shape in the manifest")
+    return read
+
+
+def _stack(samples: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+
+def choose_tolerance(expected: np.ndarray, recipe: str, task: str = "classes") -> float:
     """Choose how far another machine's answers may be from those expected, so that it means much.
 
     It is a share of the largest spread that an output has over the golden samples, no more than
@@ -105,69 +150,55 @@ def choose_tolerance(expected: np.ndarray, recipe: str) -> float:
     Args:
         expected: (n, outputs).
         recipe: "fp32" or a quantization recipe's name.
+        task: name of the task, which measures differences.
 
     Returns:
-        The largest difference allowed; of values beyond 1 relative to the largest.
+        The largest difference allowed, as the task measures it.
     """
     absolute, relative = TOLERANCES.get(recipe, ROUNDED)
-    scale = max(1.0, float(np.abs(expected).max()))
+    lowest = np.broadcast_to(expected.min(axis=0), expected.shape)
+    spread = float(tasks.get(task).differences(expected, lowest).max())
+    if not spread:
+        return absolute
     gaps = np.diff(np.unique(expected))
-    step = float(gaps.min()) if len(gaps) else 0.0
-    spread = float(np.ptp(expected, axis=0).max()) or float(np.ptp(expected))
-    wanted = max(relative * spread, _STEPS * step) / scale
-    return float(f"{min(absolute, max(wanted, _EXACT)):.3g}")
+    step = float(gaps.min()) * spread / float((expected - lowest).max())
+    wanted = max(relative * spread, _STEPS * step, _EXACT)
+    return float(f"{min(absolute, wanted):.3g}")
 
 
-def _rounded(outputs: np.ndarray) -> list[list[float]]:
+def _round(outputs: np.ndarray) -> list[list[float]]:
     return [[float(f"{value:.7g}") for value in row] for row in outputs.tolist()]
 
 
-def _png(picture: np.ndarray) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def read_golden(folder: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read pictures and expected outputs of an unpacked bundle.
+def read_golden(
+    folder: Path, manifest: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read samples and expected outputs of an unpacked bundle.
 
     Returns:
-        uint8 (n, height, width, 3), and golden.json with outputs as arrays.
+        By the input's name (n, ...), and golden.json with outputs as arrays.
 
     Raises:
         BundleError: if they do not read, or do not belong to the manifest.
     """
-    from PIL import Image
-
     names = [variant["name"] for variant in manifest["variants"]]
+    shapes = {one["name"]: tuple(one["shape"]) for one in manifest["inputs"]}
     try:
         record = json.loads((folder / GOLDEN).read_bytes())
         listed = {file["path"] for file in manifest["files"]}
-        files = [entry["file"] for entry in record["pictures"]]
+        # Where there were images alone, they were called so.
+        files = [entry["file"] for entry in record.get("samples", record.get("pictures"))]
         if not files or not set(files) <= listed:
-            raise ValueError("it names pictures that are not in the manifest")
-        with_sides = tuple(manifest["input"]["shape"])
-        pictures = np.stack([_read(folder / file, with_sides[:2]) for file in files])
+            raise ValueError("it names files that are not in the manifest")
+        read = [_decode(file, (folder / file).read_bytes(), shapes) for file in files]
+        inputs = _stack(read)
         expected = {name: np.asarray(record["outputs"][name], np.float64) for name in names}
         tolerances = {name: float(record["tolerances"][name]) for name in names}
-    except (*_UNREADABLE, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise BundleError(f"{GOLDEN} does not read ({error!r}); get the bundle anew.") from error
-    shapes = {(len(files), len(manifest["classes"]))}
-    if pictures.shape[1:] != with_sides or {e.shape for e in expected.values()} != shapes:
+    if {e.shape for e in expected.values()} != {(len(files), len(manifest["classes"]))}:
         raise BundleError(f"{GOLDEN} does not belong to the manifest; get the bundle anew.")
-    return pictures, {"outputs": expected, "tolerances": tolerances}
-
-
-def _read(file: Path, sides: tuple[int, ...]) -> np.ndarray:
-    """Decode a picture; one of another size is not worth the memory."""
-    from PIL import Image
-
-    with Image.open(file) as image:
-        if image.size != sides[::-1]:
-            raise ValueError(f"{file.name} is {image.size}, not {sides[::-1]}")
-        return np.asarray(image)
+    return inputs, {"outputs": expected, "tolerances": tolerances}
 
 
 def compare_golden(
@@ -179,8 +210,8 @@ def compare_golden(
         name: of the variant.
         expected: (n, outputs).
         answers: (n, outputs), what the variant gave here.
-        tolerance: largest difference allowed; where outputs exceed 1, relative to the largest.
-        task: "classes", "tags" or "values".
+        tolerance: largest difference allowed, as the task measures it.
+        task: name of the task.
 
     Raises:
         BundleError: if the answers are of another shape.
@@ -190,8 +221,9 @@ def compare_golden(
             f"{name} answers with shape {answers.shape}; expected {expected.shape} as in {GOLDEN}: "
             "the bundle's files do not belong together. Get it anew."
         )
-    difference = np.abs(expected - answers) / max(1.0, float(np.abs(expected).max()))
-    same = find_same_or_tied(expected, answers, tolerance, task)
+    kind = tasks.get(task)
+    difference = kind.differences(expected, answers)
+    same = kind.agree_within(expected, answers, tolerance)
     return Outcome(name, len(expected), float(difference.max()), int(same.sum()), tolerance)
 
 
@@ -202,7 +234,7 @@ class CheckedBundle:
     Attributes:
         name: of the model.
         files: how many are as the manifest says, itself included.
-        outcomes: of every variant on the golden pictures.
+        outcomes: of every variant on the golden samples.
     """
 
     name: str
@@ -216,7 +248,7 @@ class CheckedBundle:
 
 
 def verify_bundle(bundle: str | os.PathLike[str]) -> CheckedBundle:
-    """Check schema, names, sizes and hashes, then run every model on the golden pictures.
+    """Check schema, names, sizes and hashes, then run every model on the golden samples.
 
     Args:
         bundle: a folder or a zip.
@@ -227,11 +259,11 @@ def verify_bundle(bundle: str | os.PathLike[str]) -> CheckedBundle:
             model does not load.
     """
     with read_bundle(bundle) as found:
-        pictures, golden = read_golden(found.folder, found.manifest)
+        inputs, golden = read_golden(found.folder, found.manifest)
         outcomes = []
         for variant in found.manifest["variants"]:
             name = variant["name"]
-            answers = load(found.model(name), 1).predict(pictures)
+            answers = load(found.model(name), 1).predict(inputs)
             expected, tolerance = golden["outputs"][name], golden["tolerances"][name]
             task = found.manifest["task"]
             outcomes.append(compare_golden(name, expected, answers, tolerance, task))

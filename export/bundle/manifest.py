@@ -3,15 +3,18 @@
 manifest.json (schema 1), UTF-8:
 
     schema      1; a reader refuses what is newer
-    name, task  of the model; task is "classes", "tags" or "values"
+    name, task  of the model; task is the name of one of `tl_keras.tasks`
     classes     names of the outputs, in output order
-    input       name, shape (height, width, 3), values, how a picture is resized
+    modality    what goes in: the name of one of `tl_keras.modalities`
+    settings    of the modality, as decided for the data it was trained on
+    inputs      name, shape, dtype of a file's content and what the values are, for each input
+    input       the first of them, with what is done to a file before ("resize")
     output      name, shape, values
     default     name of the variant to take when nothing else is known
     variants    name, format, recipe, file, input_dtype, output_dtype, bytes, sha256, verdict,
                 attempts, notes, latencies (milliseconds), facts
     files       path, bytes and sha256 of every file but the manifest, in order of their paths
-    versions, data, metrics, facts    of what made it, of the pictures, of the trained model
+    versions, data, metrics, facts    of what made it, of the samples, of the trained model
 """
 
 from __future__ import annotations
@@ -20,52 +23,26 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from export.source import INPUT, OUTPUT
+from export.source import Source
 from export.variant import Variant
+from tl_keras import tasks
 from tl_keras.errors import BundleError, ExportError
 
-__all__ = ["MANIFEST", "SCHEMA", "Origin", "as_json", "manifest", "model_file", "parsed"]
+__all__ = ["MANIFEST", "SCHEMA", "as_json", "manifest", "model_file", "parsed"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-VALUES = {
-    "classes": "probabilities of the classes, which add up to 1",
-    "tags": "probabilities of the tags, each 0..1",
-    "values": "numbers",
-}
 _LIFTED = ("versions", "data", "metrics")
 # A FlatBuffer, and an ONNX file without external data, ends there.
 _LARGEST = 2**31
-_MOST_VALUES = 2**26
+_MOST_VALUES, _MOST_AXES = 2**26, 8
 """Of one sample: an image of 4096 x 4096 has fewer."""
-
-
-class Origin(Protocol):
-    """What a bundle tells of the model it was made from; `export.pipeline.Source` is one."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """One name per output."""
-
-    @property
-    def pictures(self) -> np.ndarray:
-        """Pictures (n, height, width, 3), RGB 0..255."""
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """One name per picture."""
-
-    @property
-    def task(self) -> str:
-        """One of "classes", "tags" and "values"."""
-
-    @property
-    def name(self) -> str:
-        """What to call the model."""
+# What bundles do not say that were written when there were images alone.
+_BEFORE = {"modality": "image", "settings": {}}
 
 
 def model_file(variant: Variant) -> str:
@@ -74,7 +51,7 @@ def model_file(variant: Variant) -> str:
 
 
 def manifest(
-    source: Origin,
+    source: Source,
     variants: Sequence[Variant],
     files: Sequence[Mapping[str, Any]],
     default: str,
@@ -98,23 +75,23 @@ def manifest(
             f"Got variants {', '.join(names) or 'none'} with default {default!r}; "
             "expected names that differ, the default among them."
         )
-    shape = [int(side) for side in source.pictures.shape[1:]]
+    inputs = [
+        {"name": name, "shape": list(spec.shape), "dtype": spec.dtype, "values": spec.values}
+        for name, spec in source.signature.inputs.items()
+    ]
     made = {
         "schema": SCHEMA,
         "name": source.name,
         "task": source.task,
         "classes": list(source.class_names),
-        "input": {
-            "name": INPUT,
-            "shape": shape,
-            "values": "RGB, 0..255, no scaling",
-            "resize": "the whole picture to this size, bilinear, antialiased",
-            **facts.get("data", {}).get("reading", {}),
-        },
+        "modality": source.modality.name,
+        "settings": source.modality.settings,
+        "input": {**inputs[0], "resize": source.modality.preparation},
+        "inputs": inputs,
         "output": {
-            "name": OUTPUT,
+            "name": source.signature.output,
             "shape": [len(source.class_names)],
-            "values": VALUES.get(source.task, "numbers"),
+            "values": source.kind.output_values,
         },
         "default": default,
         "variants": [_variant(variant) for variant in variants],
@@ -174,7 +151,7 @@ def parsed(contents: bytes, name: str) -> dict[str, Any]:
         raise BundleError(
             f"{name} has schema {schema}, this version reads up to {SCHEMA}; update tl_keras."
         )
-    if wrong := _wrong(record):
+    if wrong := _wrong(record := {**_BEFORE, "inputs": [record.get("input")], **record}):
         raise BundleError(f"{name}: {wrong} in {MANIFEST} is missing or wrong; get it anew.")
     return record
 
@@ -182,14 +159,15 @@ def parsed(contents: bytes, name: str) -> dict[str, Any]:
 def _wrong(record: Mapping[str, Any]) -> str:  # noqa: PLR0911 (one line a rule)
     """Name the first part of a manifest that is not as it should be."""
     forms = (("name", str), ("task", str), ("default", str), ("classes", list), ("input", dict))
-    for key, kind in (*forms, ("variants", list), ("files", list)):
+    more = (("modality", str), ("settings", dict), ("inputs", list))
+    for key, kind in (*forms, *more, ("variants", list), ("files", list)):
         if not isinstance(record.get(key), kind):
             return key
-    if record["task"] not in VALUES:
+    if record["task"] not in tasks.names():
         return "task"
     if not all(isinstance(name, str) for name in record["classes"]):
         return "classes"
-    if not _is_shape(record["input"].get("shape")):
+    if not all(_is_input(one) for one in (record["input"], *record["inputs"])):
         return "input.shape"
     if not all(_is_file(file) for file in record["files"]):
         return "files"
@@ -202,12 +180,14 @@ def _wrong(record: Mapping[str, Any]) -> str:  # noqa: PLR0911 (one line a rule)
     return "" if record["default"] in names and len(set(names)) == len(names) else "default"
 
 
-def _is_shape(value: Any) -> bool:
+def _is_input(value: Any) -> bool:
+    shape = value.get("shape") if isinstance(value, dict) else None
     return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(isinstance(side, int) and 0 < side < 2**16 for side in value)
-        and math.prod(value) <= _MOST_VALUES
+        isinstance(shape, list)
+        and len(shape) <= _MOST_AXES
+        and all(isinstance(side, int) and 0 < side <= _MOST_VALUES for side in shape)
+        and math.prod(shape) <= _MOST_VALUES
+        and isinstance(value.get("name", ""), str)
     )
 
 

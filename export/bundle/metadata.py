@@ -1,4 +1,4 @@
-"""What a reader of a .tflite file needs to know: labels, and how a picture is given to it.
+"""What a reader of a .tflite file needs to know: labels, and how a sample is given to it.
 
 The form is the metadata schema of TensorFlow Lite ("TFLITE_METADATA", identifier "M001"), which
 MediaPipe Tasks reads: a FlatBuffer inside the model, and a zip with the labels behind it.
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.source import Signature
 from tl_keras.errors import ExportError
+from tl_keras.modalities.base import InputSpec
+from tl_keras.tasks.base import Task
 
 if TYPE_CHECKING:
     from flatbuffers import Builder
@@ -39,16 +42,25 @@ def label_lines(class_names: Sequence[str]) -> str:
     return "".join((" ".join(name.splitlines()).strip() or "?") + "\n" for name in class_names)
 
 
-def with_metadata(contents: bytes, class_names: Sequence[str], *, name: str) -> bytes:
-    """Add to a .tflite file what MediaPipe's `vision.ImageClassifier` reads.
+def with_metadata(
+    contents: bytes,
+    class_names: Sequence[str],
+    signature: Signature,
+    task: Task,
+    *,
+    name: str,
+) -> bytes:
+    """Add to a .tflite file what goes in and out, as MediaPipe's `vision.ImageClassifier` reads.
 
     The file's bytes stay as they are: the new parts go before and behind them, so that weights
     keep their alignment. A model that takes floats is told not to scale: it takes RGB 0..255
     itself (mean 0, standard deviation 1).
 
     Args:
-        contents: of a .tflite file with one input and one output, without metadata.
+        contents: of a .tflite file with one output, without metadata.
         class_names: one per output, in output order.
+        signature: what goes in and comes out.
+        task: says what the outputs are.
         name: what to call the model.
 
     Returns:
@@ -67,11 +79,12 @@ def with_metadata(contents: bytes, class_names: Sequence[str], *, name: str) -> 
     entries = [model.Metadata(index) for index in range(model.MetadataLength())]
     if any(entry.Name() == METADATA.encode() for entry in entries):
         raise ExportError("The .tflite file has metadata already; expected one without.")
-    graph = model.Subgraphs(0)
-    takes_float = graph.Tensors(graph.Inputs(0)).Type() == TensorType.FLOAT32
+    floats = {
+        one: tensor.Type() == TensorType.FLOAT32 for one, tensor in _inputs(model).items()
+    }
     builder = flatbuffers.Builder(2 * len(contents))
     _prefill(builder, contents)
-    described = _described(class_names, name, takes_float)
+    described = _describe(len(class_names), signature, task, name, floats)
     _finish(builder, model._tab, len(contents), described)
     return _with_file(bytes(builder.Output()), LABELS, label_lines(class_names))
 
@@ -119,14 +132,26 @@ def _offsets(model: Table, field: int, length: int) -> list[int]:
     return [length - model.Indirect(start + 4 * i) for i in range(model.VectorLen(place))]
 
 
-def _described(class_names: Sequence[str], name: str, takes_float: bool) -> bytes:
+def _inputs(model: Any) -> dict[str, Any]:
+    """Return the input tensors by their names in the signature, in the graph's own order."""
+    graph, known = model.Subgraphs(0), model.SignatureDefs(0)
+    maps = [known.Inputs(index) for index in range(known.InputsLength())]
+    names = {one.TensorIndex(): one.Name().decode() for one in maps}
+    places = [graph.Inputs(index) for index in range(graph.InputsLength())]
+    return {names[place]: graph.Tensors(place) for place in places}
+
+
+def _describe(
+    outputs: int, signature: Signature, task: Task, name: str, floats: Mapping[str, bool]
+) -> bytes:
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
-    inputs = _vector(builder, [_picture(builder, takes_float)])
-    outputs = _vector(builder, [_scores(builder, len(class_names))])
-    graph = _table(builder, 10, {2: inputs, 3: outputs})
-    words = "Classifies pictures. Made by tl_keras."
+    inputs = [_input(builder, key, signature.inputs[key], floats[key]) for key in floats]
+    scores = [_output(builder, outputs, signature.output, task)]
+    lists = {2: _vector(builder, inputs), 3: _vector(builder, scores)}
+    graph = _table(builder, 10, lists)
+    words = f"{task.kind.capitalize()}. Made by tl_keras."
     facts = {
         0: builder.CreateString(name, errors="backslashreplace"),
         1: builder.CreateString(words),
@@ -137,37 +162,40 @@ def _described(class_names: Sequence[str], name: str, takes_float: bool) -> byte
     return bytes(builder.Output())
 
 
-def _picture(builder: Builder, takes_float: bool) -> int:
+def _input(builder: Builder, name: str, spec: InputSpec, in_float: bool) -> int:
+    is_image = spec.dtype == "uint8" and len(spec.shape) == 3 and spec.shape[2] == 3
+    words = {0: builder.CreateString(name), 1: builder.CreateString(spec.values)}
+    if not is_image:
+        content = _table(builder, 3, {1: _table(builder, 0, {})}, bytes_={0: _FEATURE})
+        return _table(builder, 7, {**words, 3: content})
     properties = _table(builder, 2, {}, bytes_={0: _RGB})
-    content = _table(builder, 3, {1: properties}, bytes_={0: _IMAGE})
-    facts = {
-        0: builder.CreateString("image"),
-        1: builder.CreateString("RGB picture, values 0..255; the model scales them itself."),
-        3: content,
-    }
-    if takes_float:
+    facts = {**words, 3: _table(builder, 3, {1: properties}, bytes_={0: _IMAGE})}
+    if in_float:
         mean, deviation = _floats(builder, [0.0]), _floats(builder, [1.0])
         options = _table(builder, 2, {0: mean, 1: deviation})
         unit = _table(builder, 2, {1: options}, bytes_={0: _NORMALIZATION})
         facts |= {4: _vector(builder, [unit])}
-    low, high = _floats(builder, [0.0]), _floats(builder, [255.0])
-    facts |= {5: _table(builder, 2, {0: high, 1: low})}
-    return _table(builder, 7, facts)
+    return _table(builder, 7, {**facts, 5: _range(builder, 255.0)})
 
 
-def _scores(builder: Builder, outputs: int) -> int:
-    words = f"{outputs} scores, 0..1, in the order of the labels"
+def _range(builder: Builder, most: float) -> int:
+    low, high = _floats(builder, [0.0]), _floats(builder, [most])
+    return _table(builder, 2, {0: high, 1: low})
+
+
+def _output(builder: Builder, outputs: int, name: str, task: Task) -> int:
+    words = f"{outputs} numbers in the order of the labels: {task.output_values}"
     names = {0: builder.CreateString(LABELS), 1: builder.CreateString("One label a line.")}
     file = _table(builder, 5, names, bytes_={2: _AXIS_LABELS})
     content = _table(builder, 3, {1: _table(builder, 0, {})}, bytes_={0: _FEATURE})
-    low, high = _floats(builder, [0.0]), _floats(builder, [1.0])
     facts = {
-        0: builder.CreateString("probabilities"),
+        0: builder.CreateString(name),
         1: builder.CreateString(words),
         3: content,
-        5: _table(builder, 2, {0: high, 1: low}),
         6: _vector(builder, [file]),
     }
+    if task.ranked:
+        facts |= {5: _range(builder, 1.0)}
     return _table(builder, 7, facts)
 
 

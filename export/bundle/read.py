@@ -11,15 +11,20 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from export.bundle.manifest import MANIFEST, parsed
 from export.bundle.metadata import LABELS, label_lines
+from tl_keras import modalities
+from tl_keras.data.samples import Samples
 from tl_keras.errors import BundleError, StorageError
+from tl_keras.modalities.base import InputSpec
 
 __all__ = ["Bundle", "is_bundle", "read_bundle"]
 
@@ -64,6 +69,27 @@ class Bundle:
         if wanted not in records:
             raise BundleError(f"{self.name} has no {wanted!r}; it has: {', '.join(records)}.")
         return records[wanted]
+
+    def read_samples(self, files: Sequence[str | os.PathLike[str]]) -> dict[str, np.ndarray]:
+        """Read files as those that the model was trained on.
+
+        Returns:
+            By the input's name, (n, ...).
+
+        Raises:
+            DataError: if a file cannot be read, or nothing here reads files of the modality.
+        """
+        modality = modalities.get(self.manifest["modality"], self.manifest["settings"])
+        specs = {
+            one.get("name", modality.input_name): InputSpec(
+                tuple(one["shape"]), one.get("dtype", "uint8"), one.get("values", "")
+            )
+            for one in self.manifest["inputs"]
+        }
+        names = [os.fspath(file) for file in files]
+        labels: np.ndarray = np.zeros(len(names), np.int64)
+        samples = Samples(names, labels, ("",), tuple(names), modality)
+        return modality.reader(samples, specs).read(range(len(names)), 0)
 
     def model(self, name: str | None = None) -> Path:
         """Return where a variant's file lies, the default one's for None."""

@@ -14,9 +14,10 @@ from typing import Any
 from export.bundle.card import card, task_words
 from export.bundle.figures import plot_variants
 from export.bundle.golden import make_golden_files
-from export.bundle.manifest import MANIFEST, Origin, as_json, manifest, model_file
+from export.bundle.manifest import MANIFEST, as_json, manifest, model_file
 from export.bundle.metadata import label_lines
 from export.bundle.report import report
+from export.source import Source
 from export.variant import Variant
 from tl_keras.errors import ExportError
 from tl_keras.utils.files import atomic_path
@@ -37,7 +38,7 @@ def check_bundle_destination(out: str | os.PathLike[str]) -> None:
 
 
 def write_bundle(
-    source: Origin,
+    source: Source,
     variants: Sequence[Variant],
     out: Path,
     *,
@@ -78,7 +79,7 @@ def write_bundle(
 
 def _fill(
     folder: Path,
-    source: Origin,
+    source: Source,
     variants: Sequence[Variant],
     default: str,
     facts: Mapping[str, Any],
@@ -95,7 +96,9 @@ def _fill(
         "README.md": card(described, variants),
         "report.html": report(described, variants, plot),
     }
-    texts["run.py"] = (_PROGRAMS / "run_image.py").read_text(encoding="utf-8")
+    program = _PROGRAMS / f"run_{source.modality.name}.py"
+    if program.exists():
+        texts["run.py"] = program.read_text(encoding="utf-8")
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
     for name, contents in {**files, **make_golden_files(source, variants), **more}.items():
         _write(folder / name, contents)

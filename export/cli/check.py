@@ -42,7 +42,7 @@ def check(
                 made.add_row(
                     one.name,
                     "as expected" if one.passed else "DIFFERENT",
-                    f"{one.labels_equal} of {one.pictures}",
+                    f"{one.agreed} of {one.count}",
                     f"{one.max_difference:.1e} (≤ {one.tolerance:.0e})",
                 )
             show(made)

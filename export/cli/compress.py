@@ -83,7 +83,7 @@ def _show(made: Variant, out: Path) -> None:
         f"{made.facts['zipped_of_fp32']:.2f}",
         "" if proof.accuracy is None else f"{100 * proof.accuracy:.2f} %",
         f"{100 * proof.drop:+.2f}",
-        f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
+        f"{round(proof.agreement * proof.count)} of {proof.count}",
     )
     show(rows)
     if left := made.facts["left_in_float"]:

@@ -123,7 +123,7 @@ def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
             f"{one.bytes / 1e6:.2f} MB",
             "" if proof.accuracy is None else f"{100 * proof.accuracy:.2f} %",
             f"{100 * proof.drop:+.2f}",
-            f"{round(proof.agreement * proof.pictures)} of {proof.pictures}",
+            f"{round(proof.agreement * proof.count)} of {proof.count}",
             f"{one.latencies[-1].median_ms:.2f}" if one.latencies else "",
         )
     show(rows)

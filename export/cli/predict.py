@@ -38,14 +38,11 @@ def predict(
 
         from export.bundle.read import read_bundle
         from export.runtime.runtimes import load
-        from tl_keras.modalities.image.decode import open_image, resize
+        from tl_keras import tasks
 
         with read_bundle(bundle) as found:
-            size = found.manifest["input"]["shape"][0]
-            levels = found.manifest["input"].get("levels")
-            pixels = np.stack([resize(open_image(path, size, levels), size) for path in images])
-            chosen = found.variant(variant)
-            answers = load(found.folder / chosen["file"], threads).predict(pixels)
+            inputs, chosen = found.read_samples(images), found.variant(variant)
+            answers = load(found.folder / chosen["file"], threads).predict(inputs)
         names = found.manifest["classes"]
         if answers.shape[1:] != (len(names),):
             raise BundleError(
@@ -54,7 +51,9 @@ def predict(
             )
         made, rows = table(f"answers of {chosen['name']}", "image", "label", "score"), []
         for image, scores in zip(images, answers):
-            best = [int(index) for index in np.argsort(-scores, kind="stable")[:top]]
+            best = list(range(len(names)))
+            if tasks.get(found.manifest["task"]).ranked:
+                best = [int(index) for index in np.argsort(-scores, kind="stable")[:top]]
             outputs = [{"name": names[i], "value": round(float(scores[i]), 6)} for i in best]
             rows.append({"path": str(image), "outputs": outputs})
             for place, one in enumerate(outputs):

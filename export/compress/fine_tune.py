@@ -1,4 +1,4 @@
-"""Fine-tune a tf_keras model shortly on the run's own images."""
+"""Fine-tune a tf_keras model shortly on the run's own samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.compress.keras2.load import load_tf_keras
-from export.source import signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, TrainingError
 from tl_keras.features.backends import Batch, pack_inputs
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FineTune", "count_steps", "fine_tune"]
 
-_LOSSES = {"classes": "CategoricalCrossentropy", "tags": "BinaryCrossentropy",
-           "values": "MeanSquaredError"}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class FineTune:
@@ -33,9 +29,9 @@ class FineTune:
     Attributes:
         epochs: 1 or more.
         rate: learning rate of Adam at the start, above 0; it falls to 0 in a straight line.
-        batch_size: pictures a step.
+        batch_size: samples a step.
         seed: decides orders and views.
-        augment: names of views, see `tl_keras.modalities.image.augment`.
+        augment: names of augmentations that the modality knows.
         progress: told (what is being done, steps done, of how many).
 
     Raises:
@@ -54,7 +50,7 @@ class FineTune:
         if self.epochs < 1 or self.batch_size < 1 or self.seed < 0 or not 0 < self.rate < 1:
             raise ExportError(
                 f"Got epochs={self.epochs}, rate={self.rate}, batch_size={self.batch_size}, "
-                f"seed={self.seed}; expected at least 1 epoch and 1 picture a batch, a rate "
+                f"seed={self.seed}; expected at least 1 epoch and 1 sample a batch, a rate "
                 "between 0 and 1, and a seed of at least 0."
             )
 
@@ -79,7 +75,7 @@ def fine_tune(
     model to its own compressed self, at temperature 1.
 
     Args:
-        student: a tf_keras model that takes float32 (n, size, size, 3), RGB 0..255.
+        student: a tf_keras model with the teacher's inputs.
         teacher: the model before compression; it is not changed.
         data: the training split is used.
         how: epochs, rate and the like.
@@ -87,7 +83,7 @@ def fine_tune(
         callbacks: more callbacks of tf_keras, such as tfmot's.
 
     Raises:
-        ExportError: if there are no training pictures, or the outputs do not fit them.
+        ExportError: if there are no training samples, or the outputs do not fit them.
         TrainingError: if the loss is not a number.
     """
     library = load_tf_keras()
@@ -95,8 +91,7 @@ def fine_tune(
     library.utils.set_random_seed(how.seed)
     total = count_steps(data, how)
     schedule = library.optimizers.schedules.PolynomialDecay(how.rate, total, 0.0)
-    loss = getattr(library.losses, _LOSSES[data.train.task])()
-    student.compile(library.optimizers.Adam(schedule), loss)
+    student.compile(library.optimizers.Adam(schedule), _make_loss(data))
     watcher = _make_watcher(how, word, total)
     steps = total // how.epochs
     student.fit(
@@ -109,11 +104,26 @@ def fine_tune(
 
 
 def _check(teacher: keras.Model, data: Splits) -> None:
-    outputs, names = signature(teacher).outputs, len(data.train.class_names)
+    outputs, names = int(teacher.outputs[0].shape[-1]), len(data.train.class_names)
     if not len(data.train):
-        raise ExportError("There are no training pictures to fine-tune on; expected some.")
+        raise ExportError("There are no training samples to fine-tune on; expected some.")
     if outputs != names:
         raise ExportError(f"The model has {outputs} outputs and the data {names} classes.")
+
+
+def _make_loss(data: Splits) -> Any:
+    """Return the task's loss in tf_keras, on targets scaled as when the model was trained."""
+    train = data.train
+    kind = type(train.kind.loss_and_metrics()[0]).__name__
+    loss = getattr(load_tf_keras().losses, kind, None)
+    if loss is None:
+        raise ExportError(f"The loss {kind} of task {train.task!r} is not in tf_keras: leave "
+                          "compression out and export the model as it is.")  # fmt: skip
+    scale, made = train.kind.scale(train.labels), loss()
+    if scale is None:
+        return made
+    mean, spread = np.float32(scale.mean), np.float32(scale.spread)
+    return lambda wanted, given: made((wanted - mean) / spread, (given - mean) / spread)
 
 
 def _make_batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:

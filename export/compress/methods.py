@@ -18,6 +18,7 @@ from export.compress.keras2.convert import from_keras2, to_keras2
 from export.compress.keras2.load import load_tf_keras, load_tfmot
 from export.compress.quantizers import wrap_for_rounding
 from export.convert import tflite
+from export.source import Signature, read_signature
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
 from tl_keras.features.extract import read_ahead
@@ -53,8 +54,8 @@ class Compressed:
 
     Attributes:
         model: the plain Keras model; None where it ends in integers.
-        tflite: the contents of the .tflite file: with QAT int8, uint8 (1, h, w, 3) RGB 0..255
-            in, else float32; float32 out.
+        tflite: the contents of the .tflite file: with QAT int8, images as uint8, RGB
+            0..255, else float32 in; float32 out.
         left_in_float: names of the layers that QAT left in float.
     """
 
@@ -81,7 +82,7 @@ def compress(
     """Compress a model, and fine-tune it meanwhile.
 
     Args:
-        model: takes float32 (n, size, size, 3), RGB 0..255; it is not changed.
+        model: functional; it is not changed.
         data: the training split is fine-tuned on.
         method: a name in `METHODS`.
         how: the fine-tune of each step.
@@ -108,7 +109,7 @@ def compress(
         share = None if first == "prune_2_4" else sparsity
         plain = fold_trainable(_prune(flatten_trainable(model), model, data, how, share))
     if first != "qat" and not then:
-        return Compressed(plain, tflite.convert(plain))
+        return Compressed(plain, tflite.convert(plain, _read(model, data)))
     contents, left = _quantize(plain, model, data, how, _PRESERVED.get(first, ""))
     return Compressed(None, contents, tuple(left))
 
@@ -128,7 +129,7 @@ def train_with_rounding(
     Jacob et al. 2018, arXiv 1712.05877.
 
     Args:
-        model: takes float32 (n, size, size, 3), RGB 0..255; it is not changed.
+        model: functional; it is not changed.
         data: the training split is used.
         epochs: 1 or more.
         rate: learning rate at the start.
@@ -230,11 +231,17 @@ def _quantize(
 ) -> tuple[bytes, list[str]]:
     student, left = wrap_for_rounding(to_keras2(make_quantizable(plain)), preserve)
     fine_tune(student, teacher, data, how, "quantization-aware training")
-    return tflite.convert(student, _set_integers), left
+    signature = _read(teacher, data)
+
+    def configure(converter: Any) -> None:
+        import tensorflow as tf
+
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if signature.in_bytes:
+            converter.inference_input_type = tf.uint8
+
+    return tflite.convert(student, signature, configure), left
 
 
-def _set_integers(converter: Any) -> None:
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = tf.uint8
+def _read(model: keras.Model, data: Splits) -> Signature:
+    return read_signature(model, data.train.modality, data.train.task)

@@ -15,7 +15,7 @@ from export.compress.fine_tune import FineTune
 from export.compress.keras2.load import load_tfmot
 from export.compress.methods import CLUSTERS, SPARSITY, Compressed, check_method, compress
 from export.convert import tflite
-from export.pipeline import FORMATS, check_destination, describe_variant, ship
+from export.pipeline import FORMATS, ask_keras, check_destination, describe_variant, ship
 from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source, from_run
 from export.variant import Variant
@@ -70,16 +70,16 @@ def compress_run(
     data: str | os.PathLike[str] | None = None,
     progress: Progress = silent,
 ) -> Variant:
-    """Compress a finished run's model with a short fine-tune on the run's own images.
+    """Compress a finished run's model with a short fine-tune on the run's own samples.
 
-    The .tflite file may lose `config.max_drop` on the run's validation images. It is written as a
+    The .tflite file may lose `config.max_drop` on the run's validation samples. It is written as a
     bundle, without QAT with the plain Keras model beside it, whose answers it gives.
 
     Args:
         run: a run directory.
         config: method, fine-tune, amounts, and what may be lost.
         out: the bundle to write, a zip if it ends in .zip; must not exist.
-        data: where the run's images are now, when they moved.
+        data: where the run's samples are now, when they moved.
         progress: told (what is being done, how much is done, of how much).
 
     Returns:
@@ -88,7 +88,7 @@ def compress_run(
 
     Raises:
         RunError: if the run is missing, damaged or not complete.
-        DataError: if the images are not where they were.
+        DataError: if the samples are not where they were.
         GateError: if the compressed model loses too much; nothing is written then.
         ParityError: if the .tflite file differs from the compressed Keras model.
         ExportError: if `out` exists, tfmot is missing, or a layer cannot be compressed.
@@ -99,7 +99,7 @@ def compress_run(
     source = from_run(run, data=data)
     load_tfmot()
     if source.data is None:
-        raise ExportError("The run has no training images to fine-tune on.")
+        raise ExportError("The run has no training samples to fine-tune on.")
     # Before the training: a place that cannot be written would lose it.
     with atomic_path(target) as made:
         folder = made.with_name("variants")
@@ -120,18 +120,18 @@ def _prove(
     file = folder / "model.tflite"
     contents = FORMATS["tflite"].finish(source, given.tflite)
     file.write_bytes(contents)
-    answers = predict_all(load(file), source.pictures, progress, file.name)
+    answers = predict_all(load(file), source.inputs, progress, file.name)
     more = {}
     if given.model is not None:
         given.model.save(folder / "model.keras")
         more[KERAS] = (folder / "model.keras").read_bytes()
         _require_same(folder / "model.keras", answers, source, progress)
-    truth = predict_all(KerasRuntime(source.model), source.pictures, progress, "Keras")
+    truth = ask_keras(source, progress)
     verdict = measure_agreement(truth, answers, source)
     if verdict.drop > config.max_drop + 1e-12:
         raise GateError(
-            f"The compressed model loses {100 * verdict.drop:.2f} points on {verdict.pictures} "
-            f"validation images; {100 * config.max_drop:.2f} are allowed. Nothing was written; "
+            f"The compressed model loses {100 * verdict.drop:.2f} points on {verdict.count} "
+            f"validation samples; {100 * config.max_drop:.2f} are allowed. Nothing was written; "
             "train it longer with --epochs, compress it less (--sparsity, --clusters), or allow "
             "more with --max-drop."
         )
@@ -139,16 +139,18 @@ def _prove(
     facts = {
         "tool": "tensorflow-model-optimization",
         "zipped": zipped,
-        "zipped_of_fp32": zipped / len(tflite.convert(source.model)),
+        "zipped_of_fp32": zipped / len(tflite.convert(source.model, source.signature)),
         "left_in_float": list(given.left_in_float),
     }
-    dtypes = ("uint8" if given.model is None else "float32", "float32")
+    in_bytes = given.model is None and source.signature.in_bytes
+    dtypes = ("uint8" if in_bytes else "float32", "float32")
     recipe = config.method.replace("+", "_")
     return describe_variant("tflite", recipe, file, verdict, facts=facts, dtypes=dtypes), more
 
 
 def _require_same(file: Path, answers: np.ndarray, source: Source, progress: Progress) -> None:
     """Let the .tflite file of a model without whole numbers pass only as that model's equal."""
-    expected = predict_all(load(file), source.pictures, progress, file.name)
+    runtime = KerasRuntime(file, names=list(source.inputs))
+    expected = predict_all(runtime, source.inputs, progress, file.name)
     parity = compare(expected, answers, FORMATS["tflite"].tolerance, source.task)
     require_parity(parity, "model.tflite", source.keys)

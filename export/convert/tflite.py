@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from export.source import INPUT, OUTPUT, signature
+from export.source import Signature, read_signature
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import silenced, start_tensorflow
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENDPOINT", "convert", "set_end_types"]
+__all__ = ["ENDPOINT", "convert", "name_inputs", "set_end_types"]
 
 ENDPOINT = "serving_default"
 _SHIFT = 128  # from int8 to uint8
 
 
-def convert(model: keras.Model, configure: Callable[[Any], None] | None = None) -> bytes:
+def convert(
+    model: keras.Model,
+    signature: Signature | None = None,
+    configure: Callable[[Any], None] | None = None,
+) -> bytes:
     """Convert a model with its weights in float32.
 
-    The way is over a SavedModel with one signature for batches of one sample, input `image`
-    and output `probabilities`: constants are folded and batch normalisation is merged into the
-    convolutions, and a device may address both tensors by name.
+    The way is over a SavedModel with one signature for batches of one sample, inputs and output
+    by their names: constants are folded and batch normalisation is merged into the convolutions,
+    and a device may address all tensors by name.
 
     Args:
-        model: takes float32 (n, height, width, 3), RGB 0..255; gives (n, outputs). A model of
-            tf_keras serves as well.
+        model: functional, with one output (n, outputs). A model of tf_keras serves as well.
+        signature: what goes in and comes out; read from the model by default.
         configure: sets options of the `tf.lite.TFLiteConverter` before it converts.
 
     Returns:
@@ -39,12 +43,12 @@ def convert(model: keras.Model, configure: Callable[[Any], None] | None = None) 
         ExportError: if the model's shapes are not fixed, or it has an operation that
             TensorFlow Lite does not know.
     """
-    shape = signature(model).shape
+    signature = signature or read_signature(model)
     start_tensorflow()
     with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
         try:
             with silenced() as said:
-                _save(model, shape, folder)
+                _save(model, signature, folder)
                 return _convert_saved(folder, configure)
         except Exception as error:
             raise ExportError(
@@ -52,19 +56,24 @@ def convert(model: keras.Model, configure: Callable[[Any], None] | None = None) 
             ) from error
 
 
-def _save(model: keras.Model, shape: tuple[int, ...], folder: str) -> None:
+def _save(model: keras.Model, signature: Signature, folder: str) -> None:
     """Write a SavedModel of the function and its variables alone: half the time of Keras' own."""
+    import keras
     import tensorflow as tf
 
-    spec = tf.TensorSpec((1, *shape), tf.float32, name=INPUT)
+    specs = [
+        tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
+        for tensor, name in zip(model.inputs, signature.inputs, strict=True)
+    ]
 
-    def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {OUTPUT: tf.cast(model(image, training=False), tf.float32)}
+    def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        given = keras.tree.pack_sequence_as(model.input, tensors)
+        return {signature.output: tf.cast(model(given, training=False), tf.float32)}
 
     holder = tf.Module()
     # A variable of Keras 3 holds one of TensorFlow, a variable of Keras 2 is one.
     holder.kept = [v if isinstance(v, tf.Variable) else v.value for v in model.variables]
-    serving = tf.function(serve, input_signature=[spec])
+    serving = tf.function(serve, input_signature=specs)
     tf.saved_model.save(holder, folder, signatures={ENDPOINT: serving})
 
 
@@ -79,12 +88,13 @@ def _convert_saved(folder: str, configure: Callable[[Any], None] | None) -> byte
     return converter.convert()
 
 
-def set_end_types(contents: bytes, input_dtype: str, output_dtype: str) -> bytes:
-    """Let a quantized file take uint8 pictures or give uint8 answers, and add int16 by any scale.
+def set_end_types(contents: bytes, in_bytes: Collection[str], output_dtype: str) -> bytes:
+    """Let a quantized file take bytes as they are or give uint8, and add int16 by any scale.
 
     Args:
-        contents: of a .tflite file that takes and gives float32.
-        input_dtype: "float32", or "uint8" for RGB 0..255 with scale 1 and zero point 0.
+        contents: of a .tflite file whose ends are in float32.
+        in_bytes: names of the inputs that become uint8, values 0..255, with scale 1 and zero
+            point 0.
         output_dtype: "float32", or "uint8" with the scale of the last int8 tensor.
 
     Raises:
@@ -93,8 +103,9 @@ def set_end_types(contents: bytes, input_dtype: str, output_dtype: str) -> bytes
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(contents))
-    if input_dtype == "uint8":
-        _take_uint8(model)
+    for name, tensor in name_inputs(model).items():
+        if name in in_bytes:
+            _take_uint8(model, tensor)
     if output_dtype == "uint8":
         _give_uint8(model)
     for operator in model.subgraphs[0].operators:
@@ -104,12 +115,25 @@ def set_end_types(contents: bytes, input_dtype: str, output_dtype: str) -> bytes
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def _take_uint8(model: Any) -> None:
-    """Retype the input; what rounded floats to int8 then only shifts. Else insert what widens."""
+def name_inputs(model: Any) -> dict[str, int]:
+    """Return by an input's name which tensor it is.
+
+    Args:
+        model: a FlatBuffer as an object, with one signature.
+    """
+    pairs = model.signatureDefs[0].inputs
+    return {_decode(pair.name): int(pair.tensorIndex) for pair in pairs}
+
+
+def _decode(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _take_uint8(model: Any, source: int) -> None:
+    """Retype an input; what rounded floats to int8 then only shifts. Else insert what widens."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph = model.subgraphs[0]
-    source = graph.inputs[0]
     tensor, readers = graph.tensors[source], _readers(graph, source)
     quantizer = _code(model, schema.BuiltinOperator.QUANTIZE)
     if not all(operator.opcodeIndex == quantizer for operator in readers):
@@ -129,7 +153,7 @@ def _insert_widening(model: Any, source: int, readers: list[Any]) -> None:
 
     graph = model.subgraphs[0]
     widened = copy.copy(graph.tensors[source])
-    widened.name = b"image_as_float"
+    widened.name = _decode(widened.name).encode() + b"_as_float"
     graph.tensors.append(widened)
     place = len(graph.tensors) - 1
     for operator in readers:

@@ -162,9 +162,10 @@ def main() -> None:
     files = {variant["name"]: HERE / variant["file"] for variant in manifest["variants"]}
     path = asked.model or files[manifest["default"]]
     model = (OnnxModel if path.suffix == ".onnx" else TfliteModel)(path, asked.threads)
+    levels = manifest.get("settings", {}).get("levels")
     labels = (HERE / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
     for name in asked.images:
-        image = read_image(name, model.height, model.width, manifest["input"].get("levels"))
+        image = read_image(name, model.height, model.width, levels)
         scores = model.predict(image)
         if asked.json:
             print(json.dumps({"image": name, "scores": [float(score) for score in scores]}))

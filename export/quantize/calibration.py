@@ -9,16 +9,15 @@ import numpy as np
 
 from tl_keras.data.samples import Samples
 from tl_keras.errors import ExportError
-from tl_keras.modalities.image.reader import ImageReader
+from tl_keras.modalities.base import InputSpec
 
 __all__ = [
     "CLIPS", "Observed", "Ranges", "choose_stratified", "clip_ranges", "collect",
-    "read_calibration_images",
+    "read_calibration_inputs",
 ]  # fmt: skip
 
 CLIPS = ("min-max", "percentile", "mse")
 Ranges = Mapping[str, tuple[float, float]]
-_STRATA = 10
 _KEPT = 2048
 _PERCENT = 0.01
 _SHRINKS = np.linspace(1.0, 0.3, 22)
@@ -29,8 +28,7 @@ def choose_stratified(samples: Samples, count: int, seed: int = 0) -> np.ndarray
 
     The samples of each stratum are shuffled, and strata take turns in proportion to their size:
     every prefix of what is returned is stratified too, so that a larger sample of the same seed
-    contains the smaller one. Strata are the classes; the tag of fewest pictures that a picture
-    has; tenths of the first value.
+    contains the smaller one. What the strata are is for the task to say.
 
     Args:
         samples: what to choose from.
@@ -45,10 +43,10 @@ def choose_stratified(samples: Samples, count: int, seed: int = 0) -> np.ndarray
     """
     if not len(samples) or count < 1:
         raise ExportError(
-            f"Got {len(samples)} training pictures and {count} to calibrate with; expected at "
+            f"Got {len(samples)} training samples and {count} to calibrate with; expected at "
             "least 1 of each."
         )
-    generator, strata = np.random.default_rng(seed), _strata(samples)
+    generator, strata = np.random.default_rng(seed), samples.kind.strata(samples.labels)
     order: np.ndarray = generator.permutation(len(samples))
     turns: np.ndarray = np.empty(len(samples))
     for name in np.unique(strata):
@@ -58,36 +56,26 @@ def choose_stratified(samples: Samples, count: int, seed: int = 0) -> np.ndarray
     return order[np.argsort(turns[order], kind="stable")][:count]
 
 
-def _strata(samples: Samples) -> np.ndarray:
-    labels = samples.labels
-    if samples.task == "classes":
-        return labels
-    if samples.task == "values":
-        edges = np.quantile(labels[:, 0], np.linspace(0, 1, _STRATA + 1)[1:-1])
-        tenths: np.ndarray = np.digitize(labels[:, 0], edges)
-        return tenths
-    rarity = np.where(labels > 0, labels.sum(axis=0), np.inf)
-    return np.where(labels.any(axis=1), rarity.argmin(axis=1), -1)
-
-
-def read_calibration_images(samples: Samples, size: int, count: int, seed: int = 0) -> np.ndarray:
-    """Read a stratified, seeded sample of plain pictures.
+def read_calibration_inputs(
+    samples: Samples, specs: Mapping[str, InputSpec], count: int, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Read a stratified, seeded choice of plain samples.
 
     Args:
         samples: of the training split.
-        size: side in pixels.
+        specs: of the model's inputs.
         count: how many; all, if there are fewer.
         seed: another seed, another choice.
 
     Returns:
-        uint8 (n, size, size, 3), RGB 0..255.
+        By the input's name, (n, ...).
 
     Raises:
-        ExportError: if there is no picture.
-        DataError: if a picture cannot be read.
+        ExportError: if there is no sample.
+        DataError: if a sample cannot be read.
     """
     chosen = samples.take(choose_stratified(samples, count, seed))
-    return ImageReader(chosen, size).images(range(len(chosen)), 0)
+    return chosen.modality.reader(chosen, dict(specs)).read(range(len(chosen)), 0)
 
 
 @dataclass(eq=False)
@@ -97,7 +85,7 @@ class Observed:
     Attributes:
         low: the least value.
         high: the largest.
-        values: a part of all values, drawn evenly, one array for each picture or batch.
+        values: a part of all values, drawn evenly, one array for each sample or batch.
     """
 
     low: float
@@ -106,10 +94,10 @@ class Observed:
 
 
 def collect(outputs: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Observed]:
-    """Collect what tensors hold, picture after picture.
+    """Collect what tensors hold, sample after sample.
 
     Args:
-        outputs: for each picture or batch, the values of every tensor by its name.
+        outputs: for each sample or batch, the values of every tensor by its name.
 
     Raises:
         ExportError: if a tensor holds NaN or infinity.

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.agreement import same_labels
 from export.convert.graph import find_foldable, fold_batch_normalization
+from tl_keras import tasks
 from tl_keras.features.places import free_names
 from tl_keras.models.graph import Step, steps
+from tl_keras.tasks.base import Task
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +57,7 @@ class _Pair:
     bounded: tuple[str, ...]
 
 
-def equalize(model: keras.Model, pictures: np.ndarray, task: str = "classes") -> Equalized:
+def equalize(model: keras.Model, inputs: Mapping[str, np.ndarray], task: Task) -> Equalized:
     """Give each channel between two layers the same range in both (section 4.1).
 
     A channel's factor passes through what is linear for positive factors, so that dividing the
@@ -66,13 +67,13 @@ def equalize(model: keras.Model, pictures: np.ndarray, task: str = "classes") ->
 
     Args:
         model: flat, of stock layers; it is not changed.
-        pictures: (n, size, size, 3), RGB 0..255, to see whether ReLU6 may go.
-        task: says which answers mean the same, see `export.agreement.same_labels`.
+        inputs: samples by the input's name, to see whether ReLU6 may go.
+        task: says which answers mean the same.
     """
     pairs = _find_pairs(model)
     bounded = {name for pair in pairs for name in pair.bounded}
     plain = fold_batch_normalization(model, bounded)
-    if bounded and _share_kept(model, plain, pictures, task) < _SAME:
+    if bounded and _share_kept(model, plain, inputs, task) < _SAME:
         pairs, bounded = [pair for pair in pairs if not pair.bounded], set()
         plain = fold_batch_normalization(model)
     for _ in range(_SWEEPS):
@@ -82,11 +83,18 @@ def equalize(model: keras.Model, pictures: np.ndarray, task: str = "classes") ->
     return Equalized(plain, len(pairs), len(bounded))
 
 
-def _share_kept(one: keras.Model, other: keras.Model, pictures: np.ndarray, task: str) -> float:
-    truth, given = (
-        model.predict(pictures.astype(np.float32), _BATCH, verbose=0) for model in (one, other)
-    )
-    return float(same_labels(truth, given, task).mean())
+def _share_kept(
+    one: keras.Model, other: keras.Model, inputs: Mapping[str, np.ndarray], task: Task
+) -> float:
+    truth, given = (_predict(model, inputs) for model in (one, other))
+    # The largest of one output is always the first, whatever the model says.
+    kind = tasks.get("tags") if task.single_label and truth.shape[1] == 1 else task
+    return float(kind.agree(truth, given).mean())
+
+
+def _predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> Any:
+    arrays = [array.astype(t.dtype) for array, t in zip(inputs.values(), model.inputs, strict=True)]
+    return model.predict(arrays[0] if len(arrays) == 1 else arrays, batch_size=_BATCH, verbose=0)
 
 
 def _kind(operation: Any) -> str:
@@ -180,7 +188,7 @@ def _equalize_pair(model: keras.Model, pair: _Pair) -> float:
     return float(np.abs(np.log(factors)).max(initial=0.0))
 
 
-def correct_biases(model: keras.Model, pictures: np.ndarray) -> int:
+def correct_biases(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> int:
     """Take the mean error that rounded weights make from each bias (section 4.2), in place.
 
     The error of a layer's output is the rounding error of its kernel times its input, whose mean
@@ -188,13 +196,13 @@ def correct_biases(model: keras.Model, pictures: np.ndarray) -> int:
 
     Args:
         model: folded, see `export.convert.graph.fold_batch_normalization`.
-        pictures: (n, size, size, 3), RGB 0..255.
+        inputs: samples by the input's name.
 
     Returns:
         How many layers were corrected.
     """
     layers = [layer for layer in model.layers if _is_weighted(layer)]
-    means = _measure_input_means(model, layers, pictures)
+    means = _measure_input_means(model, layers, inputs)
     for layer in layers:
         kernel, bias = layer.get_weights()
         error = _round_kernel(kernel, layer) - kernel
@@ -205,19 +213,19 @@ def correct_biases(model: keras.Model, pictures: np.ndarray) -> int:
 
 
 def _measure_input_means(
-    model: keras.Model, layers: Sequence[Any], pictures: np.ndarray
+    model: keras.Model, layers: Sequence[Any], inputs: Mapping[str, np.ndarray]
 ) -> Mapping[str, np.ndarray]:
     import keras
 
     free = free_names(model)
+    kinds = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
     pooled = [
-        keras.layers.GlobalAveragePooling2D(name=free(f"{layer.name}_mean"))(layer.input)
-        if len(layer.input.shape) == 4
+        kinds[len(layer.input.shape)](name=free(f"{layer.name}_mean"))(layer.input)
+        if len(layer.input.shape) in kinds
         else layer.input
         for layer in layers
     ]
-    watcher = keras.Model(model.inputs[0], pooled)
-    values = watcher.predict(pictures.astype(np.float32), _BATCH, verbose=0)
+    values = _predict(keras.Model(model.inputs, pooled), inputs)
     values = values if isinstance(values, list) else [values]
     return {layer.name: one.mean(axis=0) for layer, one in zip(layers, values, strict=True)}
 

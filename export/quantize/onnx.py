@@ -8,7 +8,7 @@ pair that its kernels for x86 and ARM are made for; benchmarks/quantizers.py com
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from export.quantize.calibration import Observed, Ranges, collect
 from export.quantize.recipes import Recipe
-from export.source import INPUT
+from export.runtime.runtimes import ONNX_TYPES
 from tl_keras.errors import ExportError
 from tl_keras.models.onnx_graph import drop_unused_opsets
 from tl_keras.utils.quiet import silenced
@@ -56,20 +56,22 @@ def prepare(contents: bytes) -> onnx.ModelProto:
         return onnx.load(after)
 
 
-def observe(contents: bytes, pictures: np.ndarray) -> dict[str, Observed]:
-    """Run a float file and watch every tensor that depends on the picture.
+def observe(contents: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, Observed]:
+    """Run a float file and watch every tensor that depends on the input.
 
     Args:
         contents: of the .onnx file.
-        pictures: (n, height, width, 3), RGB 0..255.
+        inputs: by name, (n, ...).
 
     Raises:
         ExportError: if a tensor holds NaN or infinity.
     """
-    return collect(_runs(prepare(contents), pictures))
+    return collect(_run_all(prepare(contents), inputs))
 
 
-def _runs(model: onnx.ModelProto, pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+def _run_all(
+    model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
     import onnxruntime
 
     names = _watch(model)
@@ -80,9 +82,13 @@ def _runs(model: onnx.ModelProto, pictures: np.ndarray) -> Iterator[dict[str, np
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    for start in range(0, len(pictures), _BATCH):
-        batch: np.ndarray = pictures[start : start + _BATCH].astype(np.float32)
-        values = session.run(list(names), {INPUT: batch})
+    kinds = {one.name: ONNX_TYPES[one.type] for one in session.get_inputs()}
+    for start in range(0, len(next(iter(inputs.values()))), _BATCH):
+        batch: dict[str, np.ndarray] = {
+            name: array[start : start + _BATCH].astype(kinds[name])
+            for name, array in inputs.items()
+        }
+        values = session.run(list(names), batch)
         yield {name: value for name, value in zip(names, values, strict=True)}
         del values
 
@@ -113,6 +119,7 @@ def quantize(
     ranges: Ranges | None = None,
     keep: Sequence[str] = (),
     only: str | None = None,
+    in_bytes: Collection[str] = ("image",),
 ) -> bytes:
     """Quantize a float file.
 
@@ -122,6 +129,7 @@ def quantize(
         ranges: for a recipe that is calibrated, the range of each tensor.
         keep: names of nodes that stay in float.
         only: name of the one node that is rounded to integers; all by default.
+        in_bytes: names of the inputs whose values are whole numbers 0..255.
 
     Returns:
         The contents of the new file; it takes and gives float32.
@@ -135,7 +143,8 @@ def quantize(
     try:
         with silenced() as said:
             if recipe.calibrated:
-                made = _round(prepare(contents), ranges or {}, keep, only)
+                whole = dict.fromkeys(in_bytes, (0.0, 255.0))
+                made = _round(prepare(contents), {**(ranges or {}), **whole}, keep, only)
             else:
                 made = _halve(onnx.load_from_string(contents), keep)
             ONNXModel(made).topological_sort()
@@ -174,7 +183,7 @@ def _round(
         reduce_range=False,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range=_as_data({**ranges, INPUT: (0.0, 255.0)}),
+        tensors_range=_as_data(ranges),
         nodes_to_quantize=[only] if only else [],
         nodes_to_exclude=list(keep),
         op_types_to_quantize=list(_ROUNDED),

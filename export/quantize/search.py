@@ -17,11 +17,11 @@ import numpy as np
 from export.agreement import measure_agreement, predict_all
 from export.convert.graph import fold_batch_normalization
 from export.quantize import onnx, tflite
-from export.quantize.calibration import CLIPS, Observed, clip_ranges, read_calibration_images
+from export.quantize.calibration import CLIPS, Observed, clip_ranges, read_calibration_inputs
 from export.quantize.equalize import correct_biases, equalize
 from export.quantize.recipes import Recipe
 from export.runtime.runtimes import load
-from export.source import Source, signature
+from export.source import Source
 from export.variant import Attempt, Verdict
 from tl_keras.errors import ExportError, GateError, TrainingError
 from tl_keras.utils.progress import Progress
@@ -44,7 +44,7 @@ class Limits:
 
     Attributes:
         max_drop: largest `Verdict.drop` that passes, 0..1.
-        calibration: training pictures that ranges are taken from.
+        calibration: training samples that ranges are taken from.
         more: how many the strategy "more calibration" takes.
         seed: chooses them.
         train: whether the last strategy, quantization-aware training, may be tried.
@@ -65,7 +65,7 @@ class Limits:
             raise ExportError(f"Got a largest drop of {self.max_drop}; expected 0..1.")
         if not 1 <= self.calibration <= self.more:
             raise ExportError(
-                f"Got {self.calibration} calibration pictures, then {self.more}; expected at "
+                f"Got {self.calibration} calibration samples, then {self.more}; expected at "
                 "least 1, and no fewer then."
             )
 
@@ -76,7 +76,7 @@ class QuantizationTask:
 
     Attributes:
         source: what it was made from, and what it is judged by.
-        truth: float32 (pictures, outputs), what Keras answers.
+        truth: float32 (samples, outputs), what Keras answers.
         recipe: what to make of it.
         contents: of the float32 file.
         finish: what is done to each new file before it is judged, such as adding metadata.
@@ -99,14 +99,14 @@ class Settings:
 
     Attributes:
         contents: of the float32 file.
-        pictures: how many training pictures ranges are taken from.
+        samples: how many training samples ranges are taken from.
         clip: how ranges are chosen, one of `CLIPS`.
         keep: layers left in float.
         finished: contents of a file that needs no quantization any more.
     """
 
     contents: bytes = field(repr=False)
-    pictures: int = 0
+    samples: int = 0
     clip: str = CLIPS[0]
     keep: tuple[str, ...] = ()
     finished: bytes | None = field(default=None, repr=False)
@@ -114,8 +114,8 @@ class Settings:
     def record(self) -> dict[str, object]:
         """Return what is written down about them."""
         found: dict[str, object] = {}
-        if self.pictures:
-            found = {"calibration_pictures": self.pictures, "clipping": self.clip}
+        if self.samples:
+            found = {"calibration_samples": self.samples, "clipping": self.clip}
         return {**found, "float_layers": list(self.keep)} if self.keep else found
 
 
@@ -142,7 +142,7 @@ class Quantizer:
 
     Args:
         task: the file that shall become smaller.
-        limits: how many pictures there may be, and their seed.
+        limits: how many samples there may be, and their seed.
         progress: told (what is being done, how much is done, of how much).
     """
 
@@ -151,24 +151,24 @@ class Quantizer:
         self._observed: dict[tuple[int, int], dict[str, Observed]] = {}
 
     def available(self, count: int) -> int:
-        """Return how many pictures there are to calibrate with, at most `count`."""
+        """Return how many samples there are to calibrate with, at most `count`."""
         data = self.task.source.data
         return 0 if data is None else min(count, len(data.train))
 
-    def pictures(self, count: int) -> np.ndarray:
-        """Read calibration pictures, uint8 (n, size, size, 3).
+    def read(self, count: int) -> dict[str, np.ndarray]:
+        """Read so many samples to calibrate with, by the input's name.
 
         Raises:
-            ExportError: if the source has no training pictures.
+            ExportError: if the source has no training samples.
         """
         data, source = self.task.source.data, self.task.source
         if data is None:
             raise ExportError(
-                f"{self.task.recipe.name} needs training pictures to calibrate with, and the "
+                f"{self.task.recipe.name} needs training samples to calibrate with, and the "
                 "source has none; give it the run's splits, or take fp16."
             )
-        size = signature(source.model).size
-        return read_calibration_images(data.train, size, count, self.limits.seed)
+        specs = source.signature.inputs
+        return read_calibration_inputs(data.train, specs, count, self.limits.seed)
 
     def make(self, settings: Settings) -> bytes:
         """Return the contents of the file by these settings."""
@@ -179,15 +179,19 @@ class Quantizer:
         if recipe.calibrated:
             ranges = clip_ranges(self.observe(settings), settings.clip, recipe.bits)
         self.progress(f"quantizing to {recipe.file}", 0, 1)
-        return self.task.finish(tool.quantize(settings.contents, recipe, ranges, settings.keep))
+        in_bytes = self.task.source.signature.in_bytes
+        made = tool.quantize(
+            settings.contents, recipe, ranges, settings.keep, in_bytes=in_bytes
+        )
+        return self.task.finish(made)
 
     def observe(self, settings: Settings) -> dict[str, Observed]:
-        """Return what tensors held for the settings' pictures."""
-        key = (hash(settings.contents), settings.pictures)
+        """Return what tensors held for the settings' samples."""
+        key = (hash(settings.contents), settings.samples)
         if key not in self._observed:
             self.progress(f"calibrating {self.task.recipe.file}", 0, 1)
             tool = TOOLS[self.task.recipe.format]
-            self._observed[key] = tool.observe(settings.contents, self.pictures(settings.pictures))
+            self._observed[key] = tool.observe(settings.contents, self.read(settings.samples))
         return self._observed[key]
 
 
@@ -248,7 +252,7 @@ class QuantizationSearch:
     def _measure(self, contents: bytes) -> Verdict:
         path, source = self.task.path, self.task.source
         path.write_bytes(contents)
-        given = predict_all(load(path), source.pictures, self.progress, path.name)
+        given = predict_all(load(path), source.inputs, self.progress, path.name)
         return measure_agreement(self.task.truth, given, source)
 
     def _offers(
@@ -271,28 +275,28 @@ class QuantizationSearch:
         )
         return (
             f"{self.task.recipe.file} loses more than {100 * self.limits.max_drop:.2f} points on "
-            f"{len(self.task.source.pictures)} validation pictures, whatever is tried ({tried}). "
+            f"{len(self.task.source)} validation samples, whatever is tried ({tried}). "
             "Nothing was written; allow more with --max-drop, or take fp16."
         )
 
 
 def try_plainly(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
-    """Quantize with the first calibration pictures, the biases corrected for rounded weights."""
-    notes = [f"{best.pictures} calibration pictures"] if best.pictures else []
+    """Quantize with the first calibration samples, the biases corrected for rounded weights."""
+    notes = [f"{best.samples} calibration samples"] if best.samples else []
     task, count = quantizer.task, quantizer.available(quantizer.limits.calibration)
     if task.recipe.weights == "int8" and count:
         quantizer.progress("correcting biases", 0, 1)
         model = fold_batch_normalization(task.source.model)
-        notes.append(f"{correct_biases(model, quantizer.pictures(count))} biases")
+        notes.append(f"{correct_biases(model, quantizer.read(count))} biases")
         best = replace(best, contents=task.convert(model))
     yield best, ", ".join(notes)
 
 
 def calibrate_more(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
-    """Take ranges from more pictures, if there are more."""
+    """Take ranges from more samples, if there are more."""
     count = quantizer.available(quantizer.limits.more)
-    if quantizer.task.recipe.calibrated and count > best.pictures:
-        yield replace(best, pictures=count), f"{count} calibration pictures"
+    if quantizer.task.recipe.calibrated and count > best.samples:
+        yield replace(best, samples=count), f"{count} calibration samples"
 
 
 def clip_more(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
@@ -307,9 +311,9 @@ def equalize_channels(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Se
     if task.recipe.weights != "int8" or not quantizer.available(1):
         return
     quantizer.progress("equalizing", 0, 1)
-    pictures = quantizer.pictures(quantizer.limits.calibration)
-    made = equalize(task.source.model, pictures, task.source.task)
-    layers = correct_biases(made.model, pictures)
+    inputs = quantizer.read(quantizer.limits.calibration)
+    made = equalize(task.source.model, inputs, task.source.kind)
+    layers = correct_biases(made.model, inputs)
     note = f"{made.pairs} pairs of layers, {layers} biases"
     note += f", {made.unbounded} ReLU6 became ReLU" if made.unbounded else ""
     yield replace(best, contents=task.convert(made.model), clip=CLIPS[0], keep=()), note
@@ -329,17 +333,19 @@ def keep_float_layers(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Se
 def rank_by_error(quantizer: Quantizer, settings: Settings) -> list[str]:
     """Order layers by the error of the outputs when one of them alone is rounded, worst first."""
     task, tool = quantizer.task, TOOLS[quantizer.task.recipe.format]
-    pictures, path = quantizer.pictures(_RANKED_BY), task.path.with_name(f"one-{task.path.name}")
+    inputs, path = quantizer.read(_RANKED_BY), task.path.with_name(f"one-{task.path.name}")
     ranges = None
-    if settings.pictures:
+    if settings.samples:
         ranges = clip_ranges(quantizer.observe(settings), settings.clip, task.recipe.bits)
     path.write_bytes(settings.contents)
-    truth = load(path).predict(pictures)
+    truth = load(path).predict(inputs)
+    in_bytes = task.source.signature.in_bytes
     names, errors = tool.list_layers(settings.contents), {}
     for place, name in enumerate(names):
         quantizer.progress("rounding one layer at a time", place, len(names))
-        path.write_bytes(tool.quantize(settings.contents, task.recipe, ranges, only=name))
-        errors[name] = float(np.abs(load(path).predict(pictures) - truth).mean())
+        options = {"only": name, "in_bytes": in_bytes}
+        path.write_bytes(tool.quantize(settings.contents, task.recipe, ranges, **options))
+        errors[name] = float(np.abs(load(path).predict(inputs) - truth).mean())
     path.unlink()
     return sorted(names, key=lambda name: -errors[name])
 
@@ -361,7 +367,7 @@ def train_quantized(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Sett
     made = train_with_rounding(
         task.source.model, task.source.data, seed=quantizer.limits.seed, progress=quantizer.progress
     )
-    yield replace(best, finished=made, pictures=0, keep=()), ""
+    yield replace(best, finished=made, samples=0, keep=()), ""
 
 
 STRATEGIES: tuple[tuple[str, Strategy], ...] = (

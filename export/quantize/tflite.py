@@ -7,14 +7,15 @@ layers may stay in float. benchmarks/quantizers.py has its figures beside the co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.convert.tflite import set_end_types
+from export.convert.tflite import name_inputs, set_end_types
 from export.quantize.calibration import Observed, Ranges, collect
 from export.quantize.recipes import Recipe
+from export.runtime.runtimes import name_tensors
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import silenced
 
@@ -27,27 +28,31 @@ __all__ = ["list_layers", "observe", "quantize"]
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
-def observe(contents: bytes, pictures: np.ndarray) -> dict[str, Observed]:
-    """Run a float file and watch every tensor that depends on the picture.
+def observe(contents: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, Observed]:
+    """Run a float file and watch every tensor that depends on the input.
 
     Args:
         contents: of the .tflite file.
-        pictures: (n, height, width, 3), RGB 0..255.
+        inputs: by name, (n, ...).
 
     Raises:
         ExportError: if a tensor holds NaN or infinity.
     """
-    return collect(_runs(contents, pictures))
+    return collect(_run_all(contents, inputs))
 
 
-def _runs(contents: bytes, pictures: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+def _run_all(
+    contents: bytes, inputs: Mapping[str, np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
     interpreter = _interpreter(contents)
-    source = interpreter.get_input_details()[0]["index"]
+    taken = name_tensors(interpreter)
     watched = set(_changing(contents))
     details = [one for one in interpreter.get_tensor_details() if one["name"] in watched]
     details = [one for one in details if one["dtype"] == np.float32]
-    for picture in pictures:
-        interpreter.set_tensor(source, picture[np.newaxis].astype(np.float32))
+    for index in range(len(next(iter(inputs.values())))):
+        for name, array in inputs.items():
+            sample = array[index : index + 1].astype(taken[name]["dtype"])
+            interpreter.set_tensor(taken[name]["index"], sample)
         interpreter.invoke()
         yield {one["name"]: interpreter.get_tensor(one["index"]) for one in details}
 
@@ -104,6 +109,7 @@ def quantize(
     ranges: Ranges | None = None,
     keep: Sequence[str] = (),
     only: str | None = None,
+    in_bytes: Collection[str] = ("image",),
 ) -> bytes:
     """Quantize a float file.
 
@@ -113,16 +119,20 @@ def quantize(
         ranges: for a recipe that is calibrated, the range of each changing tensor.
         keep: names of layers that stay in float.
         only: name of the one layer that is quantized; all by default.
+        in_bytes: names of the inputs whose values are whole numbers 0..255.
 
     Returns:
-        The contents of the new file. A uint8 input has scale 1 and zero point 0.
+        The contents of the new file. A uint8 input has scale 1 and zero point 0; a recipe that
+        would take uint8 takes float32 where the values are no bytes.
 
     Raises:
         ExportError: if the quantizer cannot quantize the model.
     """
     shown = dict(ranges or {})
     if recipe.calibrated:
-        shown[_changing(contents)[0]] = (0.0, 255.0)
+        model, graph = _graph(contents)
+        places = name_inputs(model)
+        shown |= {_name(graph, places[name]): (0.0, 255.0) for name in in_bytes if name in places}
     try:
         with silenced() as said:
             made = _quantized(contents, recipe, shown, keep, only)
@@ -132,7 +142,8 @@ def quantize(
         raise ExportError(
             f"The model cannot be quantized as {recipe.name}: {error}\n{said.last_lines()}"
         ) from error
-    return set_end_types(made, recipe.input_dtype, recipe.output_dtype)
+    taken = in_bytes if recipe.input_dtype == "uint8" else ()
+    return set_end_types(made, taken, recipe.output_dtype)
 
 
 def _quantized(

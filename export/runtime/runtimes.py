@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,18 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "KerasRuntime", "LiteRTRuntime", "OnnxRuntime", "Runtime", "check_threads", "default_threads",
-    "load",
+    "ONNX_TYPES", "KerasRuntime", "LiteRTRuntime", "OnnxRuntime", "Runtime", "check_threads",
+    "default_threads", "load", "name_tensors",
 ]  # fmt: skip
 
 
 _BATCH = 32
+_KINDS = (np.float32, np.uint8, np.int8, np.int16, np.int32, np.int64)
+ONNX_TYPES = {
+    f"tensor({word})": np.dtype(kind)
+    for word, kind in {"float": "f4", "float16": "f2", "double": "f8", "uint8": "u1",
+                       "int8": "i1", "int32": "i4", "int64": "i8"}.items()
+}  # fmt: skip
 MOST_THREADS = 256
 """More than any machine has that this is measured on; LiteRT crashes at 100,000."""
 
@@ -45,50 +51,67 @@ def check_threads(threads: int) -> None:
         raise ExportError(f"Got {threads} threads; expected 1 to {MOST_THREADS}.")
 
 
+Batch = Mapping[str, np.ndarray] | np.ndarray
+"""Samples by the name of the input, (n, ...) each; an array alone is for a model of one input."""
+
+
 class Runtime(ABC):
-    """Something that answers for pictures.
+    """Something that answers for samples.
 
     Attributes:
-        shape: of one picture, (height, width, 3).
+        inputs: by name, the shape of one sample.
     """
 
-    shape: tuple[int, ...]
+    inputs: dict[str, tuple[int, ...]]
 
-    def predict(self, batch: np.ndarray) -> np.ndarray:
+    def predict(self, batch: Batch) -> np.ndarray:
         """Answer for a batch.
 
         Args:
-            batch: (n, height, width, 3) of any number type, RGB, values 0..255; n may be 0.
+            batch: samples of any number type; there may be none.
 
         Returns:
             float32 (n, outputs): the model's output, probabilities for a classifier.
 
         Raises:
-            ExportError: if the batch has another shape.
+            ExportError: if the batch has other inputs or another shape.
         """
-        if batch.shape[1:] != self.shape:
-            expected = ("n", *self.shape)
-            raise ExportError(
-                f"Got a batch of shape {batch.shape}; expected ({', '.join(map(str, expected))}): "
-                "resize the pictures."
-            )
-        answer = self._run(np.ascontiguousarray(batch, np.float32))
-        return np.asarray(answer, np.float32)
+        return np.asarray(self._run(self._fit(self._named(batch))), np.float32)
 
-    def prepare(self, batch: np.ndarray) -> Callable[[], object]:
+    def prepare(self, batch: Batch) -> Callable[[], object]:
         """Return a call that answers for a batch whose numbers are in their final form.
 
         What is left to be timed is the runtime's own work.
 
         Args:
-            batch: (1, height, width, 3), RGB, values 0..255.
+            batch: one sample.
         """
-        ready = np.ascontiguousarray(batch, np.float32)
+        ready = self._fit(self._named(batch))
         return lambda: self._run(ready)
 
+    def _named(self, batch: Batch) -> dict[str, np.ndarray]:
+        named = {"": batch} if isinstance(batch, np.ndarray) else dict(batch)
+        if len(named) == len(self.inputs) == 1:
+            named = dict(zip(self.inputs, named.values(), strict=True))
+        found = {name: np.shape(array)[1:] for name, array in named.items()}
+        if found != self.inputs:
+            raise ExportError(
+                f"Got a batch of {_words(found)}; expected {_words(self.inputs)}: resize or rename "
+                "what goes in."
+            )
+        return {name: np.asarray(named[name]) for name in self.inputs}
+
     @abstractmethod
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        """Answer for a float32 batch of the right shape."""
+    def _fit(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Give the numbers of a batch the types that the inputs have."""
+
+    @abstractmethod
+    def _run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """Answer for a batch of the right types and shapes."""
+
+
+def _words(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} (n, {', '.join(map(str, s))})" for name, s in shapes.items())
 
 
 class KerasRuntime(Runtime):
@@ -98,6 +121,7 @@ class KerasRuntime(Runtime):
         model: the model itself, or a .keras file.
         threads: how many cores to use; TensorFlow's own number by default. It takes one once in
             a process.
+        names: of the inputs, in the model's order; read from the model by default.
 
     Attributes:
         model: the Keras model.
@@ -108,21 +132,39 @@ class KerasRuntime(Runtime):
     """
 
     def __init__(
-        self, model: keras.Model | str | os.PathLike[str], threads: int | None = None
+        self,
+        model: keras.Model | str | os.PathLike[str],
+        threads: int | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
+        start_tensorflow()
+        import keras
         import tensorflow as tf
 
-        start_tensorflow()
+        from export.source import read_signature
+
         if threads is not None:
             _set_tensorflow_threads(threads)
         self.model = _load_keras(model) if isinstance(model, str | os.PathLike) else model
-        self.shape = tuple(self.model.inputs[0].shape[1:])
-        spec = [tf.TensorSpec((None, *self.shape), tf.float32)]
-        self._call = tf.function(lambda x: self.model(x, training=False), input_signature=spec)
+        tensors = self.model.inputs
+        named = names or read_signature(self.model).inputs
+        self.inputs = {name: tuple(one.shape[1:]) for name, one in zip(named, tensors, strict=True)}
+        specs = [tf.TensorSpec((None, *one.shape[1:]), one.dtype) for one in tensors]
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        starts = range(0, len(batch), _BATCH)
-        answers = [self._call(batch[start : start + _BATCH]).numpy() for start in starts]
+        def call(*given: tf.Tensor) -> tf.Tensor:
+            packed = keras.tree.pack_sequence_as(self.model.input, given)
+            return self.model(packed, training=False)
+
+        self._call = tf.function(call, input_signature=specs)
+
+    def _fit(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        pairs = zip(batch.items(), self.model.inputs, strict=True)
+        return {name: np.ascontiguousarray(array, one.dtype) for (name, array), one in pairs}
+
+    def _run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        starts = range(0, len(next(iter(batch.values()))), _BATCH)
+        rows = ([array[start : start + _BATCH] for array in batch.values()] for start in starts)
+        answers = [self._call(*one).numpy() for one in rows]
         return np.concatenate(answers or [np.zeros((0, *self.model.outputs[0].shape[1:]))])
 
 
@@ -154,7 +196,7 @@ def _load_keras(path: str | os.PathLike[str]) -> keras.Model:
 
 
 class LiteRTRuntime(Runtime):
-    """A TensorFlow Lite file run by LiteRT, one picture at a time, as on a device.
+    """A TensorFlow Lite file run by LiteRT, one sample at a time, as on a device.
 
     Args:
         path: the .tflite file.
@@ -174,40 +216,51 @@ class LiteRTRuntime(Runtime):
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OSError) as error:
             raise ExportError(f"{os.fspath(path)} cannot be loaded by LiteRT: {error}") from error
-        self._input = self._interpreter.get_input_details()[0]
+        self._taken = name_tensors(self._interpreter)
         self._output = self._interpreter.get_output_details()[0]
-        if self._input["dtype"] not in (np.float32, np.uint8, np.int8, np.int16):
-            kind = self._input["dtype"].__name__
-            raise ExportError(f"{path} takes {kind}; expected float32, uint8, int8 or int16.")
-        self.shape = tuple(int(side) for side in self._input["shape"][1:])
+        for name, details in self._taken.items():
+            if details["dtype"] not in _KINDS:
+                known = ", ".join(kind.__name__ for kind in _KINDS)
+                raise ExportError(
+                    f"{path} takes {details['dtype'].__name__} as {name}; expected {known}."
+                )
+        self.inputs = {
+            name: tuple(int(side) for side in details["shape"][1:])
+            for name, details in self._taken.items()
+        }
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        answers = np.zeros((len(batch), *self._output["shape"][1:]), np.float32)
-        for index in range(len(batch)):
-            taken = _to_tensor(batch[index : index + 1], self._input)
-            self._interpreter.set_tensor(self._input["index"], taken)
+    def _fit(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: _to_tensor(array, self._taken[name]) for name, array in batch.items()}
+
+    def _run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        count = len(next(iter(batch.values())))
+        answers = np.zeros((count, *self._output["shape"][1:]), np.float32)
+        for index in range(count):
+            for name, array in batch.items():
+                self._interpreter.set_tensor(self._taken[name]["index"], array[index : index + 1])
             self._interpreter.invoke()
             given = self._interpreter.get_tensor(self._output["index"])
             answers[index] = _from_tensor(given, self._output)[0]
         return answers
 
-    def prepare(self, batch: np.ndarray) -> Callable[[], object]:
-        """Return a call that answers for a batch whose numbers are in their final form."""
-        taken = _to_tensor(np.ascontiguousarray(batch, np.float32), self._input)
 
-        def answer() -> np.ndarray:
-            self._interpreter.set_tensor(self._input["index"], taken)
-            self._interpreter.invoke()
-            return self._interpreter.get_tensor(self._output["index"])
+def name_tensors(interpreter: Any) -> dict[str, Any]:
+    """Return the details of what goes into a .tflite file, by the names of its signature.
 
-        return answer
+    Args:
+        interpreter: of LiteRT; of a file without a signature the tensors' own names are taken.
+    """
+    signatures = list(interpreter.get_signature_list())
+    if not signatures:
+        return {details["name"]: details for details in interpreter.get_input_details()}
+    return dict(interpreter.get_signature_runner(signatures[0]).get_input_details())
 
 
 def _to_tensor(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
     """Round real values to what a tensor holds: q = value / scale + zero point."""
     kind = details["dtype"]
     if kind is np.float32:
-        return values
+        return np.ascontiguousarray(values, np.float32)
     scale, zero = details["quantization"]
     limits = np.iinfo(kind)
     rounded = np.rint(values / (scale or 1.0)) + zero
@@ -248,21 +301,22 @@ class OnnxRuntime(Runtime):
             )
         except _refusals() as error:
             raise ExportError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
-        self._input = self._session.get_inputs()[0]
-        self.shape = tuple(self._input.shape[1:])
+        taken = self._session.get_inputs()
+        self.inputs = {one.name: tuple(one.shape[1:]) for one in taken}
+        self._types = {one.name: ONNX_TYPES.get(one.type, np.dtype(np.float32)) for one in taken}
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self._input.name: self._taken(batch)})[0]
+    def _fit(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: _cast(array, self._types[name]) for name, array in batch.items()}
 
-    def _taken(self, batch: np.ndarray) -> np.ndarray:
-        if "uint8" not in self._input.type:
-            return batch
-        return np.clip(np.rint(batch), 0, 255).astype(np.uint8)
+    def _run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        return self._session.run(None, batch)[0]
 
-    def prepare(self, batch: np.ndarray) -> Callable[[], object]:
-        """Return a call that answers for a batch whose numbers are in their final form."""
-        taken = {self._input.name: self._taken(np.ascontiguousarray(batch, np.float32))}
-        return lambda: self._session.run(None, taken)
+
+def _cast(values: np.ndarray, kind: np.dtype) -> np.ndarray:
+    if kind.kind not in "iu":
+        return np.ascontiguousarray(values, kind)
+    limits = np.iinfo(kind)
+    return np.clip(np.rint(values), limits.min, limits.max).astype(kind)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
