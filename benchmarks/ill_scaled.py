@@ -38,7 +38,7 @@ def main() -> None:
     source = from_run(args.run, samples=args.samples)
     model = spoiled(source.model, args.spread)
     source = dataclasses.replace(source, model=model, labels=None)
-    truth = model.predict(source.inputs.astype("float32"), verbose=0)
+    truth = model.predict(source.inputs["image"].astype("float32"), verbose=0)
     limits = Limits(args.max_drop, train=False)
     strategies = [("as it is", lambda quantizer, best: iter([(best, "")])), *searching.STRATEGIES]
     with tempfile.TemporaryDirectory() as folder:

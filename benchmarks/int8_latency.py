@@ -46,7 +46,7 @@ def _files(base: str, size: int, folder: Path) -> dict[str, Path]:
     found = {}
     for format_, convert in (("tflite", tflite.convert), ("onnx", onnx.convert)):
         plain = convert(model)
-        ranges = clip_ranges(TOOLS[format_].observe(plain, shown))
+        ranges = clip_ranges(TOOLS[format_].observe(plain, {"image": shown}))
         small = TOOLS[format_].quantize(plain, find_recipe("int8", format_), ranges)
         for recipe, contents in (("fp32", plain), ("int8", small)):
             found[f"{format_}-{recipe}"] = folder / f"{recipe}.{format_}"

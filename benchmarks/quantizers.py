@@ -16,7 +16,7 @@ import numpy as np
 
 from export.agreement import measure_agreement, predict_all
 from export.convert import onnx, tflite
-from export.quantize.calibration import clip_ranges, read_calibration_images
+from export.quantize.calibration import clip_ranges, read_calibration_inputs
 from export.quantize.recipes import find_recipe
 from export.quantize.search import TOOLS
 from export.runtime.runtimes import load
@@ -30,8 +30,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=128)
     args = parser.parse_args()
     source = from_run(args.run)
-    shown = read_calibration_images(source.data.train, source.model.input_shape[1], args.pictures)
-    truth = source.model.predict(source.inputs.astype("float32"), verbose=0)
+    specs = source.signature.inputs
+    shown = read_calibration_inputs(source.data.train, specs, args.pictures)
+    truth = source.model.predict(source.inputs["image"].astype("float32"), verbose=0)
     floats = {"tflite": tflite.convert(source.model), "onnx": onnx.convert(source.model)}
     ways = {
         "TFLite converter int8": ("tflite", lambda: _by_converter(source.model, shown)),
@@ -53,26 +54,28 @@ def main() -> None:
                 f"{name:24} {seconds:6.1f} s, {len(contents) / 1e6:.2f} MB, accuracy "
                 f"{proof.accuracy:.4f} (Keras {proof.source_accuracy:.4f}), agreement "
                 f"{proof.agreement:.4f}, mean difference {proof.mean_difference:.4f}, "
-                f"{_milliseconds(runtime, source.inputs):.2f} ms",
+                f"{_milliseconds(runtime, source.inputs["image"]):.2f} ms",
                 flush=True,
             )
 
 
-def _by_tool(name: str, floats: dict[str, bytes], shown: np.ndarray) -> bytes:
+def _by_tool(name: str, floats: dict[str, bytes], shown: dict[str, np.ndarray]) -> bytes:
     tool = TOOLS[name]
     ranges = clip_ranges(tool.observe(floats[name], shown))
     return tool.quantize(floats[name], find_recipe("int8", name), ranges)
 
 
-def _by_converter(model, shown: np.ndarray) -> bytes:
+def _by_converter(model, shown: dict[str, np.ndarray]) -> bytes:
     import tensorflow as tf
 
     def configure(converter) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([one[None].astype("float32")] for one in shown)
+        converter.representative_dataset = lambda: (
+            [one[None].astype("float32")] for one in shown["image"]
+        )
         converter.inference_input_type = tf.uint8
 
-    return tflite.convert(model, configure)
+    return tflite.convert(model, configure=configure)
 
 
 def _milliseconds(runtime, pictures: np.ndarray) -> float:
