@@ -38,7 +38,8 @@ def _once(name: str, convert, model, size: int) -> float:
     """Convert and quantize; MB resident afterwards."""
     contents, tool = convert(model), TOOLS[name]
     noise = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
-    tool.quantize(contents, find_recipe("int8", name), clip_ranges(tool.observe(contents, {"image": noise})))
+    ranges = clip_ranges(tool.observe(contents, {"image": noise}))
+    tool.quantize(contents, find_recipe("int8", name), ranges)
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * 4096 / 1e6
 

@@ -54,7 +54,7 @@ def main() -> None:
                 f"{name:24} {seconds:6.1f} s, {len(contents) / 1e6:.2f} MB, accuracy "
                 f"{proof.accuracy:.4f} (Keras {proof.source_accuracy:.4f}), agreement "
                 f"{proof.agreement:.4f}, mean difference {proof.mean_difference:.4f}, "
-                f"{_milliseconds(runtime, source.inputs["image"]):.2f} ms",
+                f"{_milliseconds(runtime, source.inputs['image']):.2f} ms",
                 flush=True,
             )
 
