@@ -74,13 +74,9 @@ def test_an_unknown_task_is_named_with_those_there_are():
         tasks.get("boxes")
 
 
-def test_a_command_tells_of_a_prediction_worse_than_the_mean():
-    from rich.console import Console
-
-    from tl_keras.cli.console import score_table
+def test_a_command_tells_of_a_prediction_worse_than_the_mean(capsys):
+    from tl_keras.cli.console import show_scores
 
     labels = np.arange(10.0)[:, None]
-    scores = tasks.evaluate(labels[::-1], labels, ["weight"], task="values")
-    console = Console(width=200, record=True)
-    console.print(score_table("scores", {"val": scores}))
-    assert "'weight' is predicted worse" in console.export_text()
+    show_scores("scores", {"val": tasks.evaluate(labels[::-1], labels, ["weight"], task="values")})
+    assert "warning: 'weight' is predicted worse" in capsys.readouterr().out

@@ -227,7 +227,7 @@ _ROWS = (
 
 
 def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
-    """Return the main scores, a column for each split, and what must be told of them below."""
+    """Return the main scores, a column for each split."""
     made = table(title, "", *metrics)
     made.add_row("images", *(str(scores.get("count", "")) for scores in metrics.values()))
     for key, form in _ROWS:
@@ -235,16 +235,16 @@ def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
             cells = [scores.get(key) for scores in metrics.values()]
             name = key.replace("_", " ")
             made.add_row(name, *("" if cell is None else form(cell) for cell in cells))
-    warned = [said for scores in metrics.values() for said in _task_of(scores).warn(scores)]
-    made.caption = "\n".join(dict.fromkeys(warned)) or None
     return made
 
 
-def _task_of(scores: dict[str, Any]) -> Any:
+def show_scores(title: str, metrics: dict[str, dict[str, Any]]) -> None:
+    """Print the main scores, a column for each split, and what must be told of them."""
     from tl_keras import tasks
 
-    name = scores.get("task", "")
-    return tasks.get(name) if name in tasks.names() else tasks.Task()
+    known = [scores for scores in metrics.values() if scores.get("task") in tasks.names()]
+    warned = [said for scores in known for said in tasks.get(scores["task"]).warn(scores)]
+    show(score_table(title, metrics), *(f"warning: {said}" for said in dict.fromkeys(warned)))
 
 
 _KEPT = {1: " (kept)", 2: " (averaged)"}
@@ -263,7 +263,8 @@ def show_run(run: RunDirectory) -> None:
             f"{row['seconds']:.1f}",
             row["cut"] or "nothing",
         )
-    show(stages, score_table("scores", run.record["metrics"]))
+    show(stages)
+    show_scores("scores", run.record["metrics"])
     if run.config.model.weights == "none" and run.record["plan"]["name"] == "scratch":
         show("plan scratch: a backbone without weights has nothing to keep frozen")
     if reason := run.record.get("precision", {}).get("reason"):

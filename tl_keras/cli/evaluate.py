@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tl_keras.cli.console import bars, error_boundary, score_table, show, show_json
+from tl_keras.cli.console import bars, error_boundary, show_json, show_scores
 from tl_keras.cli.options import AsJson, Debug, Run
 
 __all__ = ["evaluate"]
@@ -54,4 +54,4 @@ def evaluate(
             return
         part = scores["split"]
         where = f"the {part} split of {data}" if data and part else data or f"its {part} split"
-        show(score_table(f"{run} on {where}", {"score": scores}))
+        show_scores(f"{run} on {where}", {"score": scores})
