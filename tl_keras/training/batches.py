@@ -8,7 +8,11 @@ epoch and gives what an undisturbed one would have given there.
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +29,8 @@ __all__ = [
 ]  # fmt: skip
 
 Fetch = Callable[[int, np.ndarray], tuple[Any, ...]]
+_AHEAD = 2
+"""Batches that are read before they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,20 @@ class Epochs:
         """Batches in an epoch."""
         return -(-self.rows // self.batch_size)
 
+    def order(self, epoch: int) -> np.ndarray:
+        """Return the order of an epoch's samples, int64 (rows,)."""
+        if self.seed is None:
+            return np.arange(self.rows)
+        return permutation(self.rows, self.seed, epoch)
 
+
+@functools.lru_cache(maxsize=4)
 def permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
     """Return the order of an epoch as int64 (rows,): a function of its arguments alone."""
     generator = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    return generator.permutation(rows)
+    order = generator.permutation(rows)
+    order.flags.writeable = False
+    return order
 
 
 def read_inputs(reader: Reader, indices: np.ndarray, views: int | np.ndarray = 0) -> Any:
@@ -84,31 +99,51 @@ def batches(fetch: Fetch, spec: tuple[Any, ...], epochs: Epochs) -> tf.data.Data
     """
     import tensorflow as tf
 
-    def order(epoch: int) -> np.ndarray:
-        if epochs.seed is None:
-            return np.arange(epochs.rows)
-        return permutation(epochs.rows, epochs.seed, int(epoch))
+    count = epochs.steps * (epochs.last - epochs.first)
 
-    def of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        indices = tf.numpy_function(order, [epoch], tf.int64)
-        shaped = tf.ensure_shape(indices, (epochs.rows,))
-        numbered = tf.data.Dataset.from_tensor_slices(shaped).batch(epochs.batch_size)
-        return numbered.map(lambda chosen: (epoch, chosen))
+    def get(number: int) -> list[np.ndarray]:
+        epoch, step = divmod(number, epochs.steps)
+        order = epochs.order(epochs.first + epoch)
+        chosen = order[step * epochs.batch_size : (step + 1) * epochs.batch_size]
+        return tf.nest.flatten(fetch(epochs.first + epoch, chosen))
 
     flat = tf.nest.flatten(spec)
+    ahead = _ReadAhead(get, count)
 
-    def fetch_flat(epoch: int, indices: np.ndarray) -> list[np.ndarray]:
-        return tf.nest.flatten(fetch(epoch, indices))
-
-    def get(epoch: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        arrays = tf.numpy_function(fetch_flat, [epoch, indices], [one.dtype for one in flat])
+    def take(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        arrays = tf.numpy_function(ahead, [number], [one.dtype for one in flat])
         shaped = [tf.ensure_shape(a, s.shape) for a, s in zip(arrays, flat, strict=True)]
         return tf.nest.pack_sequence_as(spec, shaped)
 
-    stream = tf.data.Dataset.range(epochs.first, epochs.last).flat_map(of_epoch)
-    stream = stream.map(get, num_parallel_calls=2, deterministic=True).prefetch(2)
-    count = epochs.steps * (epochs.last - epochs.first)
-    return stream.apply(tf.data.experimental.assert_cardinality(count))
+    return tf.data.Dataset.range(count).map(take)
+
+
+class _ReadAhead:
+    """Gives batch after batch, the next ones read by threads meanwhile.
+
+    Threads of our own, because under `enable_op_determinism` tf.data reads nothing ahead.
+    """
+
+    def __init__(self, get: Callable[[int], list[np.ndarray]], count: int) -> None:
+        self.get, self.count = get, count
+        self.next = self.begun = 0
+        self.waiting: deque[Future[list[np.ndarray]]] = deque()
+        self.lock = threading.Lock()
+        self.pool = ThreadPoolExecutor(2, thread_name_prefix="tl_keras-read")
+
+    def __call__(self, number: np.ndarray) -> list[np.ndarray]:
+        with self.lock:
+            if number == 0:
+                while self.waiting:
+                    self.waiting.popleft().cancel()
+                self.next = self.begun = 0
+            if number != self.next:
+                return self.get(int(number))  # a second reader of the same stream
+            while self.begun < min(self.next + 1 + _AHEAD, self.count):
+                self.waiting.append(self.pool.submit(self.get, self.begun))
+                self.begun += 1
+            self.next += 1
+            return self.waiting.popleft().result()
 
 
 def image_dataset(

@@ -18,6 +18,7 @@ from tl_keras.training.batches import Epochs, batches, permutation
 from tl_keras.training.checkpoint import assign, model_variables, values
 from tl_keras.training.config import FitOptions
 from tl_keras.training.plan import Plan, Stage
+from tl_keras.training.repeatable import repeatable
 from tl_keras.training.trainer import StageRunner
 from tl_keras.utils.progress import Progress
 
@@ -76,7 +77,7 @@ def lr_find(
     before = values(model_variables(model))
     options = FitOptions(seed=seed, progress=progress or FitOptions().progress)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, repeatable(seed):
             runner = StageRunner(
                 flat_view(model).model, some, plan, replace(options, state_dir=folder))
             trainer = runner.trainer(0)

@@ -34,6 +34,7 @@ from tl_keras.training.model_selection import average, clearly_better, lower
 from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.plan import Plan, named_plan
+from tl_keras.training.repeatable import repeatable
 from tl_keras.training.scaling import scaled_output
 from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.stage_data import cached_data, sample_data
@@ -91,8 +92,8 @@ def _fit_flat(
     if isinstance(plan, str):
         plan = named_plan(plan, blocks=len(graph.blocks(model)))
     _check_outputs(model, data.train)
-    _make_repeatable(options.seed)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(repeatable(options.seed))
         folder = options.state_dir or stack.enter_context(tempfile.TemporaryDirectory())
         replica = stack.enter_context(_on_devices(model, options.devices))
         objective = options.objective or Objective(data, plan)
@@ -114,11 +115,6 @@ def _check_outputs(model: keras.Model, samples: Samples) -> None:
             f"the model has {got} outputs and the data {expected} ({samples.task}: "
             f"{', '.join(samples.class_names[:5])} ...); build the model with outputs={expected}"
         )
-
-
-def _make_repeatable(seed: int) -> None:
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
 
 
 @contextlib.contextmanager
