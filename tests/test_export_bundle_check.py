@@ -265,7 +265,7 @@ main()
 """
 ALL_BUT_RUNTIMES = (
     "tensorflow,keras,tf_keras,tensorflow_model_optimization,tf2onnx,onnx,sklearn,"
-    "scipy,matplotlib,h5py,jax,torch"
+    "scipy,matplotlib,h5py,jax,torch,jinja2"
 )
 
 

@@ -15,10 +15,9 @@ from typing import Any
 from export.variant import Latency, Variant
 from tl_keras import modalities, tasks
 from tl_keras.errors import ExportError
-from tl_keras.reports.filters import size
 from tl_keras.reports.html import environment
 
-__all__ = ["TEMPLATES", "card", "check_license", "context", "fastest", "size", "task_words"]
+__all__ = ["TEMPLATES", "card", "check_license", "context", "fastest", "task_words"]
 
 TEMPLATES = Path(__file__).with_name("templates")
 

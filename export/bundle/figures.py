@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from export.bundle.card import fastest, size
+from export.bundle.card import fastest
 from export.variant import Latency, Variant
 from tl_keras.reports import style
+from tl_keras.reports.filters import size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

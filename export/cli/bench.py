@@ -38,8 +38,8 @@ def bench(
     Example:  tl-export bench bundle.zip --plot latency.png
     """
     with error_boundary(debug), _models(files) as models:
-        from export.bundle.card import size
         from export.runtime import bench as benches
+        from tl_keras.reports.filters import size
 
         with bars() as progress:
             found = benches.bench(models, threads=threads, rounds=rounds, progress=progress)

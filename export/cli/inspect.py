@@ -32,8 +32,8 @@ def inspect(
     Example:  tl-export inspect model.tflite
     """
     with error_boundary(debug):
-        from export.bundle.card import size
         from export.runtime.inspect import inspect_model
+        from tl_keras.reports.filters import size
 
         found = inspect_model(file)
         if as_json:
