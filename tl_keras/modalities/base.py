@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -238,11 +240,26 @@ class Modality:
 
     def encode(self, batch: dict[str, np.ndarray], index: int) -> dict[str, bytes]:
         """Return one sample of a batch as small files {ending: content}, for golden samples."""
-        import io
-
         stream = io.BytesIO()
         np.savez(stream, **{name: array[index] for name, array in batch.items()})  # type: ignore
         return {"npz": stream.getvalue()}
+
+    def compress(self, item: Any, specs: dict[str, InputSpec]) -> tuple[str, bytes]:
+        """Return an item as a small file (ending, content) that a run keeps to learn from again.
+
+        Args:
+            item: As in `Samples.items`.
+            specs: What the model sees.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        if isinstance(item, np.ndarray):
+            stream = io.BytesIO()
+            np.save(stream, item, allow_pickle=False)
+            return "npy", stream.getvalue()
+        with open(item, "rb") as file:
+            return os.path.splitext(item)[1].lstrip("."), file.read()
 
 
 def in_order(work: Callable[[int], Any], count: int, workers: int, chunk: int = 8) -> Iterable[Any]:

@@ -14,15 +14,13 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
-from tl_keras.modalities.image.decode import open_image
 
 __all__ = [
-    "MEMORY", "ROOT", "TABLE", "Row", "compressed", "found", "parse_bytes", "read_rows",
+    "MEMORY", "ROOT", "TABLE", "Row", "found", "parse_bytes", "read_rows",
     "samples_of", "written_rows",
 ]  # fmt: skip
 
@@ -33,7 +31,6 @@ ROOT = "run:" + TABLE
 """What a run's record says as the place of such data: it moves with the run."""
 
 _UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_LOSSLESS, _QUALITY = 64, 92
 
 
 @dataclass(frozen=True)
@@ -119,32 +116,6 @@ def found(
     splits = {name: [i for i, r in enumerate(rows) if r.split == name] for name in SPLITS}
     samples = samples_of(rows, class_names, str(Path(folder) / TABLE), modality)
     return samples, splits, gone
-
-
-def compressed(item: str | np.ndarray, size: int) -> bytes:
-    """Return one image as a small file.
-
-    Small images (64 pixels or less) are kept to the last bit, as PNG; larger ones as JPEG
-    of quality 92, the shorter side at most 1.25 times what the model sees, so that crops
-    still have something to choose from.
-
-    Args:
-        item: A file, or a uint8 array (height, width, 1 or 3).
-        size: Side in pixels that the model sees.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    image, buffer = open_image(item), io.BytesIO()
-    if max(image.size) <= _LOSSLESS:
-        image.save(buffer, "PNG", optimize=True)
-        return buffer.getvalue()
-    factor = max(1.25 * size, _LOSSLESS) / min(image.size)
-    if factor < 1:
-        sides = [max(1, round(side * factor)) for side in image.size]
-        image = image.resize((sides[0], sides[1]), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    image.save(buffer, "JPEG", quality=_QUALITY)
-    return buffer.getvalue()
 
 
 def parse_bytes(text: str) -> int:

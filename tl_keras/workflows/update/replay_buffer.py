@@ -11,6 +11,7 @@ import numpy as np
 from tl_keras.continual.replay import order, within_budget
 from tl_keras.data.samples import SPLITS
 from tl_keras.errors import DataError
+from tl_keras.modalities.base import InputSpec
 from tl_keras.runs import exemplars as kept
 from tl_keras.utils.files import write_atomically
 from tl_keras.workflows.update.config import Update
@@ -28,23 +29,23 @@ class Memory:
     Attributes:
         exemplars: Places in the pool of the pictures to learn from again.
         held_out: Places of those to score with.
-        files: Content of each kept picture, by place.
+        files: Ending and content of each kept sample's file, by place.
     """
 
     exemplars: list[int] = field(default_factory=list)
     held_out: list[int] = field(default_factory=list)
-    files: dict[int, bytes] = field(default_factory=dict)
+    files: dict[int, tuple[str, bytes]] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         """Bytes of all kept pictures."""
-        return sum(len(self.files[i]) for i in {*self.exemplars, *self.held_out})
+        return sum(len(self.files[i][1]) for i in {*self.exemplars, *self.held_out})
 
 
 def chosen_memory(
     request: Update,
     pool: Pool,
-    size: int,
+    specs: dict[str, InputSpec],
     seed: int,
     features: Callable[[np.ndarray], np.ndarray],
 ) -> Memory:
@@ -53,7 +54,7 @@ def chosen_memory(
     Args:
         request: Its remedies, budget and way to choose.
         pool: All pictures at hand.
-        size: Side in pixels that the model sees.
+        specs: What the model sees.
         seed: Decides chance.
         features: From places in the pool to features (n, d); asked for by herding alone.
 
@@ -64,8 +65,8 @@ def chosen_memory(
 
     def weight(place: int) -> int:
         if place not in memory.files:
-            memory.files[place] = _content(pool, place, size)
-        return len(memory.files[place])
+            memory.files[place] = _content(pool, place, specs)
+        return len(memory.files[place][1])
 
     train, scored = pool.of("train"), pool.of("val", "test")
     if "replay" in request.keep:
@@ -78,18 +79,18 @@ def chosen_memory(
     strata = np.array([SPLITS.index(words[i]) for i in scored]) * 10**6
     strata = strata + pool.samples.labels[scored]
     ordered = order("balanced", strata, [pool.samples.keys[i] for i in scored], seed)
-    rest = budget - sum(len(memory.files[i]) for i in memory.exemplars)
+    rest = budget - sum(len(memory.files[i][1]) for i in memory.exemplars)
     share = min(rest, (1 - _TO_LEARN) * budget)
     memory.held_out = within_budget(scored[ordered], weight, share)
     return memory
 
 
-def _content(pool: Pool, place: int, size: int) -> bytes:
+def _content(pool: Pool, place: int, specs: dict[str, InputSpec]) -> tuple[str, bytes]:
     item = pool.samples.items[place]
     if isinstance(item, str) and Path(item).parent.name == kept.MEMORY:
         # Compressed before: once more would only lose.
-        return Path(item).read_bytes()
-    return kept.compressed(item, size)
+        return Path(item).suffix[1:], Path(item).read_bytes()
+    return pool.samples.modality.compress(item, specs)
 
 
 def _refuse_too_small(
@@ -108,10 +109,6 @@ def _refuse_too_small(
     )
 
 
-def _extension(content: bytes) -> str:
-    return "png" if content.startswith(b"\x89PNG") else "jpg"
-
-
 def write_memory(folder: Path, pool: Pool, memory: Memory, known: Iterable[str]) -> None:
     """Write the kept pictures and what is known into a run.
 
@@ -119,8 +116,8 @@ def write_memory(folder: Path, pool: Pool, memory: Memory, known: Iterable[str])
         StorageError: The disk is full.
     """
     for place in {*memory.exemplars, *memory.held_out}:
-        content = memory.files[place]
-        name = f"{pool.samples.keys[place]}.{_extension(content)}"
+        ending, content = memory.files[place]
+        name = f"{pool.samples.keys[place]}.{ending}"
         write_atomically(folder / kept.MEMORY / name, content)
     text = "".join(f"{digest}\n" for digest in sorted({*known, *pool.samples.keys}))
     write_atomically(folder / kept.MEMORY / KNOWN, text.encode("ascii"))
@@ -142,6 +139,6 @@ def written_memory(pool: Pool, memory: Memory, newest: int) -> list[kept.Row]:
         if task < newest:
             if place not in inside:
                 continue
-            path = f"{kept.MEMORY}/{key}.{_extension(memory.files[place])}"
+            path = f"{kept.MEMORY}/{key}.{memory.files[place][0]}"
         rows.append(kept.Row(path, names[label], word, task, key))
     return rows

@@ -165,9 +165,9 @@ class _Step:
             chosen = pool.samples.take(places)
             return features_of(self.old, chosen, self.config.run.precision, self.progress)
 
-        size = int(self.old.input_shape[1])
+        specs = pool.samples.modality.specs(self.old)
         self.fresh = fresh
-        return pool, chosen_memory(self.request, pool, size, self.config.run.seed, features)
+        return pool, chosen_memory(self.request, pool, specs, self.config.run.seed, features)
 
     def _record(self, grown: keras.Model, rows: list[kept.Row], command: str) -> dict[str, Any]:
         modality = self.fresh.samples.modality
