@@ -172,6 +172,8 @@ def test_an_image_that_is_gone_does_not_stop_the_rest(tmp_path):
     assert plots.plot_mistakes(found, tmp_path / "m.png").exists()
     assert has_color(tmp_path / "m.png", "#ff0000", 5000)
     assert plots.plot_mistakes([], tmp_path / "none.png").exists()
+    texts = collect_mistakes(items, lambda item: "$a text" * 20, np.eye(2), [1, 0], ["a", "b"])
+    assert plots.plot_mistakes(texts, tmp_path / "texts.png").exists()
 
 
 def test_rates_that_diverge_or_are_no_numbers_do_not_spoil_the_scale(tmp_path):

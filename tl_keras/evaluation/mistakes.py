@@ -21,7 +21,7 @@ class Mistake:
     """One wrong prediction.
 
     Attributes:
-        preview: a small image, RGB; None where it could not be opened.
+        preview: a small image, RGB, or a text; None where it could not be opened.
         true: the label's class name.
         predicted: the class name that the model chose.
         confidence: the model's probability for it, 0..1.
@@ -29,7 +29,7 @@ class Mistake:
         source: the file's path, or "" for arrays.
     """
 
-    preview: Image | None
+    preview: Image | str | None
     true: str
     predicted: str
     confidence: float
@@ -39,7 +39,7 @@ class Mistake:
 
 def collect_mistakes(
     items: Sequence[Any] | np.ndarray,
-    thumbnail: Callable[[Any], Image | None],
+    thumbnail: Callable[[Any], Image | str | None],
     probabilities: np.ndarray,
     labels: np.ndarray,
     class_names: Sequence[str],
@@ -49,7 +49,7 @@ def collect_mistakes(
 
     Args:
         items: one an entry of the labels: paths or arrays (Samples.items).
-        thumbnail: makes a small PIL image of an item, or None (Modality.thumbnail).
+        thumbnail: makes a small PIL image or a text of an item, or None (Modality.thumbnail).
         probabilities: (m, classes), rows sum to 1.
         labels: int (m,), true class indices.
         class_names: in output order.

@@ -329,10 +329,11 @@ def plot_mistakes(mistakes: Sequence[Mistake], path: str | Path) -> Path:
 
 
 def _mistake(axes: Axes, mistake: Mistake) -> None:
-    if mistake.preview is None:
+    if mistake.preview is None or isinstance(mistake.preview, str):
         axes.imshow(np.full((2, 2, 3), 229, np.uint8))
-        axes.text(0.5, 0.5, "cannot be opened", ha="center", va="center", color=style.GREY,
-                  fontsize=8.5)  # fmt: skip
+        text = axes.text(0.5, 0.5, mistake.preview or "cannot be opened", ha="center",
+                         va="center", color=style.GREY, wrap=True)  # fmt: skip
+        style.plain([text], fontsize=8.5)
     else:
         smooth = "nearest" if is_tiny(mistake.preview) else "antialiased"
         axes.imshow(np.asarray(mistake.preview), interpolation=smooth)
