@@ -6,6 +6,8 @@ says nothing of what is left over.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shutil
@@ -22,6 +24,7 @@ import numpy as np
 from tl_keras.errors import DownloadError, ModelError
 from tl_keras.models.backbones import preprocessing as scaling
 from tl_keras.models.backbones import registry
+from tl_keras.models.backbones.keras2_files import keras2_version, load_keras2
 from tl_keras.models.graph import head_layers
 from tl_keras.models.rewrite import flatten
 
@@ -204,7 +207,7 @@ def _load_as(plain: keras.Model, path: Path, suffix: str) -> None:
 
 
 def load_user_model(path: Path) -> keras.Model:
-    """Load a saved model (.keras, or a whole .h5) without compiling it.
+    """Load a saved model (.keras, or a whole .h5, of Keras 2 too) without compiling it.
 
     Raises:
         ModelError: When it is missing or cannot be loaded.
@@ -216,11 +219,27 @@ def load_user_model(path: Path) -> keras.Model:
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ModelError(f"{path} is no saved model, or damaged or cut short; save it again")
     try:
+        if keras2_version(path):
+            return load_keras2(path)
         return keras.saving.load_model(str(path), compile=False)
+    except ModelError:
+        raise
     except (ValueError, TypeError, OSError, KeyError) as error:
         raise ModelError(
-            f"{path} cannot be loaded as a Keras model ({_brief(error)}); save it with "
-            "model.save('name.keras'), without Lambda layers") from error
+            f"{path}{_writer(path)} cannot be loaded as a Keras model ({_brief(error)}); save it "
+            "with model.save('name.keras'), without Lambda layers") from error
+
+
+def _writer(path: Path) -> str:
+    """Which Keras 2 wrote a file, if one did; its .keras files are not converted."""
+    version = keras2_version(path)
+    if not version and zipfile.is_zipfile(path):
+        with contextlib.suppress(KeyError, ValueError, zipfile.BadZipFile):
+            metadata = json.loads(zipfile.ZipFile(path).read("metadata.json"))
+            version = str(metadata.get("keras_version", ""))
+    if not version.startswith("2"):
+        return ""
+    return f", saved by Keras {version} (which can save it as .h5, for this program to convert),"
 
 
 def _from_keras_file(info: registry.BaseInfo, size: int, path: Path) -> keras.Model:
