@@ -161,6 +161,20 @@ def test_levels_of_deep_gray_are_decided_over_the_set_and_digests_see_every_bit(
     assert check_images(samples.take([0])).settings == {}
 
 
+def test_color_of_16_bits_that_uses_fewer_is_told_of(tmp_path):
+    from test_modalities_image_decode import _png
+
+    for name, white in (("a", 4095), ("b", 4000)):
+        (tmp_path / name).mkdir()
+        row = b"\0" + np.linspace(0, white, 12).astype(">u2").tobytes()
+        (tmp_path / name / "1.png").write_bytes(_png(4, 2, 16, 2, row * 2))
+    samples = load_samples(tmp_path)
+    assert check_images(samples).notes[0].startswith("2 color images hold 16 bits a channel")
+    assert check_images(samples).settings == {}
+    (tmp_path / "a" / "2.png").write_bytes(_png(1, 1, 16, 2, b"\0" + b"\xff" * 6))
+    assert check_images(load_samples(tmp_path)).notes == ()
+
+
 def test_arrays_are_checked_too():
     pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
     report = check_images(from_arrays(pictures, [0, 1] * 10))

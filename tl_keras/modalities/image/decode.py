@@ -12,8 +12,8 @@ or of floats) become 8 bits before anything else, by this rule, which programs o
 repeat: a value v becomes clip(rint((v - low) * 255 / (high - low)), 0, 255), NaN becomes 0.
 `low` and `high` are the levels of the whole data set (:func:`decide_levels`), one pair for its
 integers and one for its floats; where none were decided, 0 and 65535 for integers, and for
-floats what `decide_levels` says of the one image. (Of color images with 16 bits a channel Pillow
-itself keeps the upper 8 bits.)
+floats what `decide_levels` says of the one image. Of color images with 16 bits a channel Pillow
+itself keeps the upper 8 bits; a set of them that uses fewer bits is told of by the check.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ Levels = Mapping[str, tuple[float, float]]
 """For "integer" and "float" deep images: which values become 0 and 255."""
 
 Extremes = tuple[str, float, float]
-"""A deep image's kind ("integer" or "float"), smallest and largest finite value."""
+"""A deep image's kind ("integer" or "float"), smallest and largest finite value; "color" for an
+image of 16 bits a channel, of which only the upper 8 are here."""
+_CUT = "tl_keras: upper bits only"
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -164,12 +166,18 @@ def load_image(
         with _opened(path) as image:
             if at_least is not None:
                 image.draft(None, (DRAFT_MARGIN * at_least,) * 2)
+            cut = any(";16" in str(tile) for tile in image.tile)
             # Before the EXIF data are asked for: Pillow may decode to find them, and then raises
             # nothing for damaged pixels, there or here.
             image.load()
             turn = _turn(image)
             upright = image if turn is None else image.transpose(turn)
-            return upright if deep_kind(upright) else _to_rgb(upright, image.info)
+            if deep_kind(upright):
+                return upright
+            made = _to_rgb(upright, image.info)
+            if cut:
+                made.info[_CUT] = True
+            return made
     except (*_BOMBS, *_DAMAGE) as error:
         raise ImageError(path, _reason(path, error)) from error
 
@@ -192,9 +200,9 @@ def deep_kind(image: Image.Image) -> str:
 
 
 def find_extremes(image: Image.Image) -> Extremes | None:
-    """Return a deep gray image's kind, smallest and largest finite value; None of any other."""
+    """Return the `Extremes` of an image from `load_image`; None of one with 8 bits a channel."""
     if not (kind := deep_kind(image)):
-        return None
+        return ("color", 0.0, float(np.max(image))) if image.info.get(_CUT) else None
     values = np.asarray(image)
     finite = values[np.isfinite(values)] if kind == "float" else values
     return (kind, float(finite.min()), float(finite.max())) if finite.size else None
@@ -217,7 +225,7 @@ def decide_levels(extremes: Iterable[Extremes]) -> dict[str, tuple[float, float]
     for kind, low, high in extremes:
         before = spans.get(kind, (low, high))
         spans[kind] = min(before[0], low), max(before[1], high)
-    return {kind: _levels(kind, *span) for kind, span in spans.items()}
+    return {kind: _levels(kind, *span) for kind, span in spans.items() if kind in _WHITES}
 
 
 def _levels(kind: str, low: float, high: float) -> tuple[float, float]:

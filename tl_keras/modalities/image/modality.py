@@ -35,6 +35,7 @@ SUFFIXES = frozenset(
 )
 """Endings of the files that a folder is searched for."""
 _LOSSLESS, _QUALITY = 64, 92
+_DARK = 64
 
 
 def _notes(deep: Sequence[decode.Extremes], levels: decode.Levels) -> tuple[str, ...]:
@@ -43,6 +44,13 @@ def _notes(deep: Sequence[decode.Extremes], levels: decode.Levels) -> tuple[str,
         count = sum(one[0] == kind for one in deep)
         notes.append(
             f"{count} images are deep gray ({kind}s): {low:g} becomes black and {high:g} white"
+        )
+    colors = [high for kind, _, high in deep if kind == "color"]
+    if colors and max(colors) < _DARK:
+        notes.append(
+            f"{len(colors)} color images hold 16 bits a channel, of which Pillow reads the upper "
+            f"8, and none is brighter than {max(colors):g} of 255: if they use fewer bits, save "
+            "them with 8 bits a channel"
         )
     return tuple(notes)
 
