@@ -113,7 +113,7 @@ def data_uri(source: str | Path | Image | None) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def breakable(name: str) -> Markup:
+def breakable(name: Any) -> Markup:
     """Return a long name as HTML that may be broken before each of its parts."""
     from markupsafe import Markup, escape
 
