@@ -316,7 +316,8 @@ def _cast(values: np.ndarray, kind: np.dtype) -> np.ndarray:
     if kind.kind not in "iu":
         return np.ascontiguousarray(values, kind)
     limits = np.iinfo(kind)
-    return np.clip(np.rint(values), limits.min, limits.max).astype(kind)
+    whole = values.astype(np.int64) if values.dtype.kind in "iu" else np.rint(values)
+    return np.clip(whole, limits.min, limits.max).astype(kind)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
