@@ -15,7 +15,7 @@ import numpy as np
 
 from export.agreement import compare, measure_agreement, predict_all, require_parity
 from export.bundle.card import check_license
-from export.bundle.metadata import with_metadata
+from export.bundle.metadata import add_metadata
 from export.bundle.read import is_bundle
 from export.bundle.write import write_bundle
 from export.convert import onnx, tflite
@@ -54,7 +54,7 @@ class Format:
 
 
 def _add_metadata(source: Source, contents: bytes) -> bytes:
-    return with_metadata(
+    return add_metadata(
         contents, source.class_names, source.signature, source.kind, name=source.name
     )
 

@@ -1,4 +1,4 @@
-"""What the export stage makes: variants of a model, each with its proof."""
+"""Describe the files that an export makes of a model, each with its proof."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import hashlib
 import numpy as np
 from export_models import int8, pictures, settle, small_model
 
-from export.bundle.metadata import with_metadata
+from export.bundle.metadata import add_metadata
 from export.convert import onnx, tflite
 from export.source import Signature, Source
 from export.variant import Attempt, Latency, Variant, Verdict
@@ -46,7 +46,7 @@ def toy_variant(folder, format_, recipe, contents, **changes):
 def described(contents):
     """A file with the metadata of the toy."""
     signature = Signature({"image": InputSpec((16, 16, 3), "uint8", "RGB, 0..255")}, 3, "scores")
-    return with_metadata(contents, NAMES, signature, tasks.get("classes"), name="toy")
+    return add_metadata(contents, NAMES, signature, tasks.get("classes"), name="toy")
 
 
 def toy_variants(source, folder):

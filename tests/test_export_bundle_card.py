@@ -8,7 +8,7 @@ import pytest
 
 from export.bundle.card import card, task_words
 from export.bundle.figures import plot_variants
-from export.bundle.manifest import manifest
+from export.bundle.manifest import make_manifest
 from export.bundle.report import report
 from export.source import Signature
 from export.variant import Attempt, Latency, Variant, Verdict
@@ -37,7 +37,7 @@ def bundle(folder, task):
         signature=Signature({"image": InputSpec((16, 24, 3), "uint8", "RGB")}, 2, "scores"),
     )  # fmt: skip
     facts = {"base": EVIL, "versions": {"tl_keras": "1"}, "data": {"fingerprint": "ab" * 32}}
-    return manifest(source, made, [], "onnx-fp32", facts), made
+    return make_manifest(source, made, [], "onnx-fp32", facts), made
 
 
 @pytest.mark.parametrize("task", ["classes", "values"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from export_models import int8, pictures, small_model
 
-from export.bundle.metadata import METADATA, label_lines, with_metadata
+from export.bundle.metadata import METADATA, add_metadata, format_labels
 from export.convert import tflite
 from export.runtime.runtimes import load
 from export.source import Signature
@@ -21,7 +21,7 @@ NAMES = ["red flower", "أخضر", "c\nd"]
 def described(contents, task="classes"):
     spec = InputSpec((16, 16, 3), "uint8", "RGB, 0..255")
     signature = Signature({"image": spec}, 3, "probabilities")
-    return with_metadata(contents, NAMES, signature, tasks.get(task), name="toy")
+    return add_metadata(contents, NAMES, signature, tasks.get(task), name="toy")
 
 
 @pytest.fixture(scope="module")
@@ -97,4 +97,4 @@ def test_what_is_no_tflite_file_is_refused():
 
 
 def test_every_name_takes_one_line_even_an_empty_one():
-    assert label_lines(["a\nb", " ", "c\u2028d", "e\r\n"]) == "a b\n?\nc d\ne\n"
+    assert format_labels(["a\nb", " ", "c\u2028d", "e\r\n"]) == "a b\n?\nc d\ne\n"

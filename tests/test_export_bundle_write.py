@@ -14,7 +14,7 @@ import pytest
 from bundle_models import FACTS, NAMES
 from PIL import Image
 
-from export.bundle.manifest import parsed
+from export.bundle.manifest import parse_manifest
 from export.bundle.write import write_bundle
 from export.runtime.runtimes import load
 from tl_keras.errors import ExportError, StorageError
@@ -31,7 +31,7 @@ def bundle(toys, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def record(bundle):
-    return parsed((bundle / "manifest.json").read_bytes(), "toy")
+    return parse_manifest((bundle / "manifest.json").read_bytes(), "toy")
 
 
 def content(folder):

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: what is in it, in a form that other programs may rely on.
+"""Make and parse the manifest of a bundle, in a form that other programs may rely on.
 
 manifest.json (schema 1), UTF-8:
 
@@ -32,7 +32,7 @@ from export.variant import Variant
 from tl_keras import tasks
 from tl_keras.errors import BundleError, ExportError
 
-__all__ = ["MANIFEST", "SCHEMA", "as_json", "manifest", "model_file", "parsed"]
+__all__ = ["MANIFEST", "SCHEMA", "as_json", "make_manifest", "model_file", "parse_manifest"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -50,7 +50,7 @@ def model_file(variant: Variant) -> str:
     return f"models/{variant.name}.{variant.format}"
 
 
-def manifest(
+def make_manifest(
     source: Source,
     variants: Sequence[Variant],
     files: Sequence[Mapping[str, Any]],
@@ -94,33 +94,33 @@ def manifest(
             "values": source.kind.output_values,
         },
         "default": default,
-        "variants": [_variant(variant) for variant in variants],
+        "variants": [_describe_variant(variant) for variant in variants],
         "files": [dict(file) for file in files],
-        **{key: _open(facts.get(key, {})) for key in _LIFTED},
+        **{key: _drop_root(facts.get(key, {})) for key in _LIFTED},
         "facts": {key: value for key, value in facts.items() if key not in _LIFTED},
     }
     return made
 
 
-def _variant(variant: Variant) -> dict[str, Any]:
+def _describe_variant(variant: Variant) -> dict[str, Any]:
     record = asdict(variant)
     del record["path"]
     record["verdict"]["drop"] = variant.verdict.drop
     return {"name": variant.name, "file": model_file(variant), **record}
 
 
-def _open(facts: Any) -> Any:
+def _drop_root(facts: Any) -> Any:
     """Leave out where the data lay: a bundle is given to others."""
     return {key: value for key, value in dict(facts).items() if key != "root"}
 
 
 def as_json(record: Mapping[str, Any]) -> bytes:
     """Return readable JSON: keys as they come, numbers of NumPy as plain ones."""
-    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False, default=_simplify)
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
-def _plain(value: Any) -> Any:
+def _simplify(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Mapping):
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def parsed(contents: bytes, name: str) -> dict[str, Any]:
+def parse_manifest(contents: bytes, name: str) -> dict[str, Any]:
     """Read a manifest and check that all a reader relies on is there.
 
     Args:
@@ -151,12 +151,12 @@ def parsed(contents: bytes, name: str) -> dict[str, Any]:
         raise BundleError(
             f"{name} has schema {schema}, this version reads up to {SCHEMA}; update tl_keras."
         )
-    if wrong := _wrong(record := {**_BEFORE, "inputs": [record.get("input")], **record}):
+    if wrong := _find_wrong(record := {**_BEFORE, "inputs": [record.get("input")], **record}):
         raise BundleError(f"{name}: {wrong} in {MANIFEST} is missing or wrong; get it anew.")
     return record
 
 
-def _wrong(record: Mapping[str, Any]) -> str:  # noqa: PLR0911 (one line a rule)
+def _find_wrong(record: Mapping[str, Any]) -> str:  # noqa: PLR0911 (one line a rule)
     """Name the first part of a manifest that is not as it should be."""
     forms = (("name", str), ("task", str), ("default", str), ("classes", list), ("input", dict))
     more = (("modality", str), ("settings", dict), ("inputs", list))

@@ -1,4 +1,4 @@
-"""What a reader of a .tflite file needs to know: labels, and how a sample is given to it.
+"""Write into a .tflite file what its readers need: labels, and how a sample is given to it.
 
 The form is the metadata schema of TensorFlow Lite ("TFLITE_METADATA", identifier "M001"), which
 MediaPipe Tasks reads: a FlatBuffer inside the model, and a zip with the labels behind it.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flatbuffers import Builder
     from flatbuffers.table import Table
 
-__all__ = ["LABELS", "METADATA", "label_lines", "with_metadata"]
+__all__ = ["LABELS", "METADATA", "format_labels", "add_metadata"]
 
 LABELS = "labels.txt"
 METADATA = "TFLITE_METADATA"
@@ -37,12 +37,12 @@ _FEATURE, _IMAGE, _RGB = 1, 2, 1
 _NORMALIZATION, _AXIS_LABELS = 1, 2
 
 
-def label_lines(class_names: Sequence[str]) -> str:
+def format_labels(class_names: Sequence[str]) -> str:
     """One class a line, in output order; a line break within a name becomes a space."""
     return "".join((" ".join(name.splitlines()).strip() or "?") + "\n" for name in class_names)
 
 
-def with_metadata(
+def add_metadata(
     contents: bytes,
     class_names: Sequence[str],
     signature: Signature,
@@ -86,7 +86,7 @@ def with_metadata(
     _prefill(builder, contents)
     described = _describe(len(class_names), signature, task, name, floats)
     _finish(builder, model._tab, len(contents), described)
-    return _with_file(bytes(builder.Output()), LABELS, label_lines(class_names))
+    return _with_file(bytes(builder.Output()), LABELS, format_labels(class_names))
 
 
 def _prefill(builder: Builder, contents: bytes) -> None:

@@ -19,8 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from export.bundle.manifest import MANIFEST, parsed
-from export.bundle.metadata import LABELS, label_lines
+from export.bundle.manifest import MANIFEST, parse_manifest
+from export.bundle.metadata import LABELS, format_labels
 from tl_keras import modalities
 from tl_keras.data.samples import Samples
 from tl_keras.errors import BundleError, StorageError
@@ -128,7 +128,7 @@ def is_bundle(path: Path) -> bool:
         else:
             with zipfile.ZipFile(path) as archive, archive.open(MANIFEST) as stream:
                 contents = stream.read(_LARGEST_MANIFEST)
-        return bool(parsed(contents, path.name))
+        return bool(parse_manifest(contents, path.name))
     except (*_DAMAGE, KeyError):
         return False
 
@@ -138,15 +138,15 @@ def _check_folder(folder: Path) -> dict[str, Any]:
     for directory, folders, files in os.walk(folder):
         for file in (Path(directory, name) for name in (*folders, *files)):
             if file.is_symlink():
-                raise _refused(folder.name, file.name, "is a link")
+                raise _refuse(folder.name, file.name, "is a link")
             if not file.is_dir():
                 if not file.is_file():
-                    raise _refused(folder.name, file.name, "is no plain file")
+                    raise _refuse(folder.name, file.name, "is no plain file")
                 found[file.relative_to(folder).as_posix()] = file
     if MANIFEST not in found:
         raise BundleError(f"{folder} has no {MANIFEST}; expected a bundle that tl-export wrote.")
     with open(found.pop(MANIFEST), "rb") as stream:
-        manifest = parsed(stream.read(_LARGEST_MANIFEST), folder.name)
+        manifest = parse_manifest(stream.read(_LARGEST_MANIFEST), folder.name)
     listed = _require_same_names(manifest, set(found), folder.name)
     for name, facts in listed.items():
         with open(found[name], "rb") as stream:
@@ -172,12 +172,12 @@ def _unpack(path: Path, folder: Path) -> dict[str, Any]:
 
 def _extract(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[str, Any]:
     name = path.name
-    entries = _entries(archive, name)
+    entries = _list_entries(archive, name)
     if MANIFEST not in entries:
         raise BundleError(f"{name} has no {MANIFEST}; expected a bundle that tl-export wrote.")
     with archive.open(entries.pop(MANIFEST)) as stream:
         contents = stream.read(_LARGEST_MANIFEST)
-    manifest = parsed(contents, name)
+    manifest = parse_manifest(contents, name)
     listed = _require_same_names(manifest, set(entries), name)
     packed = os.path.getsize(path)
     total = sum(facts["bytes"] for facts in listed.values())
@@ -189,7 +189,7 @@ def _extract(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[str, An
         )
     for file, facts in listed.items():
         if entries[file].file_size > facts["bytes"]:
-            raise _refused(name, file, f"is larger than the {facts['bytes']} bytes of the manifest")
+            raise _refuse(name, file, f"is larger than the {facts['bytes']} bytes of the manifest")
         target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(entries[file]) as stream, open(target, "wb") as copy:
@@ -199,24 +199,24 @@ def _extract(archive: zipfile.ZipFile, path: Path, folder: Path) -> dict[str, An
     return manifest
 
 
-def _entries(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
+def _list_entries(archive: zipfile.ZipFile, name: str) -> dict[str, zipfile.ZipInfo]:
     """Return the files by name, all of which stay within a folder."""
     infos = archive.infolist()
     if len(infos) > _MOST_ENTRIES:
         raise BundleError(f"{name} has {len(infos)} entries; expected at most {_MOST_ENTRIES}.")
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
-        if reason := _unsafe(info):
-            raise _refused(name, info.orig_filename, reason)
+        if reason := _find_harm(info):
+            raise _refuse(name, info.orig_filename, reason)
         if info.is_dir():
             continue
         if info.filename in entries:
-            raise _refused(name, info.filename, "is there twice")
+            raise _refuse(name, info.filename, "is there twice")
         entries[info.filename] = info
     return entries
 
 
-def _unsafe(info: zipfile.ZipInfo) -> str:
+def _find_harm(info: zipfile.ZipInfo) -> str:
     """Say why an entry must not be unpacked; "" if it may."""
     # As it stands in the file: `filename` was made to fit already.
     name = info.orig_filename
@@ -233,9 +233,9 @@ def _unsafe(info: zipfile.ZipInfo) -> str:
 def _require_same_names(manifest: Mapping[str, Any], found: set[str], name: str) -> dict[str, Any]:
     listed = {file["path"]: file for file in manifest["files"]}
     if missing := sorted(listed.keys() - found):
-        raise _refused(name, missing[0], "is missing")
+        raise _refuse(name, missing[0], "is missing")
     if extra := sorted(found - listed.keys()):
-        raise _refused(name, extra[0], "is not in the manifest")
+        raise _refuse(name, extra[0], "is not in the manifest")
     return listed
 
 
@@ -248,20 +248,20 @@ def _check_stream(
         left -= len(chunk)
         if left < 0:
             words = f"is larger than the {facts['bytes']} bytes of the manifest"
-            raise _refused(name, facts["path"], words)
+            raise _refuse(name, facts["path"], words)
         digest.update(chunk)
         if copy is not None:
             copy.write(chunk)
     if left or digest.hexdigest() != facts["sha256"]:
-        raise _refused(name, facts["path"], "was changed: its SHA-256 is not the manifest's")
+        raise _refuse(name, facts["path"], "was changed: its SHA-256 is not the manifest's")
 
 
 def _require_labels(folder: Path, manifest: Mapping[str, Any], name: str) -> None:
     file = folder / LABELS
-    expected = label_lines(manifest["classes"]).encode("utf-8", "backslashreplace")
+    expected = format_labels(manifest["classes"]).encode("utf-8", "backslashreplace")
     if not file.is_file() or file.read_bytes() != expected:
-        raise _refused(name, LABELS, "does not hold the classes of the manifest")
+        raise _refuse(name, LABELS, "does not hold the classes of the manifest")
 
 
-def _refused(bundle: str, file: str, reason: str) -> BundleError:
+def _refuse(bundle: str, file: str, reason: str) -> BundleError:
     return BundleError(f"{bundle}: {file!r} {reason}. Nothing of it was used; get it anew.")

@@ -14,8 +14,8 @@ from typing import Any
 from export.bundle.card import card, task_words
 from export.bundle.figures import plot_variants
 from export.bundle.golden import make_golden_files
-from export.bundle.manifest import MANIFEST, as_json, manifest, model_file
-from export.bundle.metadata import label_lines
+from export.bundle.manifest import MANIFEST, as_json, make_manifest, model_file
+from export.bundle.metadata import format_labels
 from export.bundle.report import report
 from export.source import Source
 from export.variant import Variant
@@ -73,7 +73,7 @@ def write_bundle(
         content = made.with_name("content") if out.suffix == ".zip" else made
         _fill(content, source, variants, default, facts, more)
         if content != made:
-            _zipped(content, made)
+            _zip(content, made)
     return out
 
 
@@ -86,13 +86,13 @@ def _fill(
     more: Mapping[str, bytes],
 ) -> None:
     """Write all files; the manifest last, as it describes the others."""
-    described = manifest(source, variants, (), default, facts)
+    described = make_manifest(source, variants, (), default, facts)
     for variant in variants:
         _copy(variant.path, folder / model_file(variant))
     agreement = task_words(described)["agreement"]
     plot = plot_variants(variants, agreement, folder.with_name("plot.png"))
     texts = {
-        "labels.txt": label_lines(source.class_names),
+        "labels.txt": format_labels(source.class_names),
         "README.md": card(described, variants),
         "report.html": report(described, variants, plot),
     }
@@ -102,7 +102,7 @@ def _fill(
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
     for name, contents in {**files, **make_golden_files(source, variants), **more}.items():
         _write(folder / name, contents)
-    described["files"] = _listed(folder)
+    described["files"] = _list_contents(folder)
     _require_unchanged(described)
     _write(folder / MANIFEST, as_json(described))
 
@@ -127,26 +127,26 @@ def _write(file: Path, contents: bytes) -> None:
     file.write_bytes(contents)
 
 
-def _listed(folder: Path) -> list[dict[str, Any]]:
+def _list_contents(folder: Path) -> list[dict[str, Any]]:
     return [
         {
             "path": file.relative_to(folder).as_posix(),
             "bytes": file.stat().st_size,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
-        for file in _files(folder)
+        for file in _find_files(folder)
     ]
 
 
-def _files(folder: Path) -> list[Path]:
+def _find_files(folder: Path) -> list[Path]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _zipped(folder: Path, target: Path) -> Path:
+def _zip(folder: Path, target: Path) -> Path:
     """Pack a folder with sorted names and a fixed date."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for file in _files(folder):
+        for file in _find_files(folder):
             entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o100644 << 16

@@ -133,7 +133,7 @@ class _Quantizable(Rewriter):
         own = {} if plain else {"activation": "linear"}
         kind = type(operation)
         if kind.__name__ == "SeparableConv2D":
-            parts = self._separated(operation, prefix, own)
+            parts = self._separate(operation, prefix, own)
         else:
             parts = [self.make(operation, lambda c: kind.from_config({**c, **own}), prefix)]
         if not plain:
@@ -141,7 +141,7 @@ class _Quantizable(Rewriter):
             parts.append(keras.layers.Activation(activation, name=name))
         return parts
 
-    def _separated(self, operation: Any, prefix: str, own: dict[str, Any]) -> list[Any]:
+    def _separate(self, operation: Any, prefix: str, own: dict[str, Any]) -> list[Any]:
         import keras
 
         shared = ("strides", "padding", "dilation_rate", "depth_multiplier", "kernel_size")

@@ -1,4 +1,4 @@
-"""Teacher, student alone and distilled student, side by side."""
+"""Compare the teacher, the student alone and the distilled student."""
 
 from __future__ import annotations
 

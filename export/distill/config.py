@@ -1,4 +1,4 @@
-"""What a student is to learn from its teacher, and how much of each."""
+"""Configure what a student learns from its teacher, and how much of each."""
 
 from __future__ import annotations
 

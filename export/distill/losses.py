@@ -1,4 +1,4 @@
-"""What a student learns from a teacher, as a loss on logits.
+"""Measure on logits what a student has yet to learn from its teacher.
 
 Targets and outputs are packed side by side, so that one stock model with one output learns from
 all of it: a target row holds the labels (classes), the teacher's logits (classes) and its

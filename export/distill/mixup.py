@@ -32,10 +32,10 @@ class Mixing:
     def view(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Return each picture's partner int64 (rows,) and its own share float32 (rows,)."""
         if number not in self._views:
-            self._views[number] = self._drawn(number)
+            self._views[number] = self._draw(number)
         return self._views[number]
 
-    def _drawn(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         if number == 0:
             return np.arange(self.rows), np.ones(self.rows, np.float32)
         generator = np.random.Generator(np.random.Philox(key=[self.seed + (_SALT << 32), number]))
@@ -96,10 +96,10 @@ class MixedReader:
         if (shares == 1).all():
             return own
         other = self.plain.read(partners, seen)
-        return {name: _mixed(own[name], other[name], shares) for name in own}
+        return {name: _mix(own[name], other[name], shares) for name in own}
 
 
-def _mixed(own: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def _mix(own: np.ndarray, other: np.ndarray, shares: np.ndarray) -> np.ndarray:
     share = shares.reshape(-1, *[1] * (own.ndim - 1))
     mixed = share * own + (1 - share) * other
     return (np.rint(mixed) if own.dtype.kind in "iu" else mixed).astype(own.dtype)

@@ -118,13 +118,13 @@ class DistillationObjective(BaselineObjective):
         self._matched = [k for k, (_, below) in enumerate(self.pairs) if below in found]
         outputs = [logits]
         for k in self._matched:
-            outputs.append(self._projected(found[self.pairs[k][1]], k))
+            outputs.append(self._project(found[self.pairs[k][1]], k))
         if len(outputs) == 1:
             return keras.Model(suffix.inputs, logits)
         joined = keras.layers.Concatenate(dtype="float32", name="distillation_outputs")
         return keras.Model(suffix.inputs, joined(outputs))
 
-    def _projected(self, tensor: Any, k: int) -> Any:
+    def _project(self, tensor: Any, k: int) -> Any:
         import keras
 
         channels, name = self.answers.shapes[k + 1][-1], f"distillation_projection_{k}"

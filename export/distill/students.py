@@ -1,4 +1,4 @@
-"""The student and the data it shares with its teacher."""
+"""Prepare the student and the data that it shares with its teacher."""
 
 from __future__ import annotations
 

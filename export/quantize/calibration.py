@@ -1,4 +1,4 @@
-"""Choose training samples that stand for all, watch what tensors hold for them, and clip ranges."""
+"""Choose samples to calibrate with, collect what tensors hold for them, and clip the ranges."""
 
 from __future__ import annotations
 
@@ -111,14 +111,14 @@ def collect(outputs: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Observed]:
                     f"The model computes {low} to {high} in {name}; expected finite numbers: it "
                     "cannot be quantized."
                 )
-            kept = _some(tensor.reshape(-1))
+            kept = _draw(tensor.reshape(-1))
             one = observed.setdefault(name, Observed(low, high, []))
             one.low, one.high = min(one.low, low), max(one.high, high)
             one.values.append(kept)
     return observed
 
 
-def _some(values: np.ndarray) -> np.ndarray:
+def _draw(values: np.ndarray) -> np.ndarray:
     """A part of a tensor; drawn, because an even stride would meet the same few channels."""
     if len(values) <= _KEPT:
         return values.copy()
@@ -146,27 +146,28 @@ def clip_ranges(
     if clip not in CLIPS:
         raise ExportError(f"Unknown clipping {clip!r}; expected one of: {', '.join(CLIPS)}.")
     if clip == "mse":
-        return {name: _least_error(one, bits) for name, one in observed.items()}
-    choose = _whole if clip == "min-max" else _percentile
-    return {name: _with_zero(*choose(one)) for name, one in observed.items()}
+        return {name: _minimize_error(one, bits) for name, one in observed.items()}
+    choose = _keep_all if clip == "min-max" else _cut_tails
+    return {name: _include_zero(*choose(one)) for name, one in observed.items()}
 
 
-def _whole(observed: Observed) -> tuple[float, float]:
+def _keep_all(observed: Observed) -> tuple[float, float]:
     return observed.low, observed.high
 
 
-def _percentile(observed: Observed) -> tuple[float, float]:
+def _cut_tails(observed: Observed) -> tuple[float, float]:
     low, high = np.percentile(np.concatenate(observed.values), [_PERCENT, 100 - _PERCENT])
     return float(low), float(high)
 
 
-def _least_error(observed: Observed, bits: int) -> tuple[float, float]:
-    values, (low, high) = np.concatenate(observed.values), _with_zero(observed.low, observed.high)
+def _minimize_error(observed: Observed, bits: int) -> tuple[float, float]:
+    values = np.concatenate(observed.values)
+    low, high = _include_zero(observed.low, observed.high)
     ends = [(low * float(shrink), high * float(shrink)) for shrink in _SHRINKS]
-    return min(ends, key=lambda pair: _rounding_error(values, pair, bits))
+    return min(ends, key=lambda pair: _measure_error(values, pair, bits))
 
 
-def _rounding_error(values: np.ndarray, ends: tuple[float, float], bits: int) -> float:
+def _measure_error(values: np.ndarray, ends: tuple[float, float], bits: int) -> float:
     low, high = ends
     # 16 bits are symmetric around zero, 8 bits have a zero point.
     span = 2 * max(-low, high) if bits == 16 else high - low
@@ -175,5 +176,5 @@ def _rounding_error(values: np.ndarray, ends: tuple[float, float], bits: int) ->
     return float(np.square(rounded - values).mean())
 
 
-def _with_zero(low: float, high: float) -> tuple[float, float]:
+def _include_zero(low: float, high: float) -> tuple[float, float]:
     return min(low, 0.0), max(high, 0.0)

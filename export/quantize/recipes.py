@@ -1,4 +1,4 @@
-"""Ways to write a model in smaller numbers, by name: the name tells all."""
+"""List the ways to write a model in smaller numbers, by names that tell all."""
 
 from __future__ import annotations
 

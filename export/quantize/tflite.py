@@ -44,9 +44,9 @@ def observe(contents: bytes, inputs: Mapping[str, np.ndarray]) -> dict[str, Obse
 def _run_all(
     contents: bytes, inputs: Mapping[str, np.ndarray]
 ) -> Iterator[dict[str, np.ndarray]]:
-    interpreter = _interpreter(contents)
+    interpreter = _load(contents)
     taken = name_tensors(interpreter)
-    watched = set(_changing(contents))
+    watched = set(_list_changing(contents))
     details = [one for one in interpreter.get_tensor_details() if one["name"] in watched]
     details = [one for one in details if one["dtype"] == np.float32]
     for index in range(len(next(iter(inputs.values())))):
@@ -57,7 +57,7 @@ def _run_all(
         yield {one["name"]: interpreter.get_tensor(one["index"]) for one in details}
 
 
-def _interpreter(contents: bytes) -> Interpreter:
+def _load(contents: bytes) -> Interpreter:
     import warnings
 
     from ai_edge_litert.interpreter import Interpreter
@@ -72,7 +72,7 @@ def _interpreter(contents: bytes) -> Interpreter:
     return interpreter
 
 
-def _graph(contents: bytes) -> tuple[Any, Any]:
+def _read_graph(contents: bytes) -> tuple[Any, Any]:
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(contents))
@@ -84,9 +84,9 @@ def _name(graph: Any, index: int) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-def _changing(contents: bytes) -> list[str]:
+def _list_changing(contents: bytes) -> list[str]:
     """Names of the tensors that are no constants."""
-    _, graph = _graph(contents)
+    _, graph = _read_graph(contents)
     made = [index for operator in graph.operators for index in operator.outputs]
     return [_name(graph, index) for index in (*graph.inputs, *made)]
 
@@ -95,7 +95,7 @@ def list_layers(contents: bytes) -> list[str]:
     """Names of the layers with weights, from input to output: those of their output tensors."""
     from ai_edge_litert.tools import flatbuffer_utils
 
-    model, graph = _graph(contents)
+    model, graph = _read_graph(contents)
     return [
         _name(graph, operator.outputs[0])
         for operator in graph.operators
@@ -130,12 +130,12 @@ def quantize(
     """
     shown = dict(ranges or {})
     if recipe.calibrated:
-        model, graph = _graph(contents)
+        model, graph = _read_graph(contents)
         places = name_inputs(model)
         shown |= {_name(graph, places[name]): (0.0, 255.0) for name in in_bytes if name in places}
     try:
         with silenced() as said:
-            made = _quantized(contents, recipe, shown, keep, only)
+            made = _apply(contents, recipe, shown, keep, only)
     # AI Edge Quantizer has no errors of its own: it raises these for what it cannot quantize, and
     # KeyError where it finds no range of a tensor.
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
@@ -146,7 +146,7 @@ def quantize(
     return set_end_types(made, taken, recipe.output_dtype)
 
 
-def _quantized(
+def _apply(
     contents: bytes, recipe: Recipe, ranges: Ranges, keep: Sequence[str], only: str | None
 ) -> bytes:
     import warnings
@@ -154,9 +154,9 @@ def _quantized(
     from ai_edge_quantizer import qtyping, quantizer
 
     made = quantizer.Quantizer(contents)
-    _choose(made, recipe, _scope(only) if only else ".*")
+    _choose(made, recipe, _match_scope(only) if only else ".*")
     for name in keep:
-        _keep(made, _scope(name), qtyping.TFLOperationName.ALL_SUPPORTED)
+        _keep(made, _match_scope(name), qtyping.TFLOperationName.ALL_SUPPORTED)
     shown = {name: _as_seen(*ends) for name, ends in ranges.items()}
     with warnings.catch_warnings():
         # About an interpreter that keeps its tensors.
@@ -175,7 +175,7 @@ def _keep(made: Quantizer, where: str, operation: Any) -> None:
     made.update_quantization_recipe(where, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
 
 
-def _scope(name: str) -> str:
+def _match_scope(name: str) -> str:
     return f"^{re.escape(name)};"
 
 

@@ -1,4 +1,4 @@
-"""What is in a model file: what goes in, what comes out, how much of it is quantized."""
+"""Inspect a model file: what goes in, what comes out, how much of it is quantized."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def inspect_model(path: str | os.PathLike[str]) -> Inspected:
     if not file.is_file():
         raise ExportError(f"There is no file {file}.")
     try:
-        return _tflite(file) if file.suffix == ".tflite" else _onnx(file)
+        return _inspect_tflite(file) if file.suffix == ".tflite" else _inspect_onnx(file)
     except ImportError as error:
         package = "ai-edge-litert" if file.suffix == ".tflite" else "onnx"
         raise ExportError(
@@ -104,7 +104,7 @@ def inspect_model(path: str | os.PathLike[str]) -> Inspected:
         ) from error
 
 
-def _tflite(file: Path) -> Inspected:
+def _inspect_tflite(file: Path) -> Inspected:
     from ai_edge_litert import schema_py_generated as schema
 
     contents = file.read_bytes()
@@ -116,30 +116,30 @@ def _tflite(file: Path) -> Inspected:
     except (ValueError, TypeError, IndexError, AttributeError, struct.error) as error:
         raise ExportError(f"{file} is damaged ({error}); get it anew.") from error
     graph = model.subgraphs[0]
-    types, kinds = _codes(schema.TensorType), _codes(schema.BuiltinOperator)
+    types, kinds = _list_codes(schema.TensorType), _list_codes(schema.BuiltinOperator)
     codes = [kinds.get(max(c.builtinCode, c.deprecatedBuiltinCode)) for c in model.operatorCodes]
     tensors = graph.tensors
     constant = [t for t in tensors if _length(model.buffers[t.buffer].data)]
     made = [types[tensors[op.outputs[0]].type] for op in graph.operators]
-    names = [_word(entry.name) for entry in model.metadata or ()]
+    names = [_decode(entry.name) for entry in model.metadata or ()]
     return Inspected(
         format="tflite",
         bytes=len(contents),
-        inputs=tuple(_tflite_tensor(tensors[i], types) for i in graph.inputs),
-        outputs=tuple(_tflite_tensor(tensors[i], types) for i in graph.outputs),
+        inputs=tuple(_describe_tflite(tensors[i], types) for i in graph.inputs),
+        outputs=tuple(_describe_tflite(tensors[i], types) for i in graph.outputs),
         operators=dict(Counter(codes[op.opcodeIndex] for op in graph.operators)),
         integer_operators=sum(kind in INTEGERS for kind in made),
-        weights=_counted((types[t.type], _elements(t.shape)) for t in constant),
+        weights=_count((types[t.type], _count_elements(t.shape)) for t in constant),
         metadata={name: "for MediaPipe Tasks" if name == METADATA else "" for name in names},
-        labels=_appended_labels(file),
+        labels=_read_labels(file),
     )
 
 
-def _codes(enumeration: type) -> dict[int, str]:
+def _list_codes(enumeration: type) -> dict[int, str]:
     return {v: k.lower() for k, v in vars(enumeration).items() if isinstance(v, int)}
 
 
-def _word(name: bytes | str | None) -> str:
+def _decode(name: bytes | str | None) -> str:
     return name.decode("utf-8", "replace") if isinstance(name, bytes) else name or ""
 
 
@@ -147,27 +147,27 @@ def _length(data: Any) -> int:
     return 0 if data is None else len(data)
 
 
-def _elements(shape: Any) -> int:
+def _count_elements(shape: Any) -> int:
     return 1 if shape is None else int(np.prod(shape, dtype=np.int64))
 
 
-def _counted(pairs: Any) -> dict[str, int]:
+def _count(pairs: Any) -> dict[str, int]:
     weights: Counter[str] = Counter()
     for kind, count in pairs:
         weights[kind] += count
     return dict(weights.most_common())
 
 
-def _tflite_tensor(tensor: Any, types: Mapping[int, str]) -> Tensor:
+def _describe_tflite(tensor: Any, types: Mapping[int, str]) -> Tensor:
     shape = tuple(int(side) for side in (tensor.shape if tensor.shape is not None else ()))
     how = tensor.quantization
     if how is None or not _length(how.scale):
-        return Tensor(_word(tensor.name), shape, types[tensor.type])
+        return Tensor(_decode(tensor.name), shape, types[tensor.type])
     scale, zero = float(how.scale[0]), int(how.zeroPoint[0])
-    return Tensor(_word(tensor.name), shape, types[tensor.type], scale, zero)
+    return Tensor(_decode(tensor.name), shape, types[tensor.type], scale, zero)
 
 
-def _appended_labels(file: Path) -> tuple[str, ...]:
+def _read_labels(file: Path) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(file) as archive, archive.open(LABELS) as stream:
             return tuple(stream.read(2**24).decode("utf-8", "replace").split("\n")[:-1])
@@ -175,7 +175,7 @@ def _appended_labels(file: Path) -> tuple[str, ...]:
         return ()
 
 
-def _onnx(file: Path) -> Inspected:
+def _inspect_onnx(file: Path) -> Inspected:
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -191,19 +191,19 @@ def _onnx(file: Path) -> Inspected:
     return Inspected(
         format="onnx",
         bytes=file.stat().st_size,
-        inputs=tuple(map(_onnx_tensor, inputs)),
-        outputs=tuple(map(_onnx_tensor, model.graph.output)),
+        inputs=tuple(map(_describe_onnx, inputs)),
+        outputs=tuple(map(_describe_onnx, model.graph.output)),
         operators=dict(Counter(node.op_type for node in nodes)),
-        integer_operators=_integer_nodes(model.graph),
-        weights=_counted(
-            (_onnx_type(i.data_type), _elements(i.dims)) for i in model.graph.initializer
+        integer_operators=_count_integer_nodes(model.graph),
+        weights=_count(
+            (_name_type(i.data_type), _count_elements(i.dims)) for i in model.graph.initializer
         ),
         metadata={key: value for key, value in facts.items() if key != "class_names"},
-        labels=_class_names(facts.get("class_names", "[]")),
+        labels=_parse_names(facts.get("class_names", "[]")),
     )
 
 
-def _integer_nodes(graph: onnx.GraphProto) -> int:
+def _count_integer_nodes(graph: onnx.GraphProto) -> int:
     """Count what a runtime computes in whole numbers: all inputs come out of a DequantizeLinear."""
     floats = {name for n in graph.node if n.op_type == "DequantizeLinear" for name in n.output}
     moves = ("QuantizeLinear", "DequantizeLinear")
@@ -212,19 +212,19 @@ def _integer_nodes(graph: onnx.GraphProto) -> int:
     return len(fed) + len(own)
 
 
-def _onnx_type(code: int) -> str:
+def _name_type(code: int) -> str:
     import onnx
 
     return "float32" if code == 1 else onnx.TensorProto.DataType.Name(code).lower()
 
 
-def _onnx_tensor(value: onnx.ValueInfoProto) -> Tensor:
+def _describe_onnx(value: onnx.ValueInfoProto) -> Tensor:
     kind = value.type.tensor_type
     shape = tuple(side.dim_param or side.dim_value for side in kind.shape.dim)
-    return Tensor(value.name, shape, _onnx_type(kind.elem_type))
+    return Tensor(value.name, shape, _name_type(kind.elem_type))
 
 
-def _class_names(text: str) -> tuple[str, ...]:
+def _parse_names(text: str) -> tuple[str, ...]:
     try:
         names = json.loads(text)
     except ValueError:

@@ -60,10 +60,10 @@ def translate_config(layer: Any, target: type, library: Any) -> dict[str, Any]:
     Raises:
         ExportError: if a key that the other does not know changes what the layer computes.
     """
-    known, defaults = _parameters(target), _parameters(type(layer))
+    known, defaults = _list_parameters(target), _list_parameters(type(layer))
     config = {}
     for key, value in layer.get_config().items():
-        value = _simple(value, layer, library)
+        value = _simplify(value, layer, library)
         # Keras 2 keeps an axis as a list, which the batch normalisation of Keras 3 refuses.
         if key == "axis" and isinstance(value, list) and len(value) == 1:
             value = value[0]
@@ -78,7 +78,7 @@ def translate_config(layer: Any, target: type, library: Any) -> dict[str, Any]:
     return config
 
 
-def _parameters(kind: type) -> dict[str, Any]:
+def _list_parameters(kind: type) -> dict[str, Any]:
     """What a layer's constructor takes, with the defaults."""
     found: dict[str, Any] = {}
     for parent in kind.__mro__:
@@ -98,28 +98,28 @@ def _is_default(value: Any, default: Any) -> bool:
     return value is None or value is False or value == default
 
 
-def _simple(value: Any, layer: Any, library: Any) -> Any:
+def _simplify(value: Any, layer: Any, library: Any) -> Any:
     """A value in plain Python: no policies, no modules, no tracked lists."""
     if isinstance(value, Mapping):
-        return _object(dict(value), layer, library)
+        return _simplify_object(dict(value), layer, library)
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, tuple):
-        return tuple(_simple(one, layer, library) for one in value)
+        return tuple(_simplify(one, layer, library) for one in value)
     if isinstance(value, list) or type(value).__name__ in ("ListWrapper", "TrackedList"):
-        return [_simple(one, layer, library) for one in value]
+        return [_simplify(one, layer, library) for one in value]
     return value
 
 
-def _object(value: dict[str, Any], layer: Any, library: Any) -> Any:
+def _simplify_object(value: dict[str, Any], layer: Any, library: Any) -> Any:
     if not {"class_name", "config"} <= value.keys():
-        return {key: _simple(one, layer, library) for key, one in value.items()}
+        return {key: _simplify(one, layer, library) for key, one in value.items()}
     kind, config = value["class_name"], value["config"]
     if kind in ("DTypePolicy", "Policy", "FloatDTypePolicy"):
         return config["name"]
     if kind == "__tuple__" or not isinstance(config, Mapping):
-        return _simple(config, layer, library)
-    own = getattr(_library_of(layer).layers, kind, None)
+        return _simplify(config, layer, library)
+    own = getattr(_find_library(layer).layers, kind, None)
     if own is not None and "name" in config:
         inner = own.from_config(dict(config))
         target = find_counterpart(inner, library)
@@ -127,13 +127,13 @@ def _object(value: dict[str, Any], layer: Any, library: Any) -> Any:
         # Without its module Keras 3 would look for a user's class.
         return {"class_name": kind, "config": inside, "module": "keras.layers",
                 "registered_name": None}  # fmt: skip
-    known = _parameters(_helper(layer, kind, library))
+    known = _list_parameters(_find_helper(layer, kind, library))
     # An initializer has done its work; what it knows more than its counterpart is not missed.
-    config = {key: _simple(one, layer, library) for key, one in config.items() if key in known}
+    config = {key: _simplify(one, layer, library) for key, one in config.items() if key in known}
     return {"class_name": kind, "config": config}
 
 
-def _helper(layer: Any, kind: str, library: Any) -> type:
+def _find_helper(layer: Any, kind: str, library: Any) -> type:
     """The class of an initializer, a regularizer or a constraint in the other Keras."""
     for module in (library.initializers, library.regularizers, library.constraints):
         found = getattr(module, kind, None)
@@ -142,7 +142,7 @@ def _helper(layer: Any, kind: str, library: Any) -> type:
     raise refuse(layer, f"{library.__name__} has no {kind}")
 
 
-def _library_of(layer: Any) -> Any:
+def _find_library(layer: Any) -> Any:
     import importlib
 
     return importlib.import_module(type(layer).__module__.split(".")[0])

@@ -154,18 +154,18 @@ class _Converter:
         """Return the converted `source`, with its weights."""
         outputs = [self.tensors[id(tensor)] for tensor in source.outputs]
         inputs = [self.tensors[id(tensor)] for tensor in source.inputs]
-        made = self.library.Model(_alone(inputs), _alone(outputs), name=source.name)
+        made = self.library.Model(_unlist(inputs), _unlist(outputs), name=source.name)
         for old, new in self._pairs:
             _copy_weights(old, new)
         return made
 
 
-def _alone(tensors: list[Any]) -> Any:
+def _unlist(tensors: list[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _copy_weights(old: Any, new: Any) -> None:
-    values = _ordered(old, new)
+    values = _order(old, new)
     shapes = [tuple(value.shape) for value in values], [tuple(v.shape) for v in new.weights]
     if shapes[0] != shapes[1]:
         raise refuse(old, f"its weights have shapes {shapes[0]}, there {shapes[1]}")
@@ -175,7 +175,7 @@ def _copy_weights(old: Any, new: Any) -> None:
         new.finalize_state()
 
 
-def _ordered(old: Any, new: Any) -> list[np.ndarray]:
+def _order(old: Any, new: Any) -> list[np.ndarray]:
     """The weights in the order of the other layer: by name where the names are the same."""
     values = [np.asarray(value) for value in old.get_weights()]
     names, wanted = _names(old), _names(new)

@@ -27,7 +27,7 @@ def load_tf_keras() -> Any:
     Raises:
         ExportError: if it is not installed.
     """
-    return _imported("tf_keras", "tf_keras")
+    return _import("tf_keras", "tf_keras")
 
 
 def load_tfmot() -> Any:
@@ -37,17 +37,17 @@ def load_tfmot() -> Any:
         ExportError: if it, or tf_keras, is not installed.
     """
     load_tf_keras()
-    return _imported("tensorflow_model_optimization", "tensorflow-model-optimization")
+    return _import("tensorflow_model_optimization", "tensorflow-model-optimization")
 
 
-def _imported(name: str, package: str) -> Any:
+def _import(name: str, package: str) -> Any:
     start_tensorflow()
     import tensorflow
 
     # Resolved now, by the user's own setting, it stays what it is.
     _ = tensorflow.keras.Model
     try:
-        with _environment_kept(), silenced():
+        with _keep_environment(), silenced():
             return importlib.import_module(name)
     except ImportError as error:
         raise ExportError(
@@ -57,7 +57,7 @@ def _imported(name: str, package: str) -> Any:
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
+def _keep_environment() -> Iterator[None]:
     before = os.environ.get(_SWITCH)
     try:
         yield

@@ -82,10 +82,10 @@ def to_tensorflow(operation: Any) -> Callable[..., Any]:
     kind = type(operation).__name__
     for name, symbol, _ in _PLAIN:
         if kind == name:
-            return _function(symbol)
+            return _find_function(symbol)
     for name, symbol, _ in _REDUCED:
         if kind == name:
-            return lambda x: _function(symbol)(x, operation.axis, operation.keepdims)
+            return lambda x: _find_function(symbol)(x, operation.axis, operation.keepdims)
     shaped: dict[str, Callable[..., Any]] = {
         "Reshape": lambda x: tf.reshape(x, [-1 if n is None else n for n in operation.newshape]),
         "Transpose": lambda x: tf.transpose(x, operation.axes),
@@ -94,11 +94,11 @@ def to_tensorflow(operation: Any) -> Callable[..., Any]:
         "Squeeze": lambda x: tf.squeeze(x, operation.axis),
     }
     if kind not in shaped:
-        raise _refused(kind, operation.name)
+        raise _refuse(kind, operation.name)
     return shaped[kind]
 
 
-def _function(symbol: str) -> Callable[..., Any]:
+def _find_function(symbol: str) -> Callable[..., Any]:
     import tensorflow as tf
 
     module, name = symbol.split(".")
@@ -118,7 +118,7 @@ def to_keras(layer: Any) -> Callable[..., Any]:
 
     name = {**_BACK, **_SHAPED}.get(layer.symbol.removeprefix("compat.v1."))
     if name is None:
-        raise _refused(f"tf.{layer.symbol}", layer.name)
+        raise _refuse(f"tf.{layer.symbol}", layer.name)
     function = getattr(keras.ops, name)
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -134,7 +134,7 @@ def to_keras(layer: Any) -> Callable[..., Any]:
     return call
 
 
-def _refused(kind: str, name: str) -> ExportError:
+def _refuse(kind: str, name: str) -> ExportError:
     return ExportError(
         f"Operation {name!r} ({kind}) has no counterpart in the other Keras. Use a stock layer "
         "in its place, or leave compression out and export the model as it is."
