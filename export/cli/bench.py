@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, show, show_json, table
-from tl_keras.cli.options import AsJson, Debug, number
 from tl_keras.errors import TLKerasError
 
 __all__ = ["bench"]
@@ -23,12 +23,12 @@ def bench(
     ],
     threads: Annotated[
         list[int] | None,
-        number("Cores to use; may be given several times.", 1, 256, show_default="1 and all"),
+        opt.number("Cores to use; may be given several times.", 1, 256, show_default="1 and all"),
     ] = None,
-    rounds: Annotated[int, number("Answers that are timed.", 1, 1_000_000)] = 50,
+    rounds: Annotated[int, opt.number("Answers that are timed.", 1, 1_000_000)] = 50,
     plot: Annotated[Path | None, typer.Option(help="Draw a figure to this PNG file.")] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Measure latency, memory and size of models.
 

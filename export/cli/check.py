@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import DIFFERS, error_boundary, show, show_json, table
-from tl_keras.cli.options import AsJson, Debug
 
 __all__ = ["check"]
 
 
 def check(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or a .zip.")],
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Check a bundle, anywhere, without TensorFlow.
 

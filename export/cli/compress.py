@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, show, table
-from tl_keras.cli.options import BatchSize, Debug, MovedData, Run, Seed, number, refuse_unused
 
 if TYPE_CHECKING:
     from export.variant import Variant
@@ -17,35 +17,35 @@ __all__ = ["compress"]
 
 
 def compress(  # noqa: PLR0913 - a command's options are its arguments
-    run: Run,
+    run: opt.Run,
     method: Annotated[
         str, typer.Option(help="qat, prune, prune_2_4, cluster, prune+qat or cluster+qat.")
     ],
     out: Annotated[
         Path, typer.Option(help="Bundle to write, a folder or x.zip, which must not exist.")
     ],
-    epochs: Annotated[int, number("Epochs of each step.", 1, 100000)] = 2,
+    epochs: Annotated[int, opt.number("Epochs of each step.", 1, 100000)] = 2,
     learning_rate: Annotated[
-        float, number("Learning rate at the start.", 0, 10, above=True)
+        float, opt.number("Learning rate at the start.", 0, 10, above=True)
     ] = 1e-4,
-    batch_size: BatchSize = 32,
+    batch_size: opt.BatchSize = 32,
     sparsity: Annotated[
         float | None,
-        number("Share of zeros that prune leaves.", 0, 1, above=True, below=True,
+        opt.number("Share of zeros that prune leaves.", 0, 1, above=True, below=True,
                show_default="0.5"),
     ] = None,
     clusters: Annotated[
-        int | None, number("Different weights a layer, for cluster.", 2, 256, show_default="32")
+        int | None, opt.number("Different weights a layer, for cluster.", 2, 256, show_default="32")
     ] = None,
     max_drop: Annotated[
-        float, number("Accuracy that may be lost, as a share.", 0, 1)
+        float, opt.number("Accuracy that may be lost, as a share.", 0, 1)
     ] = 0.01,
     augment: Annotated[
         str, typer.Option(help="none, or flip, crop, color, affine and randaugment, with +.")
     ] = "none",
-    data: MovedData = None,
-    seed: Seed = 0,
-    debug: Debug = False,
+    data: opt.MovedData = None,
+    seed: opt.Seed = 0,
+    debug: opt.Debug = False,
 ) -> None:  # fmt: skip
     """Prune, cluster or quantize a run's model.
 
@@ -61,9 +61,9 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
         from export.compress.run import CompressConfig, compress_run
 
         steps = method.split("+")
-        refuse_unused("--sparsity", sparsity, "prune" in steps, "--method prune")
-        refuse_unused("--clusters", clusters, "cluster" in steps, "--method cluster")
-        with bars() as drawn:
+        opt.refuse_unused("--sparsity", sparsity, "prune" in steps, "--method prune")
+        opt.refuse_unused("--clusters", clusters, "cluster" in steps, "--method cluster")
+        with bars(still=True) as drawn:
             progress = stopping(drawn)
             how = FineTune(epochs, learning_rate, batch_size, seed, augment, progress)
             config = CompressConfig(

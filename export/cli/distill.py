@@ -7,23 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, command_line, error_boundary, percent, show, table
-from tl_keras.cli.options import (
-    Augment,
-    BatchSize,
-    Debug,
-    Epochs,
-    LrScale,
-    Plan,
-    Precision,
-    RunOut,
-    Size,
-    Weights,
-    number,
-    refuse_unused,
-    split_numbers,
-    split_words,
-)
 from tl_keras.errors import ExportError
 
 if TYPE_CHECKING:
@@ -39,18 +24,18 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
     student: Annotated[
         str, typer.Option(help="A backbone (see: tl-keras bases) or a .keras file.")
     ],
-    out: RunOut,
+    out: opt.RunOut,
     loss: Annotated[str, typer.Option(help="kd, dist, features, or several with +.")] = "dist",
     temperature: Annotated[
         float | None,
-        number("Divides the logits in kd and dist.", 0, 1000, above=True, show_default="4"),
+        opt.number("Divides the logits in kd and dist.", 0, 1000, above=True, show_default="4"),
     ] = None,
     alpha: Annotated[
         float | None,
-        number("Weight of kd and dist; the labels get the rest.", 0, 1, show_default="0.9"),
+        opt.number("Weight of kd and dist; the labels get the rest.", 0, 1, show_default="0.9"),
     ] = None,
     beta: Annotated[
-        float | None, number("Weight of the features.", 0, 1_000_000, above=True, show_default="1")
+        float | None, opt.number("Weight of the features.", 0, 10**6, above=True, show_default="1")
     ] = None,
     features: Annotated[
         str,
@@ -67,22 +52,22 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
         str | None,
         typer.Option(help="Where the run's images are now, or those for a .keras file."),
     ] = None,
-    size: Size = None,
-    weights: Weights = "default",
-    plan: Plan = "",
-    epochs: Epochs = "",
-    lr_scale: LrScale = 1.0,
-    batch_size: BatchSize = 32,
-    augment: Augment = None,
+    size: opt.Size = None,
+    weights: opt.Weights = "default",
+    plan: opt.Plan = "",
+    epochs: opt.Epochs = "",
+    lr_scale: opt.LrScale = 1.0,
+    batch_size: opt.BatchSize = 32,
+    augment: opt.Augment = None,
     views: Annotated[
-        int, number("Augmented views of each image that the teacher answers for.", 1, 1000)
+        int, opt.number("Augmented views of each image that the teacher answers for.", 1, 1000)
     ] = 8,
     seed: Annotated[
         int | None,
-        number("Decides the start and the views.", 0, 2**32 - 1, show_default="the run's"),
+        opt.number("Decides the start and the views.", 0, 2**32 - 1, show_default="the run's"),
     ] = None,
-    precision: Precision = "auto",
-    debug: Debug = False,
+    precision: opt.Precision = "auto",
+    debug: opt.Debug = False,
 ) -> None:
     """Let a small student learn from a finished run.
 
@@ -101,7 +86,8 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
         parts = set(loss.split("+"))
         for name, value in given.items():
             kinds = {"features"} if name == "beta" else {"kd", "dist"}
-            refuse_unused(f"--{name}", value, bool(kinds & parts), f"--loss {' or '.join(kinds)}")
+            purpose = f"--loss {' or '.join(sorted(kinds))}"
+            opt.refuse_unused(f"--{name}", value, bool(kinds & parts), purpose)
         amounts = {name: value for name, value in given.items() if value is not None}
         mixed = 1.0 if mixup else 0.0
         losses = DistillationConfig(loss, layers=_pairs(features), mixup=mixed, **amounts)
@@ -109,7 +95,7 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
         settings |= {"augment": augment} if augment else {}
         request = Distillation(
             str(teacher), student, losses, data, size, weights, plan, settings,
-            split_numbers(epochs), lr_scale, seed, baseline, precision,
+            opt.split_numbers(epochs), lr_scale, seed, baseline, precision,
         )  # fmt: skip
         with bars() as progress:
             command = command_line("tl-export")
@@ -119,7 +105,7 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
 
 def _pairs(text: str) -> tuple[tuple[str, str], ...]:
     pairs = []
-    for word in split_words(text):
+    for word in opt.split_words(text):
         above, _, below = word.partition(":")
         pairs.append((above.strip(), (below or above).strip()))
     if any(not above or not below for above, below in pairs):

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tl_keras.cli.console import error_boundary, open_console, show, table
-from tl_keras.cli.options import Debug, MovedData, Run, number, refuse_unused, split_words
+from tl_keras.cli import options as opt
+from tl_keras.cli.console import bars, error_boundary, show, table
 from tl_keras.utils.quiet import start_tensorflow
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from export.variant import Attempt, Variant
 
 __all__ = ["export_run"]
 
 
 def export_run(  # noqa: PLR0913 - a command's options are its arguments
-    run: Run,
+    run: opt.Run,
     to: Annotated[
         str, typer.Option(help="tflite and onnx, with a comma between.")
     ] = "tflite,onnx",
@@ -36,16 +33,16 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
     ] = "",
     max_drop: Annotated[
         float | None,
-        number("Accuracy that a quantized file may lose, as a share.", 0, 1, show_default="0.01"),
+        opt.number("Accuracy that a quantized file may lose.", 0, 1, show_default="0.01"),
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Bundle to write: a folder, or x.zip.", show_default="RUN/export"),
     ] = None,
-    data: MovedData = None,
+    data: opt.MovedData = None,
     samples: Annotated[
         int | None,
-        number("Compare on at most so many images.", 1, 1_000_000_000,
+        opt.number("Compare on at most so many images.", 1, 1_000_000_000,
                show_default="all of validation"),
     ] = None,
     train: Annotated[
@@ -55,7 +52,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         str, typer.Option(help="Of the model, for its card, as in apache-2.0.", show_default=False)
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
-    debug: Debug = False,
+    debug: opt.Debug = False,
 ) -> None:  # fmt: skip
     """Turn a finished run into a bundle of proven files.
 
@@ -72,45 +69,19 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         from export.quantize.search import Limits
         from export.source import from_run
 
-        refuse_unused("--max-drop", max_drop, bool(quantize), "--quantize")
-        refuse_unused("--no-train", not train, bool(quantize), "--quantize")
+        opt.refuse_unused("--max-drop", max_drop, bool(quantize), "--quantize")
+        opt.refuse_unused("--no-train", not train, bool(quantize), "--quantize")
         limits = Limits(max_drop=0.01 if max_drop is None else max_drop, train=train)
-        config = ExportConfig(split_words(to), split_words(quantize), limits, license=license)
+        formats, recipes = opt.split_words(to), opt.split_words(quantize)
+        config = ExportConfig(formats, recipes, limits, license=license)
         _, notes = check_config(config)
         check_destination(target, force)
         start_tensorflow()
-        with _bar() as bar:
+        with bars(still=True) as bar:
             bar("reading the run", 0, 1)
             source = from_run(run, data=data, samples=samples)
             made = export(source, config, target, force=force, progress=stopping(bar))
         _show(made, notes, target)
-
-
-class _Bar:
-    """One line of progress, which stands still while something is converted."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=None)
-        self._word = ""
-
-    def __call__(self, word: str, done: int, total: int) -> None:
-        if word != self._word:
-            self._progress.reset(self._task, description=word, total=total)
-            self._word = word
-        self._progress.update(self._task, completed=done)
-        self._progress.refresh()
-
-
-@contextmanager
-def _bar() -> Iterator[_Bar]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    console = open_console(stderr=True)
-    # No thread may draw: what is written during a conversion is kept from the terminal.
-    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
-        yield _Bar(progress)
 
 
 def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:

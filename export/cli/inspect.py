@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import error_boundary, percent, show, show_json, table
-from tl_keras.cli.options import AsJson, Debug
 
 if TYPE_CHECKING:
     from export.runtime.inspect import Inspected, Tensor
@@ -21,8 +21,8 @@ _MOST = 12
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite or .onnx file.")],
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Show what is in a .tflite or .onnx file.
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import error_boundary, show, show_json, table
-from tl_keras.cli.options import AsJson, Debug, number
 from tl_keras.errors import BundleError
 
 __all__ = ["predict"]
@@ -20,12 +20,12 @@ def predict(
     variant: Annotated[
         str | None, typer.Option(help="Such as tflite-int8.", show_default="the bundle's default")
     ] = None,
-    top: Annotated[int, number("Labels for each image.", 1, 100000)] = 3,
+    top: Annotated[int, opt.number("Labels for each image.", 1, 100000)] = 3,
     threads: Annotated[
-        int | None, number("Cores to use.", 1, 256, show_default="all, at most 4")
+        int | None, opt.number("Cores to use.", 1, 256, show_default="all, at most 4")
     ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Label images by a bundle, without TensorFlow.
 

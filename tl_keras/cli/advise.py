@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, command_line, error_boundary, show, show_json, table
-from tl_keras.cli.options import AsJson, Data, Debug, Seed, Size, SkipBad, number
 
 if TYPE_CHECKING:
     from tl_keras.analysis.ranking import Appraisal
@@ -19,7 +19,7 @@ __all__ = ["advise"]
 
 
 def advise(  # noqa: PLR0913 - a command's options are its arguments
-    data: Data,
+    data: opt.Data,
     bases: Annotated[
         str,
         typer.Option(
@@ -30,12 +30,12 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
     out: Annotated[Path, typer.Option(help="Folder for the page, which must not exist.")] = Path(
         "advice"
     ),
-    images: Annotated[int, number("Look at about so many images at most.", 10, 1_000_000)] = 300,
-    size: Size = None,
-    skip_bad: SkipBad = False,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    images: Annotated[int, opt.number("Look at about so many images at most.", 10, 10**6)] = 300,
+    size: opt.Size = None,
+    skip_bad: opt.SkipBad = False,
+    seed: opt.Seed = 0,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Say which backbone to take, before any is trained.
 

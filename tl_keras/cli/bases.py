@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import error_boundary, show, show_json, table
-from tl_keras.cli.options import AsJson, Debug
 
 __all__ = ["bases"]
 
@@ -17,8 +17,8 @@ def bases(
     words: Annotated[
         str, typer.Argument(metavar="WORD", help="Part of a name; all without it.")
     ] = "",
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """List the backbones that --base knows.
 

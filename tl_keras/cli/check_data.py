@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, show, show_json, table
-from tl_keras.cli.options import AsJson, Data, Debug, Seed, Task
 
 if TYPE_CHECKING:
     from tl_keras.runs.prepare import PreparedData
@@ -16,8 +16,8 @@ _MOST = 20
 
 
 def check_data(
-    data: Data, task: Task = "classes", seed: Seed = 0, as_json: AsJson = False,
-    debug: Debug = False,
+    data: opt.Data, task: opt.Task = "classes", seed: opt.Seed = 0, as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:  # fmt: skip
     """List images that cannot be used, and copies.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tl_keras.runs.directory import RunDirectory
 
 __all__ = [
-    "DIFFERS", "MISTAKE", "STOPPED", "bars", "command_line", "error_boundary", "open_console",
+    "DIFFERS", "MISTAKE", "STOPPED", "bars", "command_line", "error_boundary",
     "percent", "score_table", "show", "show_json", "show_run", "table",
 ]  # fmt: skip
 
@@ -89,7 +89,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     )
 
 
-def open_console(**options: Any) -> Console:
+def _open_console(**options: Any) -> Console:
     """A console that falls silent when nobody reads it any more, as in `| head -1`."""
     from rich.console import Console
 
@@ -102,7 +102,7 @@ def open_console(**options: Any) -> Console:
 
 
 def _say(head: str, text: str) -> None:
-    console = open_console(stderr=True, soft_wrap=True)
+    console = _open_console(stderr=True, soft_wrap=True)
     console.print(head, end="")
     console.print(text, markup=False, emoji=False)
 
@@ -113,8 +113,13 @@ def command_line(program: str = "tl-keras") -> str:
 
 
 @contextmanager
-def bars() -> Iterator[Progress]:
-    """Yield a function (task, done, total) that draws one bar a task, with the time left."""
+def bars(still: bool = False) -> Iterator[Progress]:
+    """Yield a function (task, done, total) that draws one bar a task, with the time left.
+
+    Args:
+        still: Draw one line, at each call and at no other time, for work that keeps what is
+            written meanwhile from the terminal; nothing stays at the end.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -132,7 +137,8 @@ def bars() -> Iterator[Progress]:
         TextColumn("left"),
         TimeRemainingColumn(),
     ]
-    drawn = _Bars(Bar(*columns, console=open_console(stderr=True)))
+    console = _open_console(stderr=True)
+    drawn = _Bars(Bar(*columns, console=console, auto_refresh=not still, transient=still), still)
     try:
         yield drawn
     finally:
@@ -141,8 +147,8 @@ def bars() -> Iterator[Progress]:
 
 
 class _Bars:
-    def __init__(self, progress: Bar) -> None:
-        self.progress = progress
+    def __init__(self, progress: Bar, still: bool) -> None:
+        self.progress, self.still = progress, still
         self.tasks: dict[str, Any] = {}
 
     def __call__(self, task: str, done: int, total: int) -> None:
@@ -152,12 +158,16 @@ class _Bars:
         if task not in self.tasks:
             self._close()
             self.tasks[task] = self.progress.add_task(task, total=total)
-        self.progress.update(self.tasks[task], completed=done, total=total)
+        self.progress.update(self.tasks[task], completed=done, total=total, visible=True)
+        if self.still:
+            self.progress.refresh()
 
     def _close(self) -> None:
         # A stage that stopped early would otherwise look unfinished for ever.
         for task in self.progress.tasks:
-            if not task.finished:
+            if self.still:
+                self.progress.update(task.id, visible=False)
+            elif not task.finished:
                 self.progress.update(task.id, total=task.completed)
 
 
@@ -182,7 +192,7 @@ def table(title: str, *columns: str) -> Table:
 
 def show(*things: Any) -> None:
     """Print to standard output."""
-    console = open_console(soft_wrap=True)
+    console = _open_console(soft_wrap=True)
     for thing in things:
         console.print(thing, markup=False, emoji=False)
 
@@ -191,7 +201,7 @@ def show_json(value: Any) -> None:
     """Print JSON to standard output; what is not finite becomes null."""
     plain = (getattr(sys.stdout, "encoding", "") or "").lower().replace("-", "") != "utf8"
     text = json.dumps(_finite(value), ensure_ascii=plain, indent=1, allow_nan=False, default=str)
-    open_console().out(text, highlight=False)
+    _open_console().out(text, highlight=False)
 
 
 def _finite(value: Any) -> Any:

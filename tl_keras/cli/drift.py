@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, command_line, error_boundary, percent, show, table
-from tl_keras.cli.options import Debug, Run, Seed, SkipBad
 from tl_keras.errors import PlanError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ __all__ = ["drift"]
 
 
 def drift(  # noqa: PLR0913 - a command's options are its arguments
-    run: Run,
+    run: opt.Run,
     other: Annotated[
         str | None,
         typer.Argument(metavar="OTHER", help="Class folders, a folder of images, or a CSV file."),
@@ -35,9 +35,9 @@ def drift(  # noqa: PLR0913 - a command's options are its arguments
     to: Annotated[
         Path | None, typer.Option(help="The remedy's run.", show_default="RUN-REMEDY")
     ] = None,
-    skip_bad: SkipBad = False,
-    seed: Seed = 0,
-    debug: Debug = False,
+    skip_bad: opt.SkipBad = False,
+    seed: opt.Seed = 0,
+    debug: opt.Debug = False,
 ) -> None:
     """Say whether other images differ from a run's.
 

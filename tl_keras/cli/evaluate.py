@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, show_json, show_scores
-from tl_keras.cli.options import AsJson, Debug, Run
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    run: Run,
+    run: opt.Run,
     data: Annotated[
         str | None,
         typer.Option(
@@ -33,8 +33,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Write the scores to this JSON file, too.")
     ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Score a run's model on its test split or on other images.
 

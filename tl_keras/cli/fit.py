@@ -8,62 +8,38 @@ from typing import Annotated, Any
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, command_line, error_boundary, show_run
-from tl_keras.cli.options import (
-    Augment,
-    Base,
-    BatchSize,
-    Data,
-    Debug,
-    Dense,
-    Epochs,
-    Plan,
-    Pooling,
-    Precision,
-    RunOut,
-    Seed,
-    Size,
-    SkipBad,
-    Task,
-    TestShare,
-    ValShare,
-    Views,
-    Weights,
-    number,
-    numbers,
-    refuse_unused,
-    split_numbers,
-)
 from tl_keras.errors import PlanError
 
 __all__ = ["fit", "way_on"]
 
 
 def fit(  # noqa: PLR0913 - a command's options are its arguments
-    data: Data,
-    out: RunOut,
-    base: Base = "mobilenet_v2",
-    size: Size = None,
-    weights: Weights = "default",
-    plan: Plan = "",
-    epochs: Epochs = "",
+    data: opt.Data,
+    out: opt.RunOut,
+    base: opt.Base = "mobilenet_v2",
+    size: opt.Size = None,
+    weights: opt.Weights = "default",
+    plan: opt.Plan = "",
+    epochs: opt.Epochs = "",
     learning_rate: Annotated[
         str,
-        numbers(
+        opt.numbers(
             "Peak learning rate of each stage, with commas between, as lr-find suggests it.",
             float, 10, show_default="the plan's",
         ),
     ] = "",
     lr_scale: Annotated[
         float | None,
-        number("Factor on the plan's learning rates.", 0, 1000, above=True, show_default="1"),
+        opt.number("Factor on the plan's learning rates.", 0, 1000, above=True, show_default="1"),
     ] = None,
-    batch_size: BatchSize = 32,
-    augment: Augment = None,
-    views: Views = None,
-    pooling: Pooling = "avg",
-    dense: Dense = "",
-    dropout: Annotated[float, number("Dropout in the head.", 0, 1, below=True)] = 0.0,
+    batch_size: opt.BatchSize = 32,
+    augment: opt.Augment = None,
+    views: opt.Views = None,
+    pooling: opt.Pooling = "avg",
+    dense: opt.Dense = "",
+    dropout: Annotated[float, opt.number("Dropout in the head.", 0, 1, below=True)] = 0.0,
     adapt: Annotated[
         str,
         typer.Option(
@@ -72,21 +48,21 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         ),
     ] = "",
     rank: Annotated[
-        int | None, number("Rank of plan lora.", 1, 1024, show_default="4")
+        int | None, opt.number("Rank of plan lora.", 1, 1024, show_default="4")
     ] = None,
     minutes: Annotated[
         float | None,
-        number("Minutes that plan auto may take to choose.", 0, 100_000, above=True,
+        opt.number("Minutes that plan auto may take to choose.", 0, 100_000, above=True,
                show_default="10"),
     ] = None,
-    task: Task = "classes",
-    val: ValShare = 0.2,
-    test: TestShare = 0.0,
-    precision: Precision = "auto",
-    devices: Annotated[int, number("GPUs to train on.", 1, 1024)] = 1,
-    skip_bad: SkipBad = False,
-    seed: Seed = 0,
-    debug: Debug = False,
+    task: opt.Task = "classes",
+    val: opt.ValShare = 0.2,
+    test: opt.TestShare = 0.0,
+    precision: opt.Precision = "auto",
+    devices: Annotated[int, opt.number("GPUs to train on.", 1, 1024)] = 1,
+    skip_bad: opt.SkipBad = False,
+    seed: opt.Seed = 0,
+    debug: opt.Debug = False,
 ) -> None:  # fmt: skip
     """Train a model on labelled images, stage by stage.
 
@@ -99,21 +75,21 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.workflows.fit import train
 
         chosen = plan or ("scratch" if weights == "none" else "lp-ft")
-        refuse_unused("--rank", rank, chosen == "lora", "--plan lora")
-        refuse_unused("--minutes", minutes, chosen == "auto", "--plan auto")
+        opt.refuse_unused("--rank", rank, chosen == "lora", "--plan lora")
+        opt.refuse_unused("--minutes", minutes, chosen == "auto", "--plan auto")
         if learning_rate and lr_scale is not None:
             raise PlanError("got both --learning-rate and --lr-scale; give one of the two")
         given = {"batch_size": batch_size, "views": views or 4, "augment": augment}
         settings: dict[str, Any] = {name: value for name, value in given.items() if value}
         config = RunConfig.of(
-            data, base, size, weights, pooling=pooling, dense=split_numbers(dense),
-            dropout=dropout, plan=plan, settings=settings, epochs=split_numbers(epochs),
-            lr_scale=lr_scale or 1.0, learning_rate=split_numbers(learning_rate, float),
+            data, base, size, weights, pooling=pooling, dense=opt.split_numbers(dense),
+            dropout=dropout, plan=plan, settings=settings, epochs=opt.split_numbers(epochs),
+            lr_scale=lr_scale or 1.0, learning_rate=opt.split_numbers(learning_rate, float),
             adapt=adapt, rank=rank or 4, minutes=minutes or 10.0, task=task, val=val, test=test,
             skip_bad=skip_bad, seed=seed, precision=precision, devices=devices,
         )  # fmt: skip
         viewed = config.with_defaults().plan.settings["augment"] != "none" or views == 1
-        refuse_unused("--views", views, viewed, "--augment flip+crop")
+        opt.refuse_unused("--views", views, viewed, "--augment flip+crop")
         with bars() as progress:
             run = train(config, out, progress=progress, command=command_line())
         show_run(run)

@@ -8,42 +8,30 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, show
-from tl_keras.cli.options import (
-    Base,
-    BatchSize,
-    Data,
-    Debug,
-    Seed,
-    Size,
-    SkipBad,
-    Task,
-    Weights,
-    number,
-    split_words,
-)
 from tl_keras.training.plan import PLAN_NAMES, named_plan
 
 __all__ = ["lr_find"]
 
 
 def lr_find(  # noqa: PLR0913 - a command's options are its arguments
-    data: Data,
-    base: Base = "mobilenet_v2",
-    size: Size = None,
-    weights: Weights = "default",
-    task: Task = "classes",
+    data: opt.Data,
+    base: opt.Base = "mobilenet_v2",
+    size: opt.Size = None,
+    weights: opt.Weights = "default",
+    task: opt.Task = "classes",
     train: Annotated[
         str, typer.Option(help="What learns: head, all, blocks:2 and others, with commas between.")
     ] = "head",
-    steps: Annotated[int, number("Steps at most.", 10, 100000)] = 100,
-    batch_size: BatchSize = 32,
+    steps: Annotated[int, opt.number("Steps at most.", 10, 100000)] = 100,
+    batch_size: opt.BatchSize = 32,
     out: Annotated[Path, typer.Option(help="Where to draw the search, as PNG.")] = Path(
         "lr_find.png"
     ),
-    skip_bad: SkipBad = False,
-    seed: Seed = 0,
-    debug: Debug = False,
+    skip_bad: opt.SkipBad = False,
+    seed: opt.Seed = 0,
+    debug: opt.Debug = False,
 ) -> None:
     """Find a learning rate, and draw the search.
 
@@ -55,7 +43,7 @@ def lr_find(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.runs.config import RunConfig
         from tl_keras.workflows.evaluate import find_rate
 
-        selectors = split_words(train)
+        selectors = opt.split_words(train)
         settings = {"batch_size": batch_size}
         config = RunConfig.of(
             data, base, size, weights, settings=settings, task=task, seed=seed, skip_bad=skip_bad

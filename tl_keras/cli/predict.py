@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, show, show_json, table
-from tl_keras.cli.options import AsJson, Debug, Run, number
 
 __all__ = ["predict"]
 
 
 def predict(
-    run: Run,
+    run: opt.Run,
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Images, or folders of images.")
     ],
-    top: Annotated[int, number("Classes shown for each image.", 1, 100000)] = 3,
-    as_json: AsJson = False,
-    debug: Debug = False,
+    top: Annotated[int, opt.number("Classes shown for each image.", 1, 100000)] = 3,
+    as_json: opt.AsJson = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Say what is on images.
 

@@ -7,20 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, command_line, error_boundary, score_table, show, table
-from tl_keras.cli.options import (
-    Base,
-    Data,
-    Debug,
-    Precision,
-    RunOut,
-    Seed,
-    Size,
-    SkipBad,
-    TestShare,
-    ValShare,
-    Weights,
-)
 
 if TYPE_CHECKING:
     from tl_keras.probing.probe import Probe
@@ -30,11 +18,11 @@ __all__ = ["probe"]
 
 
 def probe(  # noqa: PLR0913 - a command's options are its arguments
-    data: Data,
-    out: RunOut,
-    base: Base = "mobilenet_v2",
-    size: Size = None,
-    weights: Weights = "default",
+    data: opt.Data,
+    out: opt.RunOut,
+    base: opt.Base = "mobilenet_v2",
+    size: opt.Size = None,
+    weights: opt.Weights = "default",
     at: Annotated[
         str,
         typer.Option(
@@ -47,12 +35,12 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
     features_out: Annotated[
         Path | None, typer.Option(help="Write the features to this .npz or .parquet file, too.")
     ] = None,
-    val: ValShare = 0.2,
-    test: TestShare = 0.0,
-    precision: Precision = "auto",
-    skip_bad: SkipBad = False,
-    seed: Seed = 0,
-    debug: Debug = False,
+    val: opt.ValShare = 0.2,
+    test: opt.TestShare = 0.0,
+    precision: opt.Precision = "auto",
+    skip_bad: opt.SkipBad = False,
+    seed: opt.Seed = 0,
+    debug: opt.Debug = False,
 ) -> None:
     """Fit a simple classifier on the features of a backbone.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, show_run
 from tl_keras.cli.fit import way_on
-from tl_keras.cli.options import Debug, MovedData, Run
 
 __all__ = ["resume"]
 
 
-def resume(run: Run, data: MovedData = None, debug: Debug = False) -> None:
+def resume(run: opt.Run, data: opt.MovedData = None, debug: opt.Debug = False) -> None:
     """Go on with a run that was stopped, to the same weights.
 
     Example:  tl-keras resume runs/photos

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import (
     bars,
     command_line,
@@ -15,17 +16,6 @@ from tl_keras.cli.console import (
     show,
     table,
 )
-from tl_keras.cli.options import (
-    Debug,
-    Epochs,
-    Run,
-    RunOut,
-    SkipBad,
-    number,
-    refuse_unused,
-    split_numbers,
-    split_words,
-)
 
 __all__ = ["update"]
 
@@ -33,11 +23,11 @@ _HOLDING = {"ewc", "l2sp", "lwf"}
 
 
 def update(  # noqa: PLR0913 - a command's options are its arguments
-    run: Run,
+    run: opt.Run,
     data: Annotated[
         str, typer.Argument(metavar="NEW", help="New images: class folders, or a CSV file.")
     ],
-    out: RunOut,
+    out: opt.RunOut,
     keep: Annotated[
         str,
         typer.Option(help="replay, ewc, l2sp, lwf and streaming, with commas between; or none."),
@@ -55,17 +45,17 @@ def update(  # noqa: PLR0913 - a command's options are its arguments
         list[str] | None,
         typer.Option(help="A class that is new though its name looks like another's."),
     ] = None,
-    epochs: Epochs = "",
+    epochs: opt.Epochs = "",
     lr_scale: Annotated[
         float | None,
-        number("Factor on the learning rates.", 0, 1000, above=True, show_default="1"),
+        opt.number("Factor on the learning rates.", 0, 1000, above=True, show_default="1"),
     ] = None,
     strength: Annotated[
         float | None,
-        number("Factor on the pull of ewc, l2sp and lwf.", 0, 10**6, above=True, show_default="1"),
+        opt.number("Factor on the pull of ewc, l2sp, lwf.", 0, 10**6, above=True, show_default="1"),
     ] = None,
-    skip_bad: SkipBad = False,
-    debug: Debug = False,
+    skip_bad: opt.SkipBad = False,
+    debug: opt.Debug = False,
 ) -> None:
     """Teach a run new classes or new images, without forgetting.
 
@@ -77,15 +67,16 @@ def update(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.workflows.update.run import Update
         from tl_keras.workflows.update.run import update as learn_more
 
-        ways = tuple(word for word in split_words(keep) if word != "none")
+        ways = tuple(word for word in opt.split_words(keep) if word != "none")
         steps = "streaming" not in ways
-        refuse_unused("--exemplars", exemplars, "replay" in ways, "--keep replay")
-        refuse_unused("--strength", strength, bool(_HOLDING & {*ways}), "--keep ewc, l2sp or lwf")
-        refuse_unused("--lr-scale", lr_scale, steps, "a --keep without streaming")
-        refuse_unused("--epochs", epochs or None, steps, "a --keep without streaming")
+        opt.refuse_unused("--exemplars", exemplars, "replay" in ways, "--keep replay")
+        held = bool(_HOLDING & {*ways})
+        opt.refuse_unused("--strength", strength, held, "--keep ewc, l2sp or lwf")
+        opt.refuse_unused("--lr-scale", lr_scale, steps, "a --keep without streaming")
+        opt.refuse_unused("--epochs", epochs or None, steps, "a --keep without streaming")
         request = Update(
             str(run), data, ways, memory, exemplars or "herding", tuple(new_class or ()),
-            split_numbers(epochs), lr_scale or 1.0, strength or 1.0, skip_bad,
+            opt.split_numbers(epochs), lr_scale or 1.0, strength or 1.0, skip_bad,
         )  # fmt: skip
         with bars() as progress:
             done = learn_more(request, out, progress=progress, command=command_line())

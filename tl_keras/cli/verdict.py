@@ -7,40 +7,29 @@ from typing import Annotated
 
 import typer
 
+from tl_keras.cli import options as opt
 from tl_keras.cli.console import bars, error_boundary, percent, show, table
-from tl_keras.cli.options import (
-    Base,
-    Data,
-    Debug,
-    Epochs,
-    Seed,
-    Size,
-    SkipBad,
-    TestShare,
-    number,
-    split_numbers,
-)
 
 __all__ = ["verdict"]
 
 
 def verdict(  # noqa: PLR0913 - a command's options are its arguments
-    data: Data,
+    data: opt.Data,
     out: Annotated[Path, typer.Option(help="Folder for the report, which must not exist.")] = Path(
         "verdict"
     ),
-    base: Base = "mobilenet_v2",
-    size: Size = None,
+    base: opt.Base = "mobilenet_v2",
+    size: opt.Size = None,
     weights: Annotated[str, typer.Option(help="imagenet, default or a file.")] = "default",
     plan: Annotated[
         str, typer.Option(help="Plan of the pretrained model: full, lp-ft, probe or another.")
     ] = "full",
-    epochs: Epochs = "",
-    seeds: Annotated[int, number("Runs of each way.", 2, 100)] = 3,
-    test: TestShare = 0.3,
-    skip_bad: SkipBad = False,
-    seed: Seed = 0,
-    debug: Debug = False,
+    epochs: opt.Epochs = "",
+    seeds: Annotated[int, opt.number("Runs of each way.", 2, 100)] = 3,
+    test: opt.TestShare = 0.3,
+    skip_bad: opt.SkipBad = False,
+    seed: opt.Seed = 0,
+    debug: opt.Debug = False,
 ) -> None:
     """Say whether pretraining helps or hurts.
 
@@ -54,7 +43,7 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.workflows.compare_transfer import judge_transfer
 
         config = RunConfig.of(
-            data, base, size, weights, plan=plan, epochs=split_numbers(epochs), test=test,
+            data, base, size, weights, plan=plan, epochs=opt.split_numbers(epochs), test=test,
             seed=seed, skip_bad=skip_bad,
         )  # fmt: skip
         with bars() as progress:
