@@ -12,7 +12,7 @@ from training_models import small_model, splits, weights_of
 from tl_keras.errors import PlanError
 from tl_keras.models import graph
 from tl_keras.peft.adapters import default_adapter_layers, insert_adapters
-from tl_keras.peft.branches import without_branches
+from tl_keras.peft.branches import remove_branches
 from tl_keras.training.plan import Plan, named_plan
 from tl_keras.training.trainer import fit
 
@@ -27,7 +27,7 @@ def test_nothing_changes_at_the_start(kind):
     model = odd_model()
     adapted = insert_adapters(model, ODD[kind], 2, kind)
     assert np.array_equal(answers(adapted), answers(model))
-    assert np.array_equal(answers(without_branches(adapted)), answers(model))
+    assert np.array_equal(answers(remove_branches(adapted)), answers(model))
 
 
 @pytest.mark.parametrize("kind", ODD)

@@ -11,7 +11,7 @@ from tl_keras.errors import ModelError, PlanError
 from tl_keras.models.build import build_model
 from tl_keras.models.graph import split
 from tl_keras.peft.adapters import insert_adapters
-from tl_keras.peft.branches import parameters
+from tl_keras.peft.branches import count_parameters
 from tl_keras.peft.files import base_fingerprint, load_adapter, save_adapter
 from tl_keras.peft.lora import apply_lora, default_lora_layers, merge_lora
 
@@ -72,7 +72,7 @@ def test_at_rank_4_the_file_is_at_most_3_percent_of_the_base(name, tmp_path):
     save_adapter(model, tmp_path / "adapter.npz")
     base.save_weights(tmp_path / "base.weights.h5")
     assert size(tmp_path / "adapter.npz") <= 0.03 * size(tmp_path / "base.weights.h5")
-    counts = parameters(model)
+    counts = count_parameters(model)
     assert counts["branches"] + counts["head"] <= 0.03 * base.count_params()
 
 

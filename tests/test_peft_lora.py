@@ -10,7 +10,7 @@ from training_models import coloured, small_model, splits, weights_of
 
 from tl_keras.errors import PlanError
 from tl_keras.models import graph
-from tl_keras.peft.branches import parameters
+from tl_keras.peft.branches import count_parameters
 from tl_keras.peft.lora import apply_lora, default_lora_layers, merge_lora
 from tl_keras.training.plan import Plan, named_plan
 from tl_keras.training.trainer import fit
@@ -178,6 +178,6 @@ def test_without_patterns_the_top_is_adapted_within_its_share():
     model = small_model()
     assert default_lora_layers(model, rank=1, share=0.2) == ["block2_conv"]
     adapted = apply_lora(model, ["block2_conv"], rank=1)
-    assert parameters(adapted)["branches"] == 36 + 8
+    assert count_parameters(adapted)["branches"] == 36 + 8
     with pytest.raises(PlanError, match="no branch of 'small' takes at most 1.0%"):
         default_lora_layers(model, rank=4, share=0.01)

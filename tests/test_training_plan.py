@@ -8,8 +8,8 @@ import json
 import pytest
 
 from tl_keras.errors import PlanError
+from tl_keras.training.optimizers import warmup_cosine
 from tl_keras.training.plan import PLAN_NAMES, Plan, Stage, named_plan
-from tl_keras.training.schedules import warmup_cosine
 
 
 @pytest.mark.parametrize("name", PLAN_NAMES)

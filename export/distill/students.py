@@ -17,7 +17,7 @@ from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import with_own_softmax
 from tl_keras.models.rewrite import flatten
-from tl_keras.peft.plans import adapted
+from tl_keras.peft.adapters import apply_adapters
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.prepare import (
     PreparedData,
@@ -184,7 +184,7 @@ def _student(config: RunConfig, samples: Samples) -> keras.Model:
         return build(config, samples)
     size = config.model.size if config.model.size not in (None, model.input_shape[1]) else None
     plain = with_own_softmax(flatten(model, size))
-    return adapted(plain, config.plan.name, config.plan.patterns, config.plan.rank)
+    return apply_adapters(plain, config.plan.name, config.plan.patterns, config.plan.rank)
 
 
 def _check_classes(what: str, model: keras.Model, names: tuple[str, ...]) -> None:

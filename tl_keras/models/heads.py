@@ -69,7 +69,7 @@ def _units(dense: Any) -> tuple[int, ...]:
     return units
 
 
-def _named(x: Any, name: str) -> Any:
+def _rename(x: Any, name: str) -> Any:
     x._keras_history.operation.name = name
     return x
 
@@ -85,7 +85,7 @@ def _gem(x: Any, name: Callable[[str], str]) -> Any:
     x = mean(name=name("head_gem_mean"))(x)
     # The slope of a cube root at zero is infinite.
     x = layers.Rescaling(1.0, _GEM_FLOOR, name=name("head_gem_floor"))(x)
-    return _named(keras.ops.power(x, 1.0 / GEM_POWER), name("head_gem_root"))
+    return _rename(keras.ops.power(x, 1.0 / GEM_POWER), name("head_gem_root"))
 
 
 def pool(x: Any, pooling: str, name: Callable[[str], str] = str) -> Any:
@@ -115,7 +115,7 @@ def pool(x: Any, pooling: str, name: Callable[[str], str] = str) -> Any:
     if pooling == "flatten":
         return layers.Flatten(name=name("head_flatten"))(x)
     if pooling == "first":
-        return _named(x[:, 0], name("head_first"))
+        return _rename(x[:, 0], name("head_first"))
     if pooling == "gem":
         return _gem(x, name)
     average, maximum = (

@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Any
 from tl_keras.errors import PlanError
 from tl_keras.models import graph
 from tl_keras.peft import branches as graphs
+from tl_keras.peft.lora import apply_lora, default_lora_layers
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["default_adapter_layers", "insert_adapters", "put_adapters"]
+__all__ = ["apply_adapters", "check_adaptation", "default_adapter_layers", "insert_adapters",
+           "put_adapters"]
 
 # Of a layer's own weights: an adapter that takes more is no small addition to it.
 _OF_ITS_LAYER = 0.1
 _LEAST = 4
+_ADAPTED = ("lora", "adapters")  # the plans that put branches on a model
+_REDUCTION = 8
 
 
 def insert_adapters(
@@ -71,7 +75,7 @@ def put_adapters(model: keras.Model, widths: dict[str, int], kind: str) -> keras
         kind: "serial" or "parallel".
     """
     put = {name: _adapter(width, kind) for name, width in widths.items()}
-    return graphs.only_branches_learn(graphs.branched(model, put))
+    return graphs.freeze_base(graphs.add_branches(model, put))
 
 
 def _check_reduction(reduction: int) -> None:
@@ -202,3 +206,40 @@ def _batchnorm_after(model: keras.Model) -> dict[str, str]:
         if len(after) == 1 and isinstance(after[0], keras.layers.BatchNormalization):
             found[step.name] = after[0].name
     return found
+
+
+def check_adaptation(plan: str, patterns: Sequence[str], rank: int) -> None:
+    """Check what can be known before there is a model.
+
+    Raises:
+        PlanError: Layers are named for a plan that adapts none, or the rank is below 1.
+    """
+    if patterns and plan not in _ADAPTED:
+        raise PlanError(
+            f"layers to adapt ({', '.join(patterns)}) with plan '{plan}', which adapts none; "
+            f"expected plan {' or '.join(_ADAPTED)}"
+        )
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise PlanError(f"the rank is {rank!r}, expected a whole number of at least 1")
+
+
+def apply_adapters(
+    model: keras.Model, plan: str, patterns: Sequence[str], rank: int
+) -> keras.Model:
+    """Put the branches on a model that a plan trains: of LoRA, or bottleneck adapters.
+
+    Args:
+        model: A flat functional model.
+        plan: A plan's name; for others than those two the model comes back as it is.
+        patterns: Layers to adapt; empty chooses, within 2.4 % of the base's weights.
+        rank: Of LoRA. Adapters are serial, with an eighth of the channels.
+
+    Raises:
+        PlanError: See `apply_lora` and `insert_adapters`.
+    """
+    if plan == "lora":
+        return apply_lora(model, patterns or default_lora_layers(model, rank), rank)
+    if plan == "adapters":
+        chosen = patterns or default_adapter_layers(model, _REDUCTION)
+        return insert_adapters(model, chosen, _REDUCTION)
+    return model

@@ -25,13 +25,14 @@ __all__ = [
     "SHARE",
     "affordable",
     "base_parameters",
-    "branched",
+    "add_branches",
     "branches",
     "choose",
-    "only_branches_learn",
-    "parameters",
+    "freeze_base",
+    "count_parameters",
+    "describe_branches",
     "upper_half",
-    "without_branches",
+    "remove_branches",
 ]
 
 KINDS = ("lora", "serial_adapter", "parallel_adapter")
@@ -182,7 +183,7 @@ def _same(tensor: Any) -> Any:
     return tensor
 
 
-def branched(model: keras.Model, put: Mapping[str, Branch]) -> keras.Model:
+def add_branches(model: keras.Model, put: Mapping[str, Branch]) -> keras.Model:
     """Return a copy of a flat model with branches.
 
     Args:
@@ -190,10 +191,10 @@ def branched(model: keras.Model, put: Mapping[str, Branch]) -> keras.Model:
         put: Layer name to a function that takes the new layer and returns what is called in
             its place, tensor to tensor.
     """
-    return _replayed(model, _Inserting(put))
+    return _replay(model, _Inserting(put))
 
 
-def without_branches(
+def remove_branches(
     model: keras.Model,
     kinds: Iterable[str] = KINDS,
     fold: Mapping[str, Callable[[list], list]] | None = None,
@@ -205,10 +206,10 @@ def without_branches(
         kinds: Kinds of branches to leave out.
         fold: Layer name to a function from its weights to its new ones; others keep theirs.
     """
-    return _replayed(model, _Removing(model, kinds, fold or {}))
+    return _replay(model, _Removing(model, kinds, fold or {}))
 
 
-def _replayed(model: keras.Model, rewriter: Rewriter) -> keras.Model:
+def _replay(model: keras.Model, rewriter: Rewriter) -> keras.Model:
     import keras
 
     source = model.inputs[0]
@@ -218,7 +219,7 @@ def _replayed(model: keras.Model, rewriter: Rewriter) -> keras.Model:
     return keras.Model(entry, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
 
 
-def only_branches_learn(model: keras.Model) -> keras.Model:
+def freeze_base(model: keras.Model) -> keras.Model:
     """Freeze all but the branches and the head; return the model."""
     head = set(graph.head_layers(model))
     for layer in model.layers:
@@ -226,7 +227,7 @@ def only_branches_learn(model: keras.Model) -> keras.Model:
     return model
 
 
-def parameters(model: keras.Model) -> dict[str, int]:
+def count_parameters(model: keras.Model) -> dict[str, int]:
     """Return the numbers of weights of the "base", the "head" and the "branches".
 
     A branch of the head counts as one of the branches.
@@ -235,3 +236,22 @@ def parameters(model: keras.Model) -> dict[str, int]:
     added = sum(layer.count_params() for roles in found for layer in roles.values())
     base = base_parameters(model)
     return {"base": base, "head": model.count_params() - base - added, "branches": added}
+
+
+def describe_branches(model: keras.Model) -> dict[str, Any] | None:
+    """Return what a model's branches are, for the record; None when it has none.
+
+    Returns:
+        "branches": kind to layer to width (LoRA's rank); "parameters": of base, head and
+        branches; "share": of head and branches in a plain model's parameters.
+    """
+    if not (found := branches(model)):
+        return None
+    counts = count_parameters(model)
+    widths = {
+        kind: {name: int(roles["down"].kernel.shape[-1]) for name, roles in owners.items()}
+        for kind, owners in found.items()
+    }
+    plain = counts["base"] + counts["head"]
+    share = (counts["branches"] + counts["head"]) / plain
+    return {"branches": widths, "parameters": counts, "share": round(share, 5)}

@@ -18,18 +18,18 @@ from tl_keras.errors import ModelError, PlanError, RunError
 from tl_keras.models import graph
 from tl_keras.peft.adapters import put_adapters
 from tl_keras.peft.branches import (
-    branched,
+    add_branches,
     branches,
-    only_branches_learn,
-    without_branches,
+    freeze_base,
+    remove_branches,
 )
-from tl_keras.peft.lora import apply_lora
+from tl_keras.peft.lora import apply_lora, merge_lora
 from tl_keras.training.checkpoint import read_snapshot, write_snapshot
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["base_fingerprint", "load_adapter", "save_adapter"]
+__all__ = ["base_fingerprint", "load_adapter", "merge_and_save", "save_adapter"]
 
 FORMAT = "tl_keras adapter 1"
 
@@ -39,7 +39,7 @@ def base_fingerprint(model: keras.Model) -> str:
 
     The input's size is not part of it: an adapter fits the same base at another size.
     """
-    plain = without_branches(model) if branches(model) else model
+    plain = remove_branches(model) if branches(model) else model
     head, digest = set(graph.head_layers(plain)), hashlib.sha256()
     for layer in plain.layers:
         if layer.name in head or not layer.weights:
@@ -72,8 +72,8 @@ def save_adapter(model: keras.Model, path: str | Path) -> None:
     meta = {
         "format": FORMAT,
         "base": {"name": model.name, "fingerprint": base_fingerprint(model)},
-        "branches": {kind: _described(owners) for kind, owners in found.items()},
-        "head": _head_config(without_branches(model)),
+        "branches": {kind: _describe(owners) for kind, owners in found.items()},
+        "head": _head_config(remove_branches(model)),
         "layers": [[layer.name, len(layer.get_weights())] for layer in layers],
     }
     arrays = [array for layer in layers for array in layer.get_weights()]
@@ -89,7 +89,7 @@ def _added(model: keras.Model) -> list[Any]:
     return [layer for layer in model.layers if layer.name in names and layer.weights]
 
 
-def _described(owners: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _describe(owners: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
     """What :func:`load_adapter` builds the branches from: each one's width and scale."""
     return {
         owner: {
@@ -132,7 +132,7 @@ def load_adapter(base_model: keras.Model, path: str | Path) -> keras.Model:
     for kind, owners in meta["branches"].items():
         model = _with_branches(model, kind, owners)
     _fill(model, meta["layers"], arrays, Path(path))
-    return only_branches_learn(model)
+    return freeze_base(model)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
@@ -170,7 +170,7 @@ def _with_head(base: keras.Model, config: str | None) -> keras.Model:
     head = keras.models.model_from_json(config)
     joined = keras.Model(base.inputs[0], head(base.outputs[0]), name=base.name)
     # The copy has no model inside the model.
-    return branched(joined, {})
+    return add_branches(joined, {})
 
 
 def _with_branches(model: keras.Model, kind: str, owners: dict[str, Any]) -> keras.Model:
@@ -200,3 +200,19 @@ def _fill(
                 "build the head as it was, or give the bare base"
             )
         known[name].set_weights(weights)
+
+
+def merge_and_save(model: keras.Model, path: Path) -> keras.Model:
+    """Keep a trained model's branches in a file; return the model to ship.
+
+    Args:
+        model: A trained model; without branches it comes back and no file is written.
+        path: Where to write what :func:`load_adapter` reads.
+
+    Returns:
+        The plain model with LoRA merged. Bottleneck adapters stay in it.
+    """
+    found = branches(model)
+    if found:
+        save_adapter(model, path)
+    return merge_lora(model) if "lora" in found else model

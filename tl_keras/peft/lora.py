@@ -63,7 +63,7 @@ def apply_lora(
         _check_rank(layer, rank)
     scale = 1.0 if alpha is None else alpha / rank
     put = {layer.name: _branch(rank, scale) for layer in layers}
-    return graphs.only_branches_learn(graphs.branched(model, put))
+    return graphs.freeze_base(graphs.add_branches(model, put))
 
 
 def _check_numbers(rank: int, alpha: float | None) -> None:
@@ -155,14 +155,14 @@ def merge_lora(model: keras.Model) -> keras.Model:
     found = graphs.branches(model).get("lora")
     if not found:
         raise PlanError(f"'{model.name}' has no LoRA to merge; expected a model of apply_lora")
-    fold = {name: _folded(roles) for name, roles in found.items()}
-    plain = graphs.without_branches(model, ["lora"], fold)
+    fold = {name: _fold_of(roles) for name, roles in found.items()}
+    plain = graphs.remove_branches(model, ["lora"], fold)
     for layer in plain.layers:
         layer.trainable = True
     return plain
 
 
-def _folded(roles: dict[str, Any]) -> Callable[[list], list]:
+def _fold_of(roles: dict[str, Any]) -> Callable[[list], list]:
     # In float64, so that merging rounds once.
     down, up = (np.asarray(roles[role].kernel, np.float64) for role in ("down", "up"))
     scale = roles["scale"].scale if "scale" in roles else 1.0

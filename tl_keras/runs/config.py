@@ -20,7 +20,7 @@ from tl_keras.features.backends import ENGINES
 from tl_keras.models.backbones.load import check_size, describe
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.heads import Head
-from tl_keras.peft.plans import check_adaptation
+from tl_keras.peft.adapters import check_adaptation
 from tl_keras.training.plan import named_plan
 
 __all__ = ["DataConfig", "ExecutionConfig", "ModelConfig", "PlanConfig", "RunConfig"]

@@ -20,7 +20,8 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TrainingError
 from tl_keras.features.extract import predict
-from tl_keras.peft.plans import described, finished
+from tl_keras.peft.branches import describe_branches
+from tl_keras.peft.files import merge_and_save
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.prepare import PreparedData
@@ -140,7 +141,7 @@ def first_record(
         "base": config.model.backbone,
         "weights": config.model.weights,
         "size": int(model.input_shape[1]),
-        "adaptation": described(model),
+        "adaptation": describe_branches(model),
         "head": {
             "pooling": config.model.pooling,
             "dense": list(config.model.dense),
@@ -248,7 +249,7 @@ def finish(
         progress: Called with a task's name, what is done and of how much.
         more_plots: Figures for the report, by name.
     """
-    model = finished(model, run.path / "adapter.npz")
+    model = merge_and_save(model, run.path / "adapter.npz")
     save_model(model, run.path / "model.keras")
     began, history = time.perf_counter(), _marked(run, history)
     parts = {"val": data.val} if data.test is None else {"val": data.val, "test": data.test}

@@ -19,7 +19,7 @@ from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits, find_shared, leave_out, shared_error
 from tl_keras.errors import DataError, PlanError
 from tl_keras.modalities.base import CheckReport
-from tl_keras.peft.plans import adapted
+from tl_keras.peft.adapters import apply_adapters
 from tl_keras.runs.config import RunConfig
 from tl_keras.training.plan import Plan, named_plan
 from tl_keras.utils.progress import Progress
@@ -107,7 +107,7 @@ def build(config: RunConfig, samples: Samples) -> keras.Model:
             weights=weights,
         )
     plan = config.with_defaults().plan
-    return adapted(model, plan.name, plan.patterns, plan.rank)
+    return apply_adapters(model, plan.name, plan.patterns, plan.rank)
 
 
 def prepare(

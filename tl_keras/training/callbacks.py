@@ -14,9 +14,13 @@ from tl_keras.models import graph
 from tl_keras.models.rewrite import flat_view
 from tl_keras.training import freezing
 from tl_keras.training.batchnorm import follow_training
-from tl_keras.training.optimizers import LayerwiseAdamW, depth_factors, inner_optimizer
+from tl_keras.training.optimizers import (
+    LayerwiseAdamW,
+    depth_factors,
+    inner_optimizer,
+    warmup_cosine,
+)
 from tl_keras.training.plan import Plan, Stage, named_plan
-from tl_keras.training.schedules import warmup_cosine
 
 __all__ = ["StagedUnfreezing", "StopOnNaN"]
 

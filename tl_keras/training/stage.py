@@ -24,9 +24,8 @@ from tl_keras.training.checkpoint import (
     write_snapshot,
 )
 from tl_keras.training.objective import Objective
-from tl_keras.training.optimizers import LayerwiseAdamW
+from tl_keras.training.optimizers import LayerwiseAdamW, warmup_cosine
 from tl_keras.training.plan import Plan, Stage
-from tl_keras.training.schedules import warmup_cosine
 
 __all__ = ["StageData", "StageTrainer"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tl_keras.analysis.plan_search import ARMS, choose_plan, score
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.peft.plans import described
+from tl_keras.peft.branches import describe_branches
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import INITIAL, save_model
@@ -53,7 +53,7 @@ def decide_plan(run: RunDirectory, data: Splits, progress: Progress) -> keras.Mo
     model = build(chosen, data.train)
     save_model(model, run.state / INITIAL)
     run.update(
-        auto=choice.facts(), config=chosen.to_dict(), adaptation=described(model),
+        auto=choice.facts(), config=chosen.to_dict(), adaptation=describe_branches(model),
         state="incomplete",
     )  # fmt: skip
     return model

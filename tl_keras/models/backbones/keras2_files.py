@@ -78,7 +78,7 @@ def load_keras2(path: Path) -> keras.Model:
                     "model.save('name.h5')")
             config = json.loads(text.decode() if isinstance(text, bytes) else text)
             try:
-                file.attrs["model_config"] = json.dumps(_translated(config))
+                file.attrs["model_config"] = json.dumps(_translate(config))
             except (KeyError, IndexError, TypeError, AttributeError) as error:
                 raise _refusal(f"its configuration is not understood ({error!r})") from error
         return keras.saving.load_model(str(copy), compile=False, safe_mode=True)
@@ -90,7 +90,7 @@ def _refusal(why: str) -> ModelError:
         "program that made the model, and save it again")
 
 
-def _translated(layer: dict[str, Any]) -> dict[str, Any]:
+def _translate(layer: dict[str, Any]) -> dict[str, Any]:
     """A layer's configuration in the words of Keras 3; models within it as well."""
     import keras
 
@@ -98,7 +98,7 @@ def _translated(layer: dict[str, Any]) -> dict[str, Any]:
     named = {**layer, "name": _plain(layer["name"])} if "name" in layer else dict(layer)
     if kind in _MODELS:
         layers = config["layers"] if isinstance(config, dict) else config
-        made: dict[str, Any] = {"layers": [_translated(one) for one in layers]}
+        made: dict[str, Any] = {"layers": [_translate(one) for one in layers]}
         if isinstance(config, dict):
             made = {**config, **made, "name": _plain(config["name"])}
         if "input_layers" in made:
@@ -117,7 +117,7 @@ def _translated(layer: dict[str, Any]) -> dict[str, Any]:
     if kind == "BatchNormalization" and isinstance(config.get("axis"), list):
         config["axis"] = config["axis"][0]
     if isinstance(config.get("layer"), dict):  # of a wrapper, such as TimeDistributed
-        config["layer"] = _translated(config["layer"])
+        config["layer"] = _translate(config["layer"])
     if isinstance(config.get("dtype"), dict):  # a policy
         config["dtype"] = config["dtype"]["config"]["name"]
     return {**named, "config": {**config, "name": _plain(config["name"])}}

@@ -50,7 +50,7 @@ def small_resnet(size: int = 32) -> keras.Model:
         raise ModelError(f"small_resnet at {size} pixels: it needs at least {_SMALLEST}")
     pictures = keras.Input((size, size, 3), name="pictures")
     x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pictures)
-    x = _activated(_convolved(x, _WIDTHS[0], "stem", strides=2), "stem")
+    x = _activate(_convolve(x, _WIDTHS[0], "stem", strides=2), "stem")
     for stage, width in enumerate(_WIDTHS, 1):
         for block in range(1, _BLOCKS + 1):
             strides = 2 if stage > 1 and block == 1 else 1
@@ -62,14 +62,14 @@ def _block(x: keras.KerasTensor, width: int, name: str, strides: int) -> keras.K
     """Two 3 x 3 convolutions beside the identity (or a 1 x 1 projection), added."""
     import keras
 
-    way = _activated(_convolved(x, width, f"{name}_conv1", strides=strides), f"{name}_conv1")
-    way = _convolved(way, width, f"{name}_conv2")
+    way = _activate(_convolve(x, width, f"{name}_conv1", strides=strides), f"{name}_conv1")
+    way = _convolve(way, width, f"{name}_conv2")
     if strides > 1 or x.shape[-1] != width:
-        x = _convolved(x, width, f"{name}_skip", strides=strides, kernel=1)
-    return _activated(keras.layers.Add(name=f"{name}_add")([x, way]), name)
+        x = _convolve(x, width, f"{name}_skip", strides=strides, kernel=1)
+    return _activate(keras.layers.Add(name=f"{name}_add")([x, way]), name)
 
 
-def _convolved(
+def _convolve(
     x: keras.KerasTensor, width: int, name: str, *, strides: int = 1, kernel: int = 3
 ) -> keras.KerasTensor:
     """Convolution without bias (the normalisation that follows has one), then BatchNorm."""
@@ -82,7 +82,7 @@ def _convolved(
     return keras.layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
 
 
-def _activated(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+def _activate(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     import keras
 
     return keras.layers.ReLU(name=f"{name}_relu")(x)
