@@ -252,13 +252,13 @@ class RunConfig:
     def with_defaults(self) -> RunConfig:
         """Return the configuration with its plan and its augmentation chosen.
 
-        Photos are seen flipped and cropped. The images of a built-in set are seen as they are: a
-        flipped digit is another sign.
+        Photos are seen flipped and cropped, others as their modality says. The images of a
+        built-in set are seen as they are: a flipped digit is another sign.
         """
         source = self.data.source
         name = self.plan.name or ("scratch" if self.model.weights == "none" else "lp-ft")
         as_is = is_builtin(source) and not Path(source).exists()
-        augment = "none" if as_is else "flip+crop"
+        augment = "none" if as_is else modalities.get(self.data.modality).default_augment
         return self.replace(plan=name, settings={"augment": augment, **self.plan.settings})
 
     def to_dict(self) -> dict[str, Any]:

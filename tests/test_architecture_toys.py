@@ -1,0 +1,164 @@
+"""A new modality and a new task, each in a few lines of one file, go the whole way."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tl_keras import modalities, tasks
+from tl_keras.errors import DataError
+from tl_keras.modalities.base import InputSpec, Modality
+from tl_keras.runs.config import RunConfig
+from tl_keras.tasks.base import read_numbers
+from tl_keras.tasks.regression import Regression
+
+
+class RowReader:
+    """Reads rows of numbers as float32, and ids beside them where the model wants two inputs."""
+
+    def __init__(self, samples, specs, augment, seed):
+        self.samples, self.specs, self.seed = samples, specs, seed
+        self.varied = augment == "noise"
+
+    def __len__(self):
+        return len(self.samples.keys)
+
+    def read(self, indices, views=0):
+        rows = np.stack([read_row(self.samples.items[index]) for index in indices])
+        seen = np.broadcast_to(views, len(rows))
+        for row, index, view in zip(rows, indices, seen, strict=True):
+            if view:
+                row[:8] += np.random.default_rng([self.seed, index, view]).normal(0, 0.1, 8)
+        arrays = rows[:, :8].astype(np.float32), rows[:, 8:].astype(np.int32)
+        return dict(zip(self.specs, arrays))
+
+
+def read_row(path):
+    try:
+        return np.array([float(word) for word in Path(path).read_text().split()])
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no row of numbers: {error}") from error
+
+
+class Rows(Modality):
+    """Eight numbers and two small ids, as text."""
+
+    name, noun, suffixes, default_augment = "row", "row", frozenset({"row"}), "noise"
+    preparation = "eight numbers and two ids, separated by blanks"
+
+    def specs(self, model):
+        kinds = [("numbers", "float32", "measured"), ("ids", "int32", "0..9")]
+        return {
+            name: InputSpec(tuple(tensor.shape[1:]), dtype, values)
+            for (name, dtype, values), tensor in zip(kinds, model.inputs)
+        }
+
+    def reader(self, samples, specs, augment="none", seed=0):
+        return RowReader(samples, specs, augment, seed)
+
+    def check_augment(self, text):
+        if text != "noise":
+            super().check_augment(text)
+
+    def digest(self, item):
+        return super().digest(read_row(item))
+
+
+class Counts(Regression):
+    """How many: whole numbers from 0, learned as the mean of a Poisson distribution."""
+
+    name, kind, activation = "counts", "count-regression", "softplus"
+    output_name, output_values, plural = "rate", "expected counts, above 0", "counts"
+
+    def parse(self, cells, where):
+        rows = [read_numbers(cell, where(row)) for row, cell in enumerate(cells)]
+        if any(len(row) != 1 or row[0] < 0 or row[0] % 1 for row in rows):
+            raise DataError(f"{where(0)}: expected one whole number from 0 in each row")
+        return ("count",), np.array(rows, np.float32)
+
+    def scale(self, labels):
+        return None
+
+    def loss_and_metrics(self, label_smoothing=0.0):
+        import keras
+
+        return keras.losses.Poisson(), [keras.metrics.Poisson(name="plain_loss")]
+
+    def sample_losses(self, outputs, targets):
+        return (outputs - targets * np.log(np.maximum(outputs, 1e-7))).mean(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    modalities.register(Rows())
+    tasks.register(Counts())
+    yield
+    del modalities.MODALITIES.made["row"], tasks.TASKS.made["counts"]
+
+
+def rows(folder, count=60):
+    """A row a file: in class folders by its largest half, in a CSV file with a count."""
+    generator, lines = np.random.default_rng(0), ["path,label"]
+    for number in range(count):
+        label = number % 2
+        values = generator.normal(0, 0.3, 8)
+        values[4 * label : 4 * label + 4] += 1
+        path = folder / "rows" / "ab"[label] / f"{number:03d}.row"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        ids = generator.integers(0, 10, 2)
+        path.write_text(" ".join([*(f"{value:.4f}" for value in values), *map(str, ids)]))
+        lines.append(f"{path.relative_to(folder)},{generator.poisson(1 + 4 * label + ids[0])}")
+    (folder / "counts.csv").write_text("\n".join(lines))
+
+
+def base(path, inputs):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    numbers, ids = keras.Input((8,), name="numbers"), keras.Input((2,), dtype="int32", name="ids")
+    x = numbers
+    if inputs == 2:
+        x = layers.Concatenate()([x, layers.Flatten()(layers.Embedding(10, 4)(ids))])
+    x = layers.Dense(16, "relu", name="low")(x)
+    x = layers.Dense(8, "relu", name="high")(x)
+    taken = numbers if inputs == 1 else [numbers, ids]
+    keras.Model(taken, layers.Dense(4, name="old")(x), name="rows").save(path)
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+@pytest.mark.parametrize("task", ["classes", "counts"])
+def test_a_new_modality_and_a_new_task_go_from_data_to_a_bundle(tmp_path, inputs, task):
+    from export.pipeline import ExportConfig, export
+    from export.source import from_run
+    from tl_keras.runs.directory import RunDirectory
+    from tl_keras.workflows.evaluate import evaluate_run, predict_files
+    from tl_keras.workflows.fit import train
+
+    rows(tmp_path)
+    base(tmp_path / "base.keras", inputs)
+    source = tmp_path / ("rows" if task == "classes" else "counts.csv")
+    config = RunConfig.of(
+        str(source), str(tmp_path / "base.keras"), modality="row", task=task, epochs=(4, 4),
+        settings={"batch_size": 8}, lr_scale=3.0,
+    )  # fmt: skip
+    run = train(config, tmp_path / "run")
+    assert run.record["plan"]["augment"] == "noise"
+    assert [stage["name"] for stage in run.record["stages"]] == ["head", "all"]
+    page = re.sub(r"(?s)<style.*?</style>|<[^>]*>", " ", (run.path / "report.html").read_text())
+    assert not re.findall(r".*(?:image|picture|photo|pixel).*", page, re.I)
+    figures = evaluate_run(run.path, None, "val", lambda *_: None)
+    assert figures["task"] == task
+    good = figures["accuracy"]["value"] > 0.7 if task == "classes" else figures["per_output"][0]["r2"] > 0
+    assert good, figures
+    file = tmp_path / "rows" / "a" / "000.row"
+    (answer,) = predict_files(run.path, [file], 2, lambda *_: None)
+    assert len(answer["outputs"]) == (2 if task == "classes" else 1)
+    made = export(
+        from_run(run.path), ExportConfig(("tflite", "onnx"), fresh=False), tmp_path / "bundle"
+    )
+    assert [variant.verdict.agreement for variant in made] == [1.0, 1.0]
+    assert RunDirectory(run.path).modality.name == "row"
