@@ -152,8 +152,10 @@ def test_a_new_modality_and_a_new_task_go_from_data_to_a_bundle(tmp_path, inputs
     assert not re.findall(r".*(?:image|picture|photo|pixel).*", page, re.I)
     figures = evaluate_run(run.path, None, "val", lambda *_: None)
     assert figures["task"] == task
-    good = figures["accuracy"]["value"] > 0.7 if task == "classes" else figures["per_output"][0]["r2"] > 0
-    assert good, figures
+    if task == "classes":
+        assert figures["accuracy"]["value"] > 0.7
+    else:
+        assert figures["per_output"][0]["r2"] > 0
     file = tmp_path / "rows" / "a" / "000.row"
     (answer,) = predict_files(run.path, [file], 2, lambda *_: None)
     assert len(answer["outputs"]) == (2 if task == "classes" else 1)

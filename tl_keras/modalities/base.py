@@ -226,6 +226,11 @@ class Modality:
         head = f"{content.dtype} {content.shape}".encode()
         return hashlib.blake2b(head + content.tobytes(), digest_size=16).hexdigest()
 
+    def facts(self, specs: dict[str, InputSpec]) -> dict[str, Any]:
+        """Return what a run's record says of its model's inputs, JSON-able."""
+        inputs = {name: {"shape": list(s.shape), "dtype": s.dtype} for name, s in specs.items()}
+        return {"inputs": inputs}
+
     def check_arrays(self, items: np.ndarray) -> np.ndarray:
         """Return arrays given as samples, as `Samples.items` has them.
 

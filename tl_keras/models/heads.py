@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ACTIVATIONS", "POOLINGS", "Head", "attach", "pool"]
 
 POOLINGS = ("avg", "max", "avg+max", "gem", "flatten", "first", "none")
-ACTIVATIONS = ("softmax", "sigmoid", "linear")
+ACTIVATIONS = ("softmax", "sigmoid", "linear", "softplus", "exponential", "tanh")
 GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6
 
@@ -33,8 +33,8 @@ class Head:
         dense: Units of the hidden layers, bottom to top, each with ReLU.
         dropout: Share of values dropped before each dense layer's successor and before the
             output, 0 to below 1. 0 adds no layer.
-        activation: "softmax" (one class a picture), "sigmoid" (several labels a picture) or
-            "linear" (regression).
+        activation: One of `ACTIVATIONS`, as the task asks for: "softmax" (one class a sample),
+            "sigmoid" (several labels a sample), "linear" (regression)...
     """
 
     pooling: str = "avg"

@@ -117,6 +117,7 @@ def first_record(
     named = {"train": data.splits.train, "val": data.splits.val, "test": data.splits.test}
     parts = {name: part for name, part in named.items() if part is not None}
     versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
+    modality = data.splits.train.modality
     return {
         "state": "incomplete",
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -128,8 +129,8 @@ def first_record(
         "data": {
             "root": data.splits.train.root,
             "task": config.data.task,
-            "modality": data.splits.train.modality.name,
-            "reading": data.splits.train.modality.settings,
+            "modality": modality.name,
+            "reading": modality.settings,
             "notes": data.notes,
             "fingerprint": data.fingerprint,
             "pictures": {name: len(part) for name, part in parts.items()},
@@ -140,7 +141,7 @@ def first_record(
         "classes": list(data.splits.train.class_names),
         "base": config.model.backbone,
         "weights": config.model.weights,
-        "size": int(model.input_shape[1]),
+        **modality.facts(modality.specs(model)),
         "adaptation": describe_branches(model),
         "head": {
             "pooling": config.model.pooling,

@@ -163,6 +163,10 @@ class ImageModality(Modality):
         # Their 8 bits depend on the levels, and may make two images alike.
         return pixel_digest(decode.load_image(item))
 
+    def facts(self, specs: dict[str, InputSpec]) -> dict[str, Any]:
+        """Return the side in pixels too."""
+        return {"size": next(iter(specs.values())).shape[0], **super().facts(specs)}
+
     def check_arrays(self, items: np.ndarray) -> np.ndarray:
         """Return uint8 (n, height, width, 1 or 3).
 
