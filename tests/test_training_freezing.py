@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import keras
+import numpy as np
 import pytest
 from training_models import small_model
 
 from tl_keras.errors import PlanError
+from tl_keras.training.batchnorm import reestimate
 from tl_keras.training.freezing import freeze, last_frozen_cut, select
 
 
@@ -36,6 +39,32 @@ def test_a_selector_trains_what_it_names(model, selector: str, learning: set | N
 def test_batchnorm_learns_only_when_asked(model) -> None:
     assert "block1_bn" not in freeze(model, ["all"])
     assert "block1_bn" in freeze(model, ["all"], batchnorm="train")
+
+
+def test_batchnorm_within_a_custom_layer_stays_put_and_is_measured_anew() -> None:
+    class Block(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="block")
+            self.conv = keras.layers.Conv2D(4, 3)
+            self.norm = keras.layers.BatchNormalization()
+
+        def call(self, x):
+            return self.norm(self.conv(x))
+
+    x = keras.Input((8, 8, 3))
+    block = Block()
+    y = keras.layers.GlobalAveragePooling2D()(block(x))
+    model = keras.Model(x, keras.layers.Dense(2, name="out")(y))
+    assert freeze(model, ["all"]) == ["block", "out"]
+    assert not block.norm.trainable
+    assert block.conv.trainable
+    freeze(model, ["all"], batchnorm="train")
+    assert block.norm.trainable
+    freeze(model, ["head", "batchnorm"])
+    assert {w.path.split("/")[-1] for w in block.trainable_weights} <= {"gamma", "beta"}
+    images = np.full((32, 8, 8, 3), 100.0, np.float32)
+    assert reestimate(model, [images], prior=0) == 1
+    np.testing.assert_allclose(block.norm.moving_mean, block.conv(images)[0, 0, 0], rtol=1e-4)
 
 
 @pytest.mark.parametrize("selector", ["blok2*", "top:0", "blocks:x", "conv"])

@@ -172,7 +172,8 @@ Views = Annotated[
     int | None,
     number("Augmented views of each image that frozen stages see.", 1, 1000, show_default="4"),
 ]
-Pooling = Annotated[str, typer.Option(help="avg, max, avg+max, gem or flatten.")]
+Pooling = Annotated[
+    str, typer.Option(help="avg, max, avg+max, gem, flatten, or first for the first token.")]
 Dense = Annotated[
     str,
     numbers("Units of dense layers before the output, with commas between.", show_default="none"),

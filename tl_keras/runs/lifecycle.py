@@ -20,6 +20,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TrainingError
 from tl_keras.features.extract import predict
+from tl_keras.models.graph import feature_point
 from tl_keras.peft.branches import describe_branches
 from tl_keras.peft.files import merge_and_save
 from tl_keras.runs.config import RunConfig
@@ -142,6 +143,7 @@ def first_record(
         "base": config.model.backbone,
         "weights": config.model.weights,
         **modality.facts(modality.specs(model)),
+        "features": feature_point(model).layer,
         "adaptation": describe_branches(model),
         "head": {
             "pooling": config.model.pooling,

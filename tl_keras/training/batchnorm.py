@@ -91,7 +91,9 @@ def follow_training(model: keras.Model, steps: int) -> Iterator[None]:
 
 
 def _statistics(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    return np.array(norm.moving_mean), np.array(norm.moving_variance)
+    from keras.ops import convert_to_numpy
+
+    return convert_to_numpy(norm.moving_mean), convert_to_numpy(norm.moving_variance)
 
 
 def _measure(

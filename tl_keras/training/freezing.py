@@ -116,7 +116,8 @@ def freeze(model: keras.Model, train: Sequence[str], *, batchnorm: str = "frozen
     model.trainable = True
     for layer in model.layers:
         # Setting a flag to the value it has would leave single weights as they are.
-        layer.trainable = True
+        for one in layer._flatten_layers():
+            one.trainable = True
         layer.trainable = layer.name in chosen
         for norm in norms_of(layer) if batchnorm == "frozen" and layer.name not in head else ():
             norm.trainable = False
