@@ -22,8 +22,8 @@ from PIL import Image
 
 from tl_keras.data.sources import load_samples
 from tl_keras.modalities.image.augment import parse_augment, view
-from tl_keras.modalities.image.check import check_images
 from tl_keras.modalities.image.decode import open_image
+from tl_keras.modalities.image.modality import check_images
 
 
 def _rates(job, count, runs):

@@ -16,7 +16,7 @@ from tl_keras import modalities
 from tl_keras.data.samples import fingerprint, from_arrays
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import assign, find_shared
-from tl_keras.modalities.image.check import check_images, pixel_digest
+from tl_keras.modalities.image.modality import check_images, pixel_digest
 
 
 def _photo(seed, size=(40, 30)):

@@ -24,7 +24,7 @@ _PUBLIC = {
     "base_names": "tl_keras.models.backbones.load",
     "build_base": "tl_keras.models.backbones.load",
     "build_model": "tl_keras.models.build",
-    "check_images": "tl_keras.modalities.image.check",
+    "check_images": "tl_keras.modalities.image.modality",
     "evaluate": "tl_keras.tasks",
     "fit": "tl_keras.training.trainer",
     "from_arrays": "tl_keras.data.samples",

@@ -32,7 +32,7 @@ from tl_keras.errors import DataError, RunError, TLKerasError
 from tl_keras.modalities.base import Modality
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.config import RunConfig
-from tl_keras.utils.files import remove_leavings, scratch_folder, write_atomically
+from tl_keras.utils.files import irregular, remove_leavings, scratch_folder, write_atomically
 from tl_keras.utils.locks import LOCK
 from tl_keras.utils.progress import Progress
 
@@ -73,7 +73,7 @@ class RunDirectory:
 
     def _read_record(self) -> dict[str, Any]:
         file = self.path / "run.json"
-        if not file.exists():
+        if not file.is_file():  # a named pipe would wait forever
             what = "does not exist" if not self.path.exists() else "has no run.json"
             raise RunError(f"{self.path} {what}; expected a run that 'tl-keras fit' made")
         try:
@@ -234,7 +234,7 @@ class RunDirectory:
             self.require_complete()
             path = self.path / "model.keras"
         # Keras calls a file that is cut short "not found".
-        if not zipfile.is_zipfile(path):
+        if not path.is_file() or not zipfile.is_zipfile(path):
             what = "is damaged or cut short" if path.exists() else "is missing"
             raise RunError(f"{path} {what}; the run does not load, put the file back or fit anew")
         try:
@@ -375,6 +375,8 @@ def _csv(rows: list[dict[str, Any]], fields: list[str]) -> bytes:
 
 def _read_csv(path: Path, *fields: str) -> list[dict[str, str]]:
     try:
+        if kind := irregular(path):
+            raise OSError(f"it is {kind}")
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, csv.Error) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,19 +23,19 @@ from tl_keras.modalities.base import (
 )
 from tl_keras.modalities.image import decode
 from tl_keras.modalities.image.augment import parse_augment
-from tl_keras.modalities.image.check import pixel_digest
 from tl_keras.modalities.image.reader import ImageReader
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["SUFFIXES", "ImageModality"]
+__all__ = ["SUFFIXES", "ImageModality", "check_images", "pixel_digest"]
 
 SUFFIXES = frozenset(
     {"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "avif", "heic", "heif"}
 )
 """Endings of the files that a folder is searched for."""
 _LOSSLESS, _QUALITY = 64, 92
+_BAND = 4_000_000
 _DARK = 64
 
 
@@ -129,7 +130,11 @@ class ImageModality(Modality):
         progress: Callable[[int, int], None] | None = None,
         workers: int | None = None,
     ) -> CheckReport:
-        """Decode every image in full, in parallel; decide levels where none are given."""
+        """Decode every image in full; decide levels where none are given.
+
+        Threads do the work: Pillow and hashlib release the interpreter's lock while they decode
+        and hash. Only a short window of images is in flight, so memory stays flat.
+        """
 
         def look(index: int) -> tuple[str, decode.Extremes | None, BadSample | None]:
             try:
@@ -223,3 +228,34 @@ class ImageModality(Modality):
             image = image.resize((wide, high), Image.Resampling.BILINEAR, reducing_gap=3.0)
         image.save(stream, "JPEG", quality=_QUALITY)
         return "jpg", stream.getvalue()
+
+
+def check_images(
+    samples: Any,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Decode every image in full, before any training.
+
+    Args:
+        samples: What to check.
+        workers: Threads; as many as there are cores by default.
+        progress: Called now and then, in this thread, with (done, total).
+
+    Returns:
+        The report; nothing is raised for a bad image.
+    """
+    return samples.modality.check(samples, workers=workers, progress=progress)
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """Hash an image's size and pixels (blake2b, 128 bits, hexadecimal)."""
+    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=16)
+    # Band by band, so that a huge image is not held twice.
+    band = max(1, _BAND // max(1, image.width))
+    for top in range(0, image.height, band):
+        bottom = min(top + band, image.height)
+        part = image if bottom - top == image.height else image.crop((0, top, image.width, bottom))
+        digest.update(part.tobytes())
+    return digest.hexdigest()
