@@ -115,7 +115,7 @@ def compare(name: str, size: int | None = None, count: int = 2) -> dict:
     prepared = prepare(pictures.copy())
     expected = run(plain, prepared)
     moved = run(plain, np.nextafter(prepared, np.float32(np.inf)))
-    chain = scaling.named(info.scaling).then(scaling.read_chain(plain))
+    chain = scaling.scaling_of(info.scaling).then(scaling.read_chain(plain))
     base = loading.finish(plain, info, chain)
     parameters = plain.count_params()
     points = len(graph.cut_points(plain))
@@ -143,14 +143,14 @@ def main() -> int:
     """Print the table and keep it when all bases were asked for."""
     import keras
 
-    from tl_keras.models.backbones.load import base_names
+    from tl_keras.models.backbones.load import backbone_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bases", nargs="*", help="names of bases; all when none is given")
     wanted = parser.parse_args().bases
     lines, worst, start = [HEADING], 0.0, time.perf_counter()
     print(HEADING)
-    for name in wanted or base_names():
+    for name in wanted or backbone_names():
         result = compare(name)
         keras.backend.clear_session()
         gc.collect()

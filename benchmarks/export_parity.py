@@ -132,7 +132,7 @@ def main() -> int:
     """Print the table, and keep it when all bases were asked for."""
     import keras
 
-    from tl_keras.models.backbones.load import base_names
+    from tl_keras.models.backbones.load import backbone_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bases", nargs="*", help="names of bases; all when none is given")
@@ -141,7 +141,7 @@ def main() -> int:
     wanted = list(SMALLEST.values()) if asked.smallest else asked.bases
     lines, failed, start = [HEADING], 0, time.perf_counter()
     print(HEADING)
-    for result in each_alone(compare, wanted or base_names()):
+    for result in each_alone(compare, wanted or backbone_names()):
         lines.append(row(result))
         print(lines[-1], flush=True)
         failed += not passed(result)

@@ -40,7 +40,7 @@ def main() -> None:
         words = {"train": "train", "val": "test"}
         samples = replace(samples, splits=tuple(words[split] for split in samples.splits))
     data = tl_keras.split(samples, val=0.01, test=0.3)
-    base = tl_keras.build_base(args.base, size=args.size, weights=args.weights)
+    base = tl_keras.build_backbone(args.base, size=args.size, weights=args.weights)
     place = candidate_places(base)[-1]
     parts = {"train": data.train, "test": data.test}
     with tempfile.TemporaryDirectory() as folder:

@@ -76,7 +76,7 @@ def differences(name: str, precision: str) -> dict:
     from export.compress.keras2.convert import from_keras2, to_keras2
     from tl_keras.models.backbones import registry
 
-    info = registry.BASES[name]
+    info = registry.BACKBONES[name]
     size = max(info.minimum_size, 64)
     model = registry.construct(info, size)
     randomize(model, gain=gain(info))
@@ -120,14 +120,14 @@ def main() -> int:
     """Print the table, and keep it when all bases were asked for."""
     import keras
 
-    from tl_keras.models.backbones.load import base_names
+    from tl_keras.models.backbones.load import backbone_names
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bases", nargs="*", help="names of bases; all when none is given")
     wanted = parser.parse_args().bases
     lines, failed, start = [HEADING], [], time.perf_counter()
     print(HEADING)
-    for result in each_alone(compare, wanted or base_names()):
+    for result in each_alone(compare, wanted or backbone_names()):
         keys = ("there", "back", "outputs", "single", "rounding")
         shown = [result["base"], f"{result['parameters']:,}", *(f"{result[k]:.1e}" for k in keys)]
         lines.append(f"| {' | '.join(shown)} |")

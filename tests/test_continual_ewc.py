@@ -132,9 +132,9 @@ def test_an_anchor_of_another_model_is_refused():
 
 
 def test_a_base_without_a_head_has_no_answers_to_measure():
-    from tl_keras.models.backbones.load import build_base
+    from tl_keras.models.backbones.load import build_backbone
 
-    base = build_base("small_resnet", size=16)
+    base = build_backbone("small_resnet", size=16)
     with pytest.raises(ModelError, match="put a head on the base"):
         fisher(base, np.zeros((2, 16, 16, 3)))
 

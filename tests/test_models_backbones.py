@@ -37,7 +37,7 @@ def parity():
 
 
 def small(name: str = "mobilenet@0.25", **options) -> keras.Model:
-    return bases.build_base(name, size=32, **{"weights": None, **options})
+    return bases.build_backbone(name, size=32, **{"weights": None, **options})
 
 
 def original(alpha: float = 0.25, kind: str = "MobileNet", **options) -> keras.Model:
@@ -65,7 +65,7 @@ def test_a_base_equals_its_original_with_its_own_preprocessing(name):
 
 def test_every_classifier_of_keras_is_in_the_registry():
     modules = {name for name in dir(keras.applications) if name.islower()}
-    known = {info.constructor for info in registry.BASES.values()}
+    known = {info.constructor for info in registry.BACKBONES.values()}
     offered = {name for name in dir(keras.applications)
                if name not in modules and not name.startswith("_")}
     assert offered == known - {"small_resnet"}
@@ -73,9 +73,9 @@ def test_every_classifier_of_keras_is_in_the_registry():
 
 @pytest.mark.slow
 def test_every_base_ends_at_the_layer_that_its_entry_declares():
-    for name, info in registry.BASES.items():
+    for name, info in registry.BACKBONES.items():
         plain = registry.construct(info, info.minimum_size)
-        built = bases.build_base(name, size=info.minimum_size, weights=None)
+        built = bases.build_backbone(name, size=info.minimum_size, weights=None)
         assert len(built.weights) == len(plain.weights), name
         assert built.output_shape == plain.output_shape, name
         keras.backend.clear_session()
@@ -83,11 +83,11 @@ def test_every_base_ends_at_the_layer_that_its_entry_declares():
 
 def test_the_names_of_scaling_are_what_keras_prepares():
     x = pictures()
-    for info in registry.BASES.values():
+    for info in registry.BACKBONES.values():
         module = getattr(keras.applications, info.module, None)
         if module is None:
             continue
-        named = scaling.named(info.scaling)
+        named = scaling.scaling_of(info.scaling)
         found = x * named.scale + named.offset
         found = found[..., ::-1] if named.swapped else found
         np.testing.assert_allclose(found, module.preprocess_input(x.copy()), atol=1e-4)
@@ -123,7 +123,7 @@ def test_a_wrong_name_is_told_the_nearest(name, said):
 
 def test_a_size_that_is_too_small_is_told_the_least():
     with pytest.raises(ModelError, match="75 px or more"):
-        bases.build_base("inception_v3", size=64, weights=None)
+        bases.build_backbone("inception_v3", size=64, weights=None)
 
 
 def test_layers_are_flat_stock_and_under_their_own_names():
@@ -259,7 +259,7 @@ def test_without_a_network_the_error_names_the_file_and_its_place(
         monkeypatch.setenv(key, "http://127.0.0.1:9")
     monkeypatch.setenv("HOME", str(tmp_path))  # where no weights are yet
     with pytest.raises(DownloadError, match="https://storage.*fetch https://.*h5") as caught:
-        bases.build_base(name, size=96, weights="imagenet")
+        bases.build_backbone(name, size=96, weights="imagenet")
     assert str(Path.home() / ".keras" / "models" / file) in str(caught.value)
 
 
@@ -282,14 +282,14 @@ def test_layers_without_a_name_are_counted_from_the_start_of_their_model():
     y = keras.layers.Conv2D(2, 1)(keras.layers.Conv2D(2, 1, name="mine")(x))
     y = keras.layers.Conv2D(2, 1)(y)
     source = keras.Model(x, keras.layers.ReLU()(y))
-    model = scaling.with_scaling(source, scaling.named("tf"), "mine")
+    model = scaling.with_scaling(source, scaling.scaling_of("tf"), "mine")
     assert [layer.name for layer in model.layers] == [
         "pixels", "input_scaling", "mine", "conv2d", "conv2d_1", "re_lu"]
 
 
 @pytest.mark.slow
 def test_the_second_model_of_a_process_has_the_names_of_the_first():
-    names = [[layer.name for layer in bases.build_base(
+    names = [[layer.name for layer in bases.build_backbone(
         "xception", size=71, weights=None).layers] for _ in range(2)]
     assert names[0] == names[1]
     assert "conv2d" in names[0]

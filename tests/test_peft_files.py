@@ -12,7 +12,7 @@ from tl_keras.models.build import build_model
 from tl_keras.models.graph import split
 from tl_keras.peft.adapters import insert_adapters
 from tl_keras.peft.branches import count_parameters
-from tl_keras.peft.files import base_fingerprint, load_adapter, save_adapter
+from tl_keras.peft.files import backbone_fingerprint, load_adapter, save_adapter
 from tl_keras.peft.lora import apply_lora, default_lora_layers, merge_lora
 
 
@@ -81,9 +81,9 @@ def size(path):
 
 
 def test_the_fingerprint_is_of_the_base_alone():
-    assert base_fingerprint(trained()) == base_fingerprint(small_model())
-    assert base_fingerprint(small_model(5)) == base_fingerprint(bare())
-    assert base_fingerprint(small_model(size=24)) == base_fingerprint(small_model())
+    assert backbone_fingerprint(trained()) == backbone_fingerprint(small_model())
+    assert backbone_fingerprint(small_model(5)) == backbone_fingerprint(bare())
+    assert backbone_fingerprint(small_model(size=24)) == backbone_fingerprint(small_model())
 
 
 def test_another_base_is_refused_and_left_as_it_is(file):

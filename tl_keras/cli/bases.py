@@ -25,9 +25,9 @@ def bases(
     Example:  tl-keras bases mobilenet
     """
     with error_boundary(debug):
-        from tl_keras.models.backbones.load import base_names, describe
+        from tl_keras.models.backbones.load import backbone_names, describe
 
-        names = [name for name in base_names() if words.lower() in name]
+        names = [name for name in backbone_names() if words.lower() in name]
         # An unknown word gets the nearest names.
         infos = [describe(name) for name in names or [words]]
         if as_json:

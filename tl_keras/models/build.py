@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import ModelError
-from tl_keras.models.backbones.load import build_base
+from tl_keras.models.backbones.load import build_backbone
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.graph import feature_point, has_weights, is_functional, steps
 from tl_keras.models.heads import Head, attach
@@ -43,10 +43,10 @@ def build_model(
     must give a vector. It is copied, not changed.
 
     Args:
-        base: Name of a base (`tl_keras.models.backbones.load.base_names`), or a user's own model.
+        base: Name of a base (`tl_keras.backbone_names()`), or a user's own model.
         outputs: Number of outputs: classes, labels or values.
         head: The head; None is average pooling and softmax.
-        size: Side of the pictures in pixels; None is the base's own.
+        size: Side of the images in pixels; None is the base's own.
         weights: For a base by name: "default", "imagenet", a file or None (random).
         features: The layer whose output, a map (h, w, c), a sequence (t, c) or a vector (c),
             the head is put on, in place of where the base ends. What follows it is left away.
@@ -66,7 +66,7 @@ def build_model(
     if _is_own_model(base):
         body = _user_base(base, size, weights, head.pooling, features)
     else:
-        body = build_base(str(base), size=size, weights=weights)
+        body = build_backbone(str(base), size=size, weights=weights)
     if features is not None:
         body = _up_to(body, features)
     return keras.Model(body.input, attach(body, head, outputs), name=body.name)
@@ -79,7 +79,7 @@ def vgg16_flatten(
 
     Args:
         outputs: Number of classes.
-        size: Side of the pictures in pixels; None is 224.
+        size: Side of the images in pixels; None is 224.
         weights: As in `build_model`.
 
     Returns:
@@ -96,7 +96,7 @@ def vgg16_average(
 
     Args:
         outputs: Number of classes.
-        size: Side of the pictures in pixels; None is 224.
+        size: Side of the images in pixels; None is 224.
         weights: As in `build_model`.
 
     Returns:
@@ -126,7 +126,7 @@ def _user_base(
     if len(shape) != 4:
         return flat
     if shape[1] is None and size is None:
-        raise ModelError("the model takes pictures of any size; say which: size=224")
+        raise ModelError("the model takes images of any size; say which: size=224")
     return flat if size in (None, shape[1]) else flatten(flat, size)
 
 

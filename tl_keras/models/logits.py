@@ -104,17 +104,17 @@ def layer_tensor(model: keras.Model, name: str, what: str) -> Any:
 
 
 def last_map(model: keras.Model, what: str) -> str:
-    """Return the name of the layer that gives the last feature map (None, h, w, c).
+    """Return the name of the layer where the features end, if they are a map (None, h, w, c).
 
     Raises:
-        ExportError: There is none.
+        ExportError: They are none.
     """
-    maps = [step.name for step in graph.steps(model) if len(step.outputs[0].shape) == 4]
-    if not maps:
+    end = graph.feature_point(model)
+    if len(end.shape) != 4:
         raise ExportError(
             f"The {what} has no feature map; name layers: --features TEACHER:STUDENT."
         )
-    return maps[-1]
+    return end.layer
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import ModelError
-from tl_keras.models.graph import Step, is_functional, steps
+from tl_keras.models.graph import Step, alone, is_functional, steps
 from tl_keras.models.replacements import replacement
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def flat_view(model: keras.Model) -> FlatView:
     rewriter = _Sharing()
     outputs = rewriter.run(model, list(model.inputs))
     rewriter.copy_weights()
-    flat = keras.Model(_inputs(model), _alone(outputs), name=model.name)
+    flat = keras.Model(_inputs(model), alone(outputs), name=model.name)
     copies = [pair[:2] for pair in rewriter.pairs if isinstance(pair[0], keras.Layer)]
     return FlatView(flat, tuple(copies))
 
@@ -271,7 +271,7 @@ def flatten(model: keras.Model, size: int | None = None) -> keras.Model:
     except ValueError as error:
         raise ModelError(f"the model cannot be built at {size} px: {error}") from error
     rewriter.copy_weights()
-    return keras.Model(entries, _alone(outputs), name=model.name)
+    return keras.Model(entries, alone(outputs), name=model.name)
 
 
 def _entries(model: keras.Model, size: int | None) -> Any:
@@ -285,10 +285,6 @@ def _entries(model: keras.Model, size: int | None) -> Any:
         return keras.Input((size, size, 3) if size else first, name="pixels")
     return keras.tree.map_structure(
         lambda x: keras.Input(tuple(x.shape)[1:], dtype=x.dtype, name=x.name), _inputs(model))
-
-
-def _alone(tensors: list[Any]) -> Any:
-    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def _inputs(model: keras.Model) -> Any:

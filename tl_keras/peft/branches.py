@@ -24,7 +24,7 @@ __all__ = [
     "KINDS",
     "SHARE",
     "affordable",
-    "base_parameters",
+    "backbone_parameters",
     "add_branches",
     "branches",
     "choose",
@@ -81,7 +81,7 @@ def choose(
     return [layer for layer in model.layers if layer.name in chosen]
 
 
-def base_parameters(model: keras.Model) -> int:
+def backbone_parameters(model: keras.Model) -> int:
     """Return the number of weights of the base: neither of the head nor of branches."""
     head = set(graph.head_layers(model))
     return sum(
@@ -111,7 +111,7 @@ def affordable(model: keras.Model, costs: Mapping[str, int], share: float) -> li
     Raises:
         PlanError: Not even the topmost fits.
     """
-    room, chosen = share * base_parameters(model), []
+    room, chosen = share * backbone_parameters(model), []
     names = list(dict.fromkeys(step.name for step in graph.steps(model)))
     for name in reversed([name for name in names if name in costs]):
         room -= costs[name]
@@ -216,7 +216,7 @@ def _replay(model: keras.Model, rewriter: Rewriter) -> keras.Model:
     entry = keras.Input(source.shape[1:], dtype=source.dtype, name=source.name)
     outputs = rewriter.run(model, [entry])
     rewriter.copy_weights()
-    return keras.Model(entry, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+    return keras.Model(entry, graph.alone(outputs), name=model.name)
 
 
 def freeze_base(model: keras.Model) -> keras.Model:
@@ -234,7 +234,7 @@ def count_parameters(model: keras.Model) -> dict[str, int]:
     """
     found = [roles for owners in branches(model).values() for roles in owners.values()]
     added = sum(layer.count_params() for roles in found for layer in roles.values())
-    base = base_parameters(model)
+    base = backbone_parameters(model)
     return {"base": base, "head": model.count_params() - base - added, "branches": added}
 
 

@@ -29,12 +29,12 @@ from tl_keras.training.checkpoint import read_snapshot, write_snapshot
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["base_fingerprint", "load_adapter", "merge_and_save", "save_adapter"]
+__all__ = ["backbone_fingerprint", "load_adapter", "merge_and_save", "save_adapter"]
 
 FORMAT = "tl_keras adapter 1"
 
 
-def base_fingerprint(model: keras.Model) -> str:
+def backbone_fingerprint(model: keras.Model) -> str:
     """Return the SHA-256 of a base: its layers' names and weights, without head and branches.
 
     The input's size is not part of it: an adapter fits the same base at another size.
@@ -71,7 +71,7 @@ def save_adapter(model: keras.Model, path: str | Path) -> None:
     layers = _added(model)
     meta = {
         "format": FORMAT,
-        "base": {"name": model.name, "fingerprint": base_fingerprint(model)},
+        "base": {"name": model.name, "fingerprint": backbone_fingerprint(model)},
         "branches": {kind: _describe(owners) for kind, owners in found.items()},
         "head": _head_config(remove_branches(model)),
         "layers": [[layer.name, len(layer.get_weights())] for layer in layers],
@@ -117,7 +117,7 @@ def load_adapter(base_model: keras.Model, path: str | Path) -> keras.Model:
 
     Args:
         base_model: The same base with the same weights, at any size: bare, as
-            `tl_keras.build_base` makes it, or with a head of the same layers, whose weights
+            `tl_keras.build_backbone` makes it, or with a head of the same layers, whose weights
             are replaced in the copy. It is left as it is.
         path: The file.
 
@@ -153,7 +153,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
 def _check_base(model: keras.Model, meta: dict[str, Any], path: Path) -> None:
     if branches(model):
         raise ModelError("the base has LoRA or adapters already; expected a plain one")
-    wanted, got = meta["base"]["fingerprint"], base_fingerprint(model)
+    wanted, got = meta["base"]["fingerprint"], backbone_fingerprint(model)
     if got != wanted:
         raise ModelError(
             f"{path} belongs to the base '{meta['base']['name']}' with fingerprint "

@@ -20,12 +20,12 @@ PRIOR = 16
 
 
 def reestimate(model: keras.Model, batches: Iterable[Batch], prior: int = PRIOR) -> int:
-    """Set BatchNorm's moving statistics to what new pictures give; no label is needed.
+    """Set BatchNorm's moving statistics to what new images give; no label is needed.
 
     Li et al., 'Revisiting batch normalization for practical domain adaptation'
     (arXiv 1603.04779), with the weight that Schneider et al., 'Improving robustness against
     common corruptions by covariate shift adaptation' (NeurIPS 2020, arXiv 2006.16971), leave
-    to the old statistics: as much as `prior` pictures of the known kind.
+    to the old statistics: as much as `prior` images of the known kind.
 
     Args:
         model: Changed in place; nothing but the moving statistics changes.
@@ -49,7 +49,7 @@ def reestimate(model: keras.Model, batches: Iterable[Batch], prior: int = PRIOR)
     with _measuring(model, norms):
         count = _measure(model, norms, batches)
     if not count:
-        raise DataError("there is no picture to measure BatchNorm's statistics on")
+        raise DataError("there is no image to measure BatchNorm's statistics on")
     old = prior / (prior + count)
     for norm, (mean, variance) in zip(norms, before, strict=True):
         new_mean, new_variance = _statistics(norm)

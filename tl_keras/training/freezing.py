@@ -91,7 +91,7 @@ def freeze(model: keras.Model, train: Sequence[str], *, batchnorm: str = "frozen
     """Set every layer's `trainable` so that only the selected ones learn.
 
     BatchNorm of the base stays in inference mode (`trainable=False` on each layer) unless
-    `batchnorm="train"`: with few pictures a batch its statistics would drift.
+    `batchnorm="train"`: with few images a batch its statistics would drift.
 
     "batchnorm" and "bias" choose single weights: scale and offset of every BatchNorm of the
     base (Frankle et al., arXiv 2003.00152), or every bias, BatchNorm's offset among them
@@ -140,7 +140,7 @@ def last_frozen_cut(model: keras.Model) -> str | None:
 
     Returns:
         The name of the last such cut point's layer, or None when there is none or not
-        more than one layer before it has weights (what scales the pictures, or a first
+        more than one layer before it has weights (what scales the images, or a first
         convolution, is not worth a cache).
     """
     head = set(graph.head_layers(model))

@@ -59,11 +59,11 @@ def lr_find(
 
     Args:
         model: A functional or built sequential model.
-        data: Samples; as many training pictures are read as the steps need.
+        data: Samples; as many training images are read as the steps need.
         train: Selectors of what learns.
         steps: Steps at most, at least 10.
         batch_size: Pictures a step.
-        seed: Decides which pictures, in which order.
+        seed: Decides which images, in which order.
         progress: Called with a task's name, what is done and of how much.
 
     Raises:

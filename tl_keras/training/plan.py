@@ -27,7 +27,7 @@ class Stage:
     Attributes:
         name: Shown in the history and the plots.
         train: Layer selectors, see :func:`tl_keras.training.freezing.select`.
-        epochs: Passes over the training pictures, at least 1.
+        epochs: Passes over the training images, at least 1.
         learning_rate: Peak learning rate, above 0.
         decay: Factor on the learning rate for each block further down from the top, in (0, 1].
         warmup: Share of the stage's steps in which the learning rate climbs to its peak, in [0, 1).
@@ -69,8 +69,8 @@ class Plan:
         stages: At least one stage; their names differ.
         batch_size: Pictures a step, at least 1.
         augment: Names of the views' transforms joined with "+", or "none".
-        views: Views of each training picture that a cached stage keeps, at least 1. View 0
-            is the plain picture. With `augment="none"` there is just that one.
+        views: Augmented views of each training image that a cached stage keeps, at least 1. View 0
+            is the plain image. With `augment="none"` there is just that one.
         label_smoothing: In [0, 1); class tasks only.
         weight_decay: AdamW's decay, 0 or more; not applied to biases and normalisation.
         ema: Averages the weights over about an epoch, and validates and keeps the average.

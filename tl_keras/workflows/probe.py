@@ -62,7 +62,7 @@ def open_base(config: RunConfig) -> keras.Model:
     """
     import keras
 
-    from tl_keras.models.backbones.load import build_base
+    from tl_keras.models.backbones.load import build_backbone
     from tl_keras.models.backbones.weights import load_user_model
     from tl_keras.models.rewrite import flatten
 
@@ -77,7 +77,7 @@ def open_base(config: RunConfig) -> keras.Model:
     weights = None if config.model.weights == "none" else config.model.weights
     # Keras tells of downloads on standard output, across the bars.
     with contextlib.redirect_stdout(io.StringIO()):
-        return build_base(config.model.backbone, size=config.model.size, weights=weights)
+        return build_backbone(config.model.backbone, size=config.model.size, weights=weights)
 
 
 @guard()

@@ -1,6 +1,6 @@
 """Bases by name: every classifier of `keras.applications`, and the project's own small one.
 
-`build_base` turns an entry of the registry into one flat functional model that takes
+`build_backbone` turns an entry of the registry into one flat functional model that takes
 raw RGB pixels: the scaling each base was trained with is one `Rescaling` layer behind the
 input, named `input_scaling`, and BGR order is folded into the first kernel.
 """
@@ -13,30 +13,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_keras.errors import ModelError
-from tl_keras.models.backbones.registry import BASES, BaseInfo
+from tl_keras.models.backbones.registry import BACKBONES, BackboneInfo
 from tl_keras.models.backbones.weights import load_weights
 from tl_keras.utils.suggest import nearest
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["BASES", "BaseInfo", "base_names", "build_base", "check_size", "describe"]
+__all__ = ["BACKBONES", "BackboneInfo", "backbone_names", "build_backbone", "check_size",
+           "describe"]
 
 
-def base_names() -> list[str]:
+def backbone_names() -> list[str]:
     """Names of all bases, in the order of the registry."""
-    return list(BASES)
+    return list(BACKBONES)
 
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def describe(name: str) -> BaseInfo:
+def describe(name: str) -> BackboneInfo:
     """What is known about a base.
 
     Args:
-        name: A name of `base_names()`, in any spelling that keeps its letters and digits
+        name: A name of `backbone_names()`, in any spelling that keeps its letters and digits
             ("MobileNetV2"), with "@alpha" behind a MobileNet ("mobilenet_v2@0.35").
 
     Returns:
@@ -46,17 +47,17 @@ def describe(name: str) -> BaseInfo:
         ModelError: For an unknown name (the nearest are offered) or a width that is none.
     """
     stem, _, alpha = str(name).partition("@")
-    keys = {_key(known): known for known in BASES}
+    keys = {_key(known): known for known in BACKBONES}
     if _key(stem) not in keys:
         near = nearest(_key(stem), keys, 3, 0.5)
         names = ", ".join(keys[key] for key in near)
-        way = f"the nearest are: {names}" if names else f"known are: {', '.join(BASES)}"
+        way = f"the nearest are: {names}" if names else f"known are: {', '.join(BACKBONES)}"
         raise ModelError(f"got base {stem!r}, which is unknown; {way}")
-    info = BASES[keys[_key(stem)]]
+    info = BACKBONES[keys[_key(stem)]]
     return _with_alpha(info, alpha) if alpha or "@" in str(name) else info
 
 
-def _with_alpha(info: BaseInfo, text: str) -> BaseInfo:
+def _with_alpha(info: BackboneInfo, text: str) -> BackboneInfo:
     if info.alpha is None:
         raise ModelError(
             f"got {info.name}@{text}; only the MobileNets have widths: leave out @{text}")
@@ -69,7 +70,7 @@ def _with_alpha(info: BaseInfo, text: str) -> BaseInfo:
     return info if alpha == 1.0 else replace(info, name=f"{info.name}@{alpha:g}", alpha=alpha)
 
 
-def check_size(info: BaseInfo, size: int | None) -> int:
+def check_size(info: BackboneInfo, size: int | None) -> int:
     """The side of the input in pixels; None gives the base's own.
 
     Raises:
@@ -83,13 +84,13 @@ def check_size(info: BaseInfo, size: int | None) -> int:
     return size
 
 
-def build_base(
+def build_backbone(
     name: str, *, size: int | None = None, weights: str | Path | None = "default"
 ) -> keras.Model:
     """A base as one flat functional model of stock layers.
 
     Args:
-        name: A name of `base_names()`, "@alpha" behind a MobileNet.
+        name: A name of `backbone_names()`, "@alpha" behind a MobileNet.
         size: Side of the input in pixels; None is the base's own.
         weights: "default" (the base's published weights), "imagenet" (downloaded by Keras),
             "glyphs" (shipped, for small_resnet), a file (.weights.h5, .h5 or .keras), or None

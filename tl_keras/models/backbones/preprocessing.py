@@ -20,7 +20,7 @@ from tl_keras.models.rewrite import Rewriter, stable_names
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LAYER", "Scaling", "named", "read_chain", "swap_channels", "with_scaling"]
+__all__ = ["LAYER", "Scaling", "read_chain", "scaling_of", "swap_channels", "with_scaling"]
 
 LAYER = "input_scaling"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,7 +55,7 @@ def _of(scale: Any, offset: Any, **more: Any) -> Scaling:
                    np.broadcast_to(np.asarray(offset, np.float64), 3).copy(), **more)
 
 
-def named(kind: str) -> Scaling:
+def scaling_of(kind: str) -> Scaling:
     """The scaling of a name: "caffe", "tf", "torch" or "included" (none).
 
     Raises:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["BASES", "MODEL_FILES", "BaseInfo", "construct", "is_model_file"]
+__all__ = ["BACKBONES", "MODEL_FILES", "BackboneInfo", "construct", "is_model_file"]
 
 MODEL_FILES = (".keras", ".h5")
 """Endings of files that hold a whole model."""
@@ -17,7 +17,7 @@ OWN = "tl_keras.models.backbones.small_resnet"
 
 
 @dataclass(frozen=True)
-class BaseInfo:
+class BackboneInfo:
     """What is known about a base.
 
     Attributes:
@@ -28,7 +28,7 @@ class BaseInfo:
         scaling: What its weights expect, from RGB 0..255: "caffe" (BGR, ImageNet mean taken
             off), "tf" (-1..1), "torch" (0..1, ImageNet mean taken off, divided by the
             deviation) or "included" (its own layers do it).
-        default_size: Side of the pictures it was trained on, in pixels.
+        default_size: Side of the images it was trained on, in pixels.
         minimum_size: Smallest side it accepts, in pixels.
         licence: Licence of the published weights, as their authors state it.
         publication: Authors, year and arXiv number.
@@ -120,24 +120,24 @@ _ROWS: tuple[tuple[str, str, tuple[str, str, str, str, str], int, int], ...] = (
 )
 
 
-def _registry() -> dict[str, BaseInfo]:
+def _registry() -> dict[str, BackboneInfo]:
     found = {}
     for name, constructor, (module, end, scaling, licence, paper), size, least in _ROWS:
         module = name if module == "vgg" else module
         alpha = 1.0 if name.startswith("mobilenet") else None
-        found[name] = BaseInfo(
+        found[name] = BackboneInfo(
             name, constructor, module, end, scaling, size, least, licence, paper, alpha)
-    found["small_resnet"] = BaseInfo(
+    found["small_resnet"] = BackboneInfo(
         "small_resnet", "small_resnet", OWN, "stage3_block2_relu", "included", 32, 16, "Apache-2.0",
         "this project; residual after He et al. 2015, arXiv 1512.03385",
         default_weights="glyphs")
     return found
 
 
-BASES: dict[str, BaseInfo] = _registry()
+BACKBONES: dict[str, BackboneInfo] = _registry()
 
 
-def construct(info: BaseInfo, size: int, weights: str | None = None) -> keras.Model:
+def construct(info: BackboneInfo, size: int, weights: str | None = None) -> keras.Model:
     """The base as its own constructor builds it, without top or flattening.
 
     Args:

@@ -1,4 +1,4 @@
-"""The project's own small base: a residual network for pictures of 16 pixels and more.
+"""The project's own small base: a residual network for images of 16 pixels and more.
 
 Its shipped weights were learned by `scripts/pretrain_small_resnet.py` on letters that
 `tl_keras.data.builtin.glyphs` renders.
@@ -29,13 +29,13 @@ _SMALLEST = 16
 def small_resnet(size: int = 32) -> keras.Model:
     """Build the small residual network, without weights and without a head.
 
-    A convolution that halves the picture, then three stages of two residual blocks each at a
-    half, a quarter and an eighth of the picture's side: He et al., 'Deep residual learning for
+    A convolution that halves the image, then three stages of two residual blocks each at a
+    half, a quarter and an eighth of the image's side: He et al., 'Deep residual learning for
     image recognition' (CVPR 2016), with projections where the shape changes. Stock layers in
     one flat graph, named like ``stage1_block1_conv1``; the first of them scales raw pixels.
 
     Args:
-        size: Side of the square picture, pixels, at least 16.
+        size: Side of the square image, pixels, at least 16.
 
     Returns:
         A model from float32 (n, size, size, 3), RGB 0..255, to the last feature map,
@@ -48,14 +48,14 @@ def small_resnet(size: int = 32) -> keras.Model:
 
     if size < _SMALLEST:
         raise ModelError(f"small_resnet at {size} pixels: it needs at least {_SMALLEST}")
-    pictures = keras.Input((size, size, 3), name="pictures")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pictures)
+    images = keras.Input((size, size, 3), name="images")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(images)
     x = _activate(_convolve(x, _WIDTHS[0], "stem", strides=2), "stem")
     for stage, width in enumerate(_WIDTHS, 1):
         for block in range(1, _BLOCKS + 1):
             strides = 2 if stage > 1 and block == 1 else 1
             x = _block(x, width, f"stage{stage}_block{block}", strides)
-    return keras.Model(pictures, x, name="small_resnet")
+    return keras.Model(images, x, name="small_resnet")
 
 
 def _block(x: keras.KerasTensor, width: int, name: str, strides: int) -> keras.KerasTensor:

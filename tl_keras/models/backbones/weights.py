@@ -36,7 +36,7 @@ __all__ = ["finish", "load_user_model", "load_weights", "own_scaling"]
 SHIPPED = Path(__file__).parent / "pretrained"
 
 
-def load_weights(info: registry.BaseInfo, size: int, weights: str | Path | None) -> keras.Model:
+def load_weights(info: registry.BackboneInfo, size: int, weights: str | Path | None) -> keras.Model:
     """Build a base with its weights and its scaling.
 
     Args:
@@ -56,10 +56,10 @@ def load_weights(info: registry.BaseInfo, size: int, weights: str | Path | None)
     plain = _imagenet(info, size) if weights == "imagenet" else registry.construct(info, size)
     if weights not in (None, "imagenet"):
         _fill(plain, _file_of(info, weights), info)
-    return finish(plain, info, scaling.named(info.scaling).then(own_scaling(plain, info)))
+    return finish(plain, info, scaling.scaling_of(info.scaling).then(own_scaling(plain, info)))
 
 
-def finish(plain: keras.Model, info: registry.BaseInfo, scale: scaling.Scaling) -> keras.Model:
+def finish(plain: keras.Model, info: registry.BackboneInfo, scale: scaling.Scaling) -> keras.Model:
     """Put a base, as its constructor built it, behind its scaling.
 
     Args:
@@ -76,7 +76,7 @@ def finish(plain: keras.Model, info: registry.BaseInfo, scale: scaling.Scaling) 
     return model
 
 
-def own_scaling(plain: keras.Model, info: registry.BaseInfo) -> scaling.Scaling:
+def own_scaling(plain: keras.Model, info: registry.BackboneInfo) -> scaling.Scaling:
     """What a base's own scaling layers do together.
 
     EfficientNet's published files hold the deviation where the variance belongs; Keras mends
@@ -98,7 +98,7 @@ def own_scaling(plain: keras.Model, info: registry.BaseInfo) -> scaling.Scaling:
     return chain
 
 
-def _imagenet(info: registry.BaseInfo, size: int) -> keras.Model:
+def _imagenet(info: registry.BackboneInfo, size: int) -> keras.Model:
     if info.default_weights != "imagenet":
         raise ModelError(
             f"got weights 'imagenet' for {info.name}, which has none; expected "
@@ -113,7 +113,7 @@ def _imagenet(info: registry.BaseInfo, size: int) -> keras.Model:
     return plain
 
 
-def _download(build: Callable[[], Any], info: registry.BaseInfo) -> Any:
+def _download(build: Callable[[], Any], info: registry.BackboneInfo) -> Any:
     try:
         return build()
     except ValueError as error:
@@ -145,7 +145,7 @@ def _brief(error: BaseException) -> str:
     return text[:300] if text else type(error).__name__
 
 
-def _file_of(info: registry.BaseInfo, weights: str | Path) -> Path:
+def _file_of(info: registry.BackboneInfo, weights: str | Path) -> Path:
     """The file behind a path or the name of shipped weights."""
     if str(weights) == info.default_weights != "imagenet":
         return SHIPPED / f"{info.name}_{weights}.weights.h5"
@@ -157,13 +157,13 @@ def _file_of(info: registry.BaseInfo, weights: str | Path) -> Path:
     return path
 
 
-def _mismatch(path: Path, info: registry.BaseInfo, why: str) -> ModelError:
+def _mismatch(path: Path, info: registry.BackboneInfo, why: str) -> ModelError:
     return ModelError(
         f"{path} does not hold weights of {info.name} without its top: {why}; give the file "
         "of this base (for a MobileNet, of this width), or choose the base it was made for")
 
 
-def _inspect(path: Path, info: registry.BaseInfo) -> tuple[bool, int]:
+def _inspect(path: Path, info: registry.BackboneInfo) -> tuple[bool, int]:
     """(whether the layout is that of Keras 3, number of arrays it holds for layers)."""
     import h5py
 
@@ -180,7 +180,7 @@ def _inspect(path: Path, info: registry.BaseInfo) -> tuple[bool, int]:
     return not legacy, len(kept)
 
 
-def _fill(plain: keras.Model, path: Path, info: registry.BaseInfo) -> None:
+def _fill(plain: keras.Model, path: Path, info: registry.BackboneInfo) -> None:
     """Load an HDF5 file of either layout into the base as its constructor built it."""
     modern, held = _inspect(path, info)
     wanted = len(plain.weights)
@@ -242,12 +242,12 @@ def _writer(path: Path) -> str:
     return f", saved by Keras {version} (which can save it as .h5, for this program to convert),"
 
 
-def _from_keras_file(info: registry.BaseInfo, size: int, path: Path) -> keras.Model:
+def _from_keras_file(info: registry.BackboneInfo, size: int, path: Path) -> keras.Model:
     """A base with the weights of a saved model of it, this project's own or a plain one."""
     flat = flatten(load_user_model(path.expanduser()))
     chain = own_scaling(flat, info)
     ready = any(layer.name == scaling.LAYER for layer in chain.layers)
-    scale = chain if ready else scaling.named(info.scaling).then(chain)
+    scale = chain if ready else scaling.scaling_of(info.scaling).then(chain)
     source = scaling.with_scaling(flat, scale, "source")
     plain = registry.construct(info, size)
     own = scaling.read_chain(plain).layers
@@ -260,7 +260,7 @@ def _from_keras_file(info: registry.BaseInfo, size: int, path: Path) -> keras.Mo
     return model
 
 
-def keras_model_named(model: keras.Model, info: registry.BaseInfo) -> keras.Model:
+def keras_model_named(model: keras.Model, info: registry.BackboneInfo) -> keras.Model:
     """The same graph under the base's name."""
     import keras
 
@@ -268,7 +268,7 @@ def keras_model_named(model: keras.Model, info: registry.BaseInfo) -> keras.Mode
 
 
 def _copy_by_name(source: keras.Model, model: keras.Model, path: Path,
-                  info: registry.BaseInfo) -> None:
+                  info: registry.BackboneInfo) -> None:
     head = set(head_layers(source))
     held = {layer.name: layer for layer in source.layers if layer.weights}
     wanted = [layer for layer in model.layers if layer.weights]
