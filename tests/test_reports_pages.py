@@ -196,6 +196,11 @@ def test_a_name_that_is_html_is_shown_as_text_on_every_page(pages):
         assert EVIL in "".join(read(path).text)
 
 
+def test_the_page_of_a_drift_says_how_many_images_there_are(pages):
+    source = pages[1].read_text(encoding="utf-8")
+    assert "<dt>new images</dt><dd>20</dd>" in source and "<td>20</td><td>90.0" in source
+
+
 def test_every_section_has_its_template_and_gives_it_all_that_it_names(made):
     environment = html.environment()
     files = environment.list_templates(filter_func=lambda name: name.startswith("sections/"))

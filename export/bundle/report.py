@@ -19,7 +19,7 @@ def report(manifest: Mapping[str, Any], variants: Sequence[Variant], plot: Path)
     Args:
         manifest: of the bundle.
         variants: the same that the manifest describes.
-        plot: PNG of :func:`export.bundle.figures.picture`.
+        plot: PNG of :func:`export.bundle.figures.plot_variants`.
 
     Returns:
         HTML that needs neither script nor network.
