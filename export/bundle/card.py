@@ -43,9 +43,11 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
         manifest: of the bundle.
         variants: the same that the manifest describes.
     """
-    shape = manifest["input"]["shape"]
     noun = modalities.get(manifest.get("modality", "image")).noun
-    sides = f"images of {shape[1]} × {shape[0]} pixels" if noun == "image" else f"input {shape}"
+    sides = [" × ".join(map(str, one["shape"])) for one in manifest["inputs"]]
+    if noun == "image":
+        height, width, *_ = manifest["input"]["shape"]
+        sides = [f"{width} × {height} pixels"]
     return {
         "noun": noun,
         "nouns": f"{noun}s",
@@ -54,7 +56,7 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
         "fastest": fastest,
         "task": task_words(manifest),
         "chosen": next(v for v in variants if v.name == manifest["default"]),
-        "input": sides,
+        "input": f"{noun}s of {' and '.join(sides)}",
         "count": variants[0].verdict.count,
         "largest": max(variant.bytes for variant in variants),
         "scored": any(variant.verdict.accuracy is not None for variant in variants),
