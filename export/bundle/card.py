@@ -29,7 +29,9 @@ def task_words(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         # The Hub has no task of its own for regression: a tag says it.
-        "on_hub": f"{modality}-classification" if name.endswith("classification") else "",
+        "on_hub": f"{modality}-classification" * (
+            modality in ("image", "text", "audio") and name.endswith("classification")
+        ),
         "mediapipe": name == "image-classification",
         "outputs": task.plural,
         "agreement": "same label" if task.ranked else "same answer",
@@ -106,7 +108,8 @@ def _head(
         for v in variants if v.verdict.accuracy is not None
     ]  # fmt: skip
     if metrics:
-        data = {"name": f"validation data of {manifest['name']}", "type": "imagefolder"}
+        kind = f"{manifest.get('modality', 'image')}folder"
+        data = {"name": f"validation data of {manifest['name']}", "type": kind}
         result = {"task": {"type": task["name"]}, "dataset": data, "metrics": metrics}
         head["model-index"] = [{"name": manifest["name"], "results": [result]}]
     return head
@@ -125,11 +128,11 @@ def _escape(value: Any) -> str:
 
 
 def _code(value: Any) -> str:
-    """A code span that holds any text, also within a table."""
+    """A code span that holds any text."""
     line = " ".join(str(value).split())
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     room = " " * (len(fence) > 1)
-    return _Raw(f"{fence}{room}{line}{room}{fence}".replace("|", r"\|"))
+    return _Raw(f"{fence}{room}{line}{room}{fence}")
 
 
 def _yaml(record: Mapping[str, Any]) -> str:
