@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import NAMES, draw_folder
 
+from tl_keras.data.sources import load_samples
+from tl_keras.data.splits import split
 from tl_keras.errors import (
     DataError,
     PlanError,
@@ -67,6 +69,13 @@ def test_what_was_left_out_and_what_is_there_twice_is_recorded(trained):
     assert [sorted(keys) for keys in data["duplicates"]] == [
         [f"{NAMES[1]}/0.png", f"{NAMES[1]}/copy.png"]
     ]
+
+
+def test_the_command_and_the_python_api_split_a_folder_alike(folder):
+    config = small(folder, test=0.2)
+    there, here = prepare(config, quiet).splits, split(load_samples(folder), test=0.2)
+    for name in ("train", "val", "test"):
+        assert sorted(getattr(there, name).keys) == sorted(getattr(here, name).keys)
 
 
 def test_copies_of_a_picture_stay_in_one_split(trained):

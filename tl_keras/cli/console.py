@@ -279,4 +279,5 @@ def show_run(run: RunDirectory) -> None:
         show("plan scratch: a backbone without weights has nothing to keep frozen")
     if reason := run.record.get("precision", {}).get("reason"):
         show(f"frozen layers: {reason}")
+    show(*run.record["data"].get("notes", []))
     show(f"report: {run.path / 'report.html'}")
