@@ -120,6 +120,12 @@ assert not heavy, heavy
         (("tl-keras", "fit", "x"), "Missing option '--out'"),
         (("tl-keras", "fit", "x", "y", "--out", "z"), "unexpected extra argument"),
         (("tl-keras", "lr-find", "x", "--steps"), "--steps"),
+        (("tl-keras", "lr-find", "x", "--out", "."), ". is a folder; expected a file"),
+        (("tl-keras", "evaluate", "x", "--out", f"{__file__}/y"), "test_cli_help.py is no folder"),
+        (("tl-keras", "fit", "", "--out", "y"), "a word is empty"),
+        (("tl-keras", "fit", "x", "--out", ""), "--out is empty"),
+        (("tl-keras", "fit", "x", "--out=y", "--base="), "--base is empty"),
+        (("tl-keras", "fit", "/none", "--out=y", "--plan", "", "--epochs="), "does not exist"),
         (("tl-keras", "fit", "x", "--out", "y", "--epochs", "1,a"), "not whole numbers"),
         (("tl-keras", "fit", "x", "--out", "y", "--dense", "0"), "not in its range"),
         (("tl-keras", "fit", "x", "--out", "y", "--learning-rate", "nan"), "not in its range"),
@@ -161,6 +167,40 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(words, said):
 )
 def test_what_had_another_name_still_works(words, today):
     assert parse(words[0], words[1:]).command.name == today
+
+
+def test_help_is_there_however_it_is_asked_for():
+    text = invoke("tl-keras", "predict", "--help").stdout
+    for words in (("predict", "-h"), ("help", "predict"), ("predict", "x", "--top", "--help")):
+        assert invoke("tl-keras", *words).stdout == text
+    assert invoke("tl-export", "help").stdout == invoke("tl-export").stdout
+
+
+def test_the_help_names_all_that_there_is():
+    from export.compress.methods import METHODS
+    from export.distill.config import LOSSES
+    from tl_keras import tasks
+    from tl_keras.continual.replay import WAYS
+    from tl_keras.features.backends import ENGINES
+    from tl_keras.modalities.image.augment import AUGMENTATIONS
+    from tl_keras.models.heads import POOLINGS
+    from tl_keras.probing.classifiers import CLASSIFIERS
+    from tl_keras.training.plan import PLAN_NAMES
+    from tl_keras.workflows.adapt import METHODS as REMEDIES
+    from tl_keras.workflows.update.config import REMEDIES as KEPT
+
+    expected = {
+        ("fit", "--task"): tasks.names(), ("fit", "--pooling"): POOLINGS,
+        ("fit", "--plan"): PLAN_NAMES, ("fit", "--precision"): ENGINES,
+        ("fit", "--augment"): AUGMENTATIONS, ("probe", "--classifier"): CLASSIFIERS,
+        ("update", "--keep"): KEPT, ("update", "--exemplars"): WAYS,
+        ("drift", "--remedy"): REMEDIES, ("distill", "--loss"): LOSSES,
+        ("compress", "--method"): METHODS,
+    }  # fmt: skip
+    for (command, opt), names in expected.items():
+        program = "tl-export" if command in ("distill", "compress") else "tl-keras"
+        words = re.split("[ ,.()]+", options(program, command)[opt].help)
+        assert set(names) <= set(words), (command, opt)
 
 
 def test_what_stands_behind_two_dashes_is_no_call_for_help():

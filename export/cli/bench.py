@@ -26,7 +26,7 @@ def bench(
         opt.number("Cores to use; may be given several times.", 1, 256, show_default="1 and all"),
     ] = None,
     rounds: Annotated[int, opt.number("Answers that are timed.", 1, 1_000_000)] = 50,
-    plot: Annotated[Path | None, typer.Option(help="Draw a figure to this PNG file.")] = None,
+    plot: Annotated[Path | None, opt.new_file("Draw a figure to this PNG file.")] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:

@@ -30,9 +30,7 @@ def evaluate(
             show_default="test if there is one, else val; all of other images without splits",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the scores to this JSON file, too.")
-    ] = None,
+    out: Annotated[Path | None, opt.new_file("Write the scores to this JSON file, too.")] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:

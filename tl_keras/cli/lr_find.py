@@ -26,9 +26,7 @@ def lr_find(  # noqa: PLR0913 - a command's options are its arguments
     ] = "head",
     steps: Annotated[int, opt.number("Steps at most.", 10, 100000)] = 100,
     batch_size: opt.BatchSize = 32,
-    out: Annotated[Path, typer.Option(help="Where to draw the search, as PNG.")] = Path(
-        "lr_find.png"
-    ),
+    out: Annotated[Path, opt.new_file("Draw the search to this PNG file.")] = Path("lr_find.png"),
     skip_bad: opt.SkipBad = False,
     seed: opt.Seed = 0,
     debug: opt.Debug = False,

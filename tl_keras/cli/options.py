@@ -17,8 +17,8 @@ from tl_keras.training.plan import PLAN_NAMES
 __all__ = [
     "AsJson", "Augment", "Base", "BatchSize", "Data", "Debug", "Dense", "Epochs", "LrScale",
     "MovedData", "Plan", "Pooling", "Precision", "Run", "RunOut", "Seed", "Size", "SkipBad", "Task",
-    "TestShare", "ValShare", "Views", "Weights", "number", "refuse_unused", "split_numbers",
-    "split_words",
+    "TestShare", "ValShare", "Views", "Weights", "new_file", "number", "numbers", "refuse_unused",
+    "split_numbers", "split_words",
 ]  # fmt: skip
 
 
@@ -101,6 +101,20 @@ def numbers(help: str, kind: type = int, high: float = 1e5, **more: Any) -> Any:
     return typer.Option(help=help, callback=check, **more)
 
 
+def new_file(help: str, **more: Any) -> Any:
+    """Return an option for a file to write, which is refused where none can be."""
+
+    def check(value: Path | None) -> Path | None:
+        if value is not None and value.is_dir():
+            raise typer.BadParameter(f"{value} is a folder; expected a file to write")
+        parents = value.absolute().parents if value else ()
+        if wrong := [one for one in parents if one.exists() and not one.is_dir()]:
+            raise typer.BadParameter(f"{wrong[0]} is no folder; {value} cannot be written")
+        return value
+
+    return typer.Option(help=help, callback=check, **more)
+
+
 def refuse_unused(option: str, value: object, used: bool, purpose: str) -> None:
     """Refuse an option that would be ignored.
 
@@ -173,7 +187,8 @@ Views = Annotated[
     number("Augmented views of each image that frozen stages see.", 1, 1000, show_default="4"),
 ]
 Pooling = Annotated[
-    str, typer.Option(help="avg, max, avg+max, gem, flatten, or first for the first token.")]
+    str, typer.Option(help="avg, max, avg+max, gem, flatten, first (token) or none.")
+]
 Dense = Annotated[
     str,
     numbers("Units of dense layers before the output, with commas between.", show_default="none"),

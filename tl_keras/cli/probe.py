@@ -33,7 +33,7 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
     classifier: Annotated[str, typer.Option(help="logistic, ridge, lda, knn or mlp.")] = "logistic",
     pooling: Annotated[str, typer.Option(help="avg, max, avg+max or flatten.")] = "avg",
     features_out: Annotated[
-        Path | None, typer.Option(help="Write the features to this .npz or .parquet file, too.")
+        Path | None, opt.new_file("Write the features to this .npz or .parquet file, too.")
     ] = None,
     val: opt.ValShare = 0.2,
     test: opt.TestShare = 0.0,

@@ -62,6 +62,8 @@ class Program(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Show help if that is all that is asked for, and put today's names for old ones."""
+        if args[:1] == ["help"] and not Path("help").exists():
+            args = [*args[1:], "--help"] if args[1:] else []
         if not args:
             typer.echo(ctx.get_help())
             raise typer.Exit
@@ -71,12 +73,13 @@ class Program(TyperGroup):
         command = self.get_command(ctx, args[0])
         if command is not None:
             own = args[1 : args.index("--")] if "--" in args else args[1:]
-            asked = "--help" in own
+            asked = "--help" in own or "-h" in own
             if asked or (len(args) == 1 and any(one.required for one in command.params)):
                 text = command.get_help(typer.Context(command, info_name=args[0], parent=ctx))
                 typer.echo(text, err=not asked)
                 raise typer.Exit(0 if asked else MISTAKE)
             args = _with_new_names(args, len(own))
+            _refuse_empty(command, args[: 1 + len(own)])
         return super().parse_args(ctx, args)
 
     def _with_default(self, ctx: Any, args: list[str]) -> list[str]:
@@ -102,6 +105,17 @@ def _with_new_names(args: list[str], count: int) -> list[str]:
         name, sign, value = args[place].partition("=")
         new[place] = renamed.get(name, name) + sign + value
     return new
+
+
+def _refuse_empty(command: Any, args: list[str]) -> None:
+    """Refuse an empty word, unless its option means nothing by it: a typing error, most likely."""
+    mute = {name for one in command.params if one.default == "" for name in one.opts}
+    for before, word in zip(args, args[1:], strict=False):
+        name, sign, value = word.partition("=")
+        assigned = name.startswith("--") and bool(sign)
+        if (assigned and not value and name not in mute) or (not word and before not in mute):
+            name = name or (before if before.startswith("--") else "a word")
+            raise typer.BadParameter(f"{name} is empty; is a variable of the shell not set?")
 
 
 def _sentence(error: Any) -> str:
@@ -149,7 +163,7 @@ def make_program(cls: type[Program], words: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         # Rich's own help takes longer to import than all the rest.
         rich_markup_mode=None,
-        context_settings={"max_content_width": 100},
+        context_settings={"max_content_width": 100, "help_option_names": ["--help", "-h"]},
         help=words,
     )
 
