@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from export.source import Source
 from export.variant import Verdict
 from tl_keras import tasks
 from tl_keras.errors import ExportError, ParityError
+from tl_keras.features.extract import Arrays, collect
 from tl_keras.utils.progress import Progress
 from tl_keras.utils.stats import wilson
 
@@ -35,13 +37,12 @@ def predict_all(
     Returns:
         float32 (n, outputs).
     """
-    total, given = len(next(iter(inputs.values()))), []
-    for start in range(0, total, _BATCH):
-        progress(f"asking {name}", start, total)
-        batch = {key: array[start : start + _BATCH] for key, array in inputs.items()}
-        given.append(runtime.predict(batch))
-    progress(f"asking {name}", total, total)
-    return np.concatenate(given)
+    told = functools.partial(progress, f"asking {name}")
+    (given,) = collect(
+        lambda batch: [runtime.predict(batch)],  # type: ignore[arg-type]
+        Arrays(inputs), batch_size=_BATCH, progress=told,
+    )  # fmt: skip
+    return given
 
 
 def measure_agreement(truth: np.ndarray, given: np.ndarray, source: Source) -> Verdict:

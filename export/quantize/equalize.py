@@ -14,6 +14,8 @@ import numpy as np
 
 from export.convert.graph import find_foldable, fold_batch_normalization
 from tl_keras import tasks
+from tl_keras.features.backends import prefix_function
+from tl_keras.features.extract import Arrays, collect
 from tl_keras.features.places import free_names
 from tl_keras.models.graph import Step, steps
 from tl_keras.tasks.base import Task
@@ -86,15 +88,14 @@ def equalize(model: keras.Model, inputs: Mapping[str, np.ndarray], task: Task) -
 def _share_kept(
     one: keras.Model, other: keras.Model, inputs: Mapping[str, np.ndarray], task: Task
 ) -> float:
-    truth, given = (_predict(model, inputs) for model in (one, other))
+    truth, given = (_predict(model, inputs)[0] for model in (one, other))
     # The largest of one output is always the first, whatever the model says.
     kind = tasks.get("tags") if task.single_label and truth.shape[1] == 1 else task
     return float(kind.agree(truth, given).mean())
 
 
-def _predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> Any:
-    arrays = [array.astype(t.dtype) for array, t in zip(inputs.values(), model.inputs, strict=True)]
-    return model.predict(arrays[0] if len(arrays) == 1 else arrays, batch_size=_BATCH, verbose=0)
+def _predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    return collect(prefix_function(model, "float32"), Arrays(inputs), batch_size=_BATCH)
 
 
 def _kind(operation: Any) -> str:
@@ -226,7 +227,6 @@ def _measure_input_means(
         for layer in layers
     ]
     values = _predict(keras.Model(model.inputs, pooled), inputs)
-    values = values if isinstance(values, list) else [values]
     return {layer.name: one.mean(axis=0) for layer, one in zip(layers, values, strict=True)}
 
 

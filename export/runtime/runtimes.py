@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import ExportError
+from tl_keras.features.backends import prefix_function
 from tl_keras.utils.quiet import silenced, start_tensorflow
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ __all__ = [
     "default_threads", "load", "name_tensors",
 ]  # fmt: skip
 
-
-_BATCH = 32
 _KINDS = (np.float32, np.uint8, np.int8, np.int16, np.int32, np.int64)
 ONNX_TYPES = {
     f"tensor({word})": np.dtype(kind)
@@ -138,9 +137,6 @@ class KerasRuntime(Runtime):
         names: Sequence[str] | None = None,
     ) -> None:
         start_tensorflow()
-        import keras
-        import tensorflow as tf
-
         from export.source import read_signature
 
         if threads is not None:
@@ -149,23 +145,14 @@ class KerasRuntime(Runtime):
         tensors = self.model.inputs
         named = names or read_signature(self.model).inputs
         self.inputs = {name: tuple(one.shape[1:]) for name, one in zip(named, tensors, strict=True)}
-        specs = [tf.TensorSpec((None, *one.shape[1:]), one.dtype) for one in tensors]
-
-        def call(*given: tf.Tensor) -> tf.Tensor:
-            packed = keras.tree.pack_sequence_as(self.model.input, given)
-            return self.model(packed, training=False)
-
-        self._call = tf.function(call, input_signature=specs)
+        self._call = prefix_function(self.model, "float32")
 
     def _fit(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         pairs = zip(batch.items(), self.model.inputs, strict=True)
         return {name: np.ascontiguousarray(array, one.dtype) for (name, array), one in pairs}
 
     def _run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        starts = range(0, len(next(iter(batch.values()))), _BATCH)
-        rows = ([array[start : start + _BATCH] for array in batch.values()] for start in starts)
-        answers = [self._call(*one).numpy() for one in rows]
-        return np.concatenate(answers or [np.zeros((0, *self.model.outputs[0].shape[1:]))])
+        return self._call(list(batch.values()))[0]
 
 
 def _set_tensorflow_threads(threads: int) -> None:

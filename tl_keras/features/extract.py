@@ -7,7 +7,7 @@ the samples, the view and the backend alone, whoever computes it and wherever a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,44 @@ import numpy as np
 from tl_keras.data.samples import Samples
 from tl_keras.features.backends import Engine, Predict, choose_engine, prefix_function
 from tl_keras.features.store import FeatureFile, appended
-from tl_keras.modalities.base import Reader
+from tl_keras.modalities.base import InputSpec, Reader
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["BATCH", "collect", "fill", "open_backend", "predict", "read_ahead", "run_rows"]
+__all__ = [
+    "BATCH", "Arrays", "collect", "fill", "open_backend", "predict", "read_ahead", "run_rows",
+]  # fmt: skip
 
 BATCH = 32
 Told = Callable[[int, int], None]
+
+
+class Arrays:
+    """Samples that are in memory already, as a model takes them.
+
+    Args:
+        inputs: One array (n, ...) for each input.
+    """
+
+    varied = False
+
+    def __init__(self, inputs: Mapping[str, np.ndarray]) -> None:
+        self.samples = self.inputs = dict(inputs)
+        self.specs = {
+            name: InputSpec(array.shape[1:], str(array.dtype), "as they are")
+            for name, array in self.inputs.items()
+        }
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(next(iter(self.inputs.values())))
+
+    def read(
+        self, indices: Sequence[int] | np.ndarray, views: int | np.ndarray = 0
+    ) -> dict[str, np.ndarray]:
+        """Return the samples of these indices."""
+        return {name: array[np.asarray(indices)] for name, array in self.inputs.items()}
 
 
 def read_ahead(
