@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -10,13 +11,17 @@ from hashlib import sha256
 import numpy as np
 import pytest
 from bundle_models import FACTS
+from PIL import Image
 from typer.testing import CliRunner
 
 from export.bundle.golden import verify_bundle
 from export.bundle.manifest import as_json
+from export.bundle.read import read_bundle
 from export.bundle.write import write_bundle
 from export.cli.app import app
+from export.device.run_image import read_image
 from tl_keras.errors import BundleError, TLKerasError
+from tl_keras.modalities.image.modality import ImageModality
 
 ONNX = "models/onnx-fp32.onnx"
 GOLDEN = "golden/golden.json"
@@ -150,3 +155,18 @@ def test_a_zip_damaged_anywhere_is_refused_whatever_packed_it(folder, method):
     out.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BundleError):
         verify_bundle(out)
+
+
+def test_files_are_read_with_what_was_decided_for_the_data_it_was_trained_on(toys, tmp_path):
+    """Of 12 bits in a 16-bit file all looked black on the device."""
+    levels = {"integer": (0.0, 4095.0)}
+    source = dataclasses.replace(toys[0], modality=ImageModality(levels))
+    bundle = write_bundle(source, toys[1], tmp_path / "b", default="onnx-fp32", facts=FACTS)
+    gray = (np.linspace(0, 1, 400).reshape(20, 20) * 4095).astype(np.uint16)
+    Image.fromarray(gray).save(tmp_path / "deep.png")
+    with read_bundle(bundle) as found:
+        (pixels,) = found.read_samples([tmp_path / "deep.png"])["image"]
+        settings = found.manifest["settings"]
+    assert pixels.max() > 240
+    seen = read_image(str(tmp_path / "deep.png"), 16, 16, settings["levels"])
+    np.testing.assert_array_equal(seen, pixels)

@@ -87,14 +87,6 @@ def answers(model, batch):
     return model.predict(batch.astype("float32"), verbose=0)
 
 
-@pytest.mark.parametrize("bound", [None, 6.0])
-def test_folding_keeps_the_answers_and_leaves_no_normalisation(bound):
-    model = plain_relu(bound)
-    copy = fold_batch_normalization(model)
-    np.testing.assert_allclose(answers(copy, pictures(9)), answers(model, pictures(9)), atol=2e-4)
-    assert not any(type(layer).__name__ == "BatchNormalization" for layer in copy.layers)
-
-
 def test_equalization_keeps_the_answers_and_evens_out_the_channels():
     model = plain_relu(spread=1000.0)
     made = equalize.equalize(model, images(16), CLASSES)
