@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from export.bundle.write import write_bundle
 from export.cli.app import app
+from export.runtime import runtimes
 from export.runtime.bench import as_record, bench, take_turns
 from export.runtime.runtimes import default_threads, load
 from tl_keras.errors import ExportError
@@ -54,9 +55,16 @@ def test_a_model_that_ends_its_process_is_named(models, tmp_path):
         bench({"cut": cut}, threads=[1])
 
 
-def test_whole_numbers_are_not_added_in_16_bits_where_those_overflow(models):
+@pytest.mark.parametrize("flags", ["flags: avx2 fma", "flags: avx2 avx512_vnni", "avx_vnni"])
+def test_whole_numbers_are_not_added_in_16_bits_where_those_overflow(
+    models, tmp_path, monkeypatch, flags
+):
+    (tmp_path / "cpuinfo").write_text(flags)
+    found = runtimes.adds_in_16_bits(tmp_path / "cpuinfo")
+    assert found == ("vnni" not in flags)
+    monkeypatch.setattr(runtimes, "adds_in_16_bits", lambda: found)
     options = load(models["onnx-fp32"])._session.get_session_options()
-    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+    assert options.has_session_config_entry("session.x64quantprecision") == found
 
 
 def test_every_model_is_measured_with_each_number_of_threads_in_a_fresh_process(models):

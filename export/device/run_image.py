@@ -41,8 +41,10 @@ class OnnxModel:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        # Without VNNI, sums of products of 8 bits would saturate in 16 bits.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        cpu = Path("/proc/cpuinfo")
+        if not cpu.exists() or "vnni" not in cpu.read_text(encoding="ascii", errors="replace"):
+            # Sums of products of 8 bits would saturate in 16 bits.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         self._input = self._session.get_inputs()[0]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "ONNX_TYPES", "KerasRuntime", "LiteRTRuntime", "OnnxRuntime", "Runtime", "check_threads",
-    "default_threads", "load", "name_tensors",
+    "ONNX_TYPES", "KerasRuntime", "LiteRTRuntime", "OnnxRuntime", "Runtime", "adds_in_16_bits",
+    "check_threads", "default_threads", "load", "name_tensors",
 ]  # fmt: skip
 
 _KINDS = (np.float32, np.uint8, np.int8, np.int16, np.int32, np.int64)
@@ -280,8 +280,8 @@ class OnnxRuntime(Runtime):
         options.log_severity_level = 3
         # Threads that wait by spinning take the cores from whatever answers next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without VNNI, sums of products of 8 bits would saturate in 16 bits.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if adds_in_16_bits():
+            options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
@@ -297,6 +297,19 @@ class OnnxRuntime(Runtime):
 
     def _run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         return self._session.run(None, batch)[0]
+
+
+def adds_in_16_bits(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether ONNX Runtime may add products of 8 bits in 16, where they saturate.
+
+    It does on x86 without VNNI (83 % of labels equal to Keras instead of 99 %). The session option
+    "session.x64quantprecision" mends it for a quarter more time; with VNNI it would take three
+    times as long for the same answers.
+    """
+    try:
+        return "vnni" not in cpuinfo.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
 
 
 def _cast(values: np.ndarray, kind: np.dtype) -> np.ndarray:
