@@ -147,13 +147,15 @@ def test_groups_across_classes_and_of_any_size_leave_no_class_without():
             assert (words[samples.labels == label] == "train").mean() > 0.4
 
 
-def test_tags_and_values_are_split_without_strata():
-    samples = _samples([30])
-    tags = replace(
-        samples, labels=np.zeros((30, 2), np.float32), class_names=("x", "y"), task="tags"
-    )
-    parts = split(tags)
-    assert len(parts.train) + len(parts.val) == 30 and len(parts.val) > 0
+@pytest.mark.parametrize("count", [5, 10, 30, 99, 1000])
+@pytest.mark.parametrize("task", ["tags", "values"])
+def test_shares_of_tags_and_values_are_met_however_few_there_are(task, count):
+    numbers = np.random.default_rng(0).normal(size=(count, 2))
+    labels = numbers.astype(np.float32) if task == "values" else (numbers > 1.2).astype(np.uint8)
+    samples = replace(_samples([count]), labels=labels, class_names=("x", "y"), task=task)
+    parts = split(samples)
+    assert len(parts.train) + len(parts.val) == count
+    assert abs(len(parts.val) - 0.2 * count) <= 3
 
 
 @pytest.mark.parametrize(

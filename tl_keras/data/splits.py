@@ -5,7 +5,8 @@ the data's root, or the content of an array); the first round(test * n) are test
 validation, the others train. So the shares are met in every class to the sample, the order of
 the files, their place and a re-saved image change nothing, and the command and the Python API
 split alike. What an added or removed sample can move: at each border (test to validation,
-validation to train) at most one other sample of its class.
+validation to train) at most one other sample of its class. (Tags and values have strata of
+at least ten samples in place of classes; they are cut from the data, so more may move.)
 
 Samples of one group (copies of an image, by the check's digests; or patients, places,
 cameras) are taken together, at the place of the group's first key, wherever at least half of
@@ -29,6 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _SHOWN = 20
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,11 @@ def _rounded(number: float) -> int:
 
 
 def _strata(samples: Samples) -> list[int]:
-    return samples.kind.strata(samples.labels).tolist()
+    strata = samples.kind.strata(samples.labels).tolist()
+    if samples.kind.single_label:
+        return strata
+    counts = Counter(strata)
+    return [stratum if counts[stratum] >= _FEWEST else -1 for stratum in strata]
 
 
 def _ordered_groups(
