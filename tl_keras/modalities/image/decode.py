@@ -166,7 +166,8 @@ def load_image(
         with _opened(path) as image:
             if at_least is not None:
                 image.draft(None, (DRAFT_MARGIN * at_least,) * 2)
-            cut = any(";16" in str(tile) for tile in image.tile)
+            deep = image.format in ("PNG", "TIFF")
+            cut = deep and any(";16" in str(tile) for tile in image.tile)
             # Before the EXIF data are asked for: Pillow may decode to find them, and then raises
             # nothing for damaged pixels, there or here.
             image.load()
