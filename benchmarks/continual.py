@@ -175,7 +175,7 @@ def show_streaming(args) -> None:
     from tl_keras.data.splits import split
     from tl_keras.models.build import build_model
     from tl_keras.probing.linear import StreamingLDA, StreamingRidge, logistic, ridge
-    from tl_keras.workflows.update.learn import features_of
+    from tl_keras.workflows.update.learn import extract_features
 
     samples = load_samples(args.data)
     parts = split(samples, 0.15, 0.25, args.seed)
@@ -183,7 +183,7 @@ def show_streaming(args) -> None:
     x, y = {}, {}
     for name in ("train", "test"):
         part = getattr(parts, name)
-        x[name] = features_of(model, part, args.engine, lambda *_: None)
+        x[name] = extract_features(model, part, args.engine, lambda *_: None)
         y[name] = part.labels
     joint = {"logistic": logistic, "ridge": ridge}
     heads = {n: f(x["train"], y["train"], samples.outputs) for n, f in joint.items()}

@@ -128,7 +128,7 @@ def test_a_run_records_what_was_tried_and_why_and_is_an_ordinary_one_then(run):
 def test_the_model_kept_is_at_least_as_good_as_any_that_was_tried(run):
     accuracy, loss = score(run.model(), run.samples("val"))
     final, best = run.record["auto"]["final"], run.record["auto"]["best"]
-    assert (accuracy, -loss) >= (best["accuracy"], pytest.approx(-best["loss"]))
+    assert (accuracy, -loss) >= (best["accuracy"], -best["loss"] - 1e-5)
     assert final["kept"] == "full run" or final["accuracy"] <= best["accuracy"]
 
 

@@ -13,7 +13,7 @@ from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.workflows.evaluate import evaluate_run, predict_files
 from tl_keras.workflows.fit import train
-from tl_keras.workflows.update.run import Update, update
+from tl_keras.workflows.update import UpdateConfig, update
 
 ACROSS, DOWN = np.mgrid[:20, :20]
 SHAPES = {
@@ -70,7 +70,7 @@ def updated(place):
 
 
 def asked(place, data="new", run="run", **more):
-    return Update(str(place / run), str(place / data), **more)
+    return UpdateConfig(str(place / run), str(place / data), **more)
 
 
 def test_old_classes_keep_their_places_and_the_new_one_follows(updated):
@@ -122,7 +122,7 @@ def test_the_next_update_needs_no_old_folder(updated, place, tmp_path):
     try:
         for folder in hidden:
             folder.rename(folder.with_suffix(".away"))
-        request = Update(str(moved), str(tmp_path / "more"), epochs=(25,))
+        request = UpdateConfig(str(moved), str(tmp_path / "more"), epochs=(25,))
         run = update(request, tmp_path / "run3", progress=quiet)
     finally:
         for folder in hidden:
@@ -150,7 +150,7 @@ def test_streaming_needs_no_picture_once_it_has_counted_them(place, tmp_path):
     draw(tmp_path / "more", ["slope"], seed=2)
     table = first.path / "pictures.csv"
     table.write_text(table.read_text().replace(str(place), "/gone"))
-    request = Update(str(first.path), str(tmp_path / "more"), keep=("streaming",))
+    request = UpdateConfig(str(first.path), str(tmp_path / "more"), keep=("streaming",))
     run = update(request, tmp_path / "run3", progress=quiet)
     named = [
         row["outputs"][0]["name"]
@@ -199,7 +199,7 @@ def test_an_unfinished_run_and_a_place_within_the_run_are_refused(place, tmp_pat
     shutil.copytree(place / "run", half)
     RunDirectory(half).update(state="incomplete")
     with pytest.raises(RunError, match="not complete"):
-        update(Update(str(half), str(place / "new")), tmp_path / "run2")
+        update(UpdateConfig(str(half), str(place / "new")), tmp_path / "run2")
     with pytest.raises(RunError, match="must stay as it is"):
         update(asked(place), place / "run" / "next")
     with pytest.raises(RunError, match="exists already"):
@@ -236,7 +236,7 @@ def test_every_remedy_at_once_holds_the_base_and_keeps_what_a_later_step_needs(t
     photos = draw(tmp_path / "photos", ["rows", "columns"])
     draw(tmp_path / "new", ["disc"], seed=1)
     train(RunConfig.of(str(photos), "small_resnet", 16, epochs=(8, 1)), tmp_path / "run")
-    request = Update(
+    request = UpdateConfig(
         str(tmp_path / "run"), str(tmp_path / "new"), keep=("replay", "ewc", "l2sp", "lwf"),
         epochs=(6, 2),
     )  # fmt: skip
@@ -246,5 +246,5 @@ def test_every_remedy_at_once_holds_the_base_and_keeps_what_a_later_step_needs(t
     shutil.rmtree(photos)
     shutil.rmtree(run.path / "memory")
     draw(tmp_path / "more", ["slope"], seed=2)
-    again = Update(str(run.path), str(tmp_path / "more"), keep=("ewc",), epochs=(2, 1))
+    again = UpdateConfig(str(run.path), str(tmp_path / "more"), keep=("ewc",), epochs=(2, 1))
     assert update(again, tmp_path / "run3", progress=quiet).complete

@@ -64,8 +64,8 @@ def update(  # noqa: PLR0913 - a command's options are its arguments
     Example:  tl-keras update runs/photos new_photos/ --out runs/photos2
     """
     with error_boundary(debug, lambda: f"{run} is as it was, and {out} was not written."):
-        from tl_keras.workflows.update.run import Update
-        from tl_keras.workflows.update.run import update as learn_more
+        from tl_keras.workflows.update import UpdateConfig
+        from tl_keras.workflows.update import update as learn_more
 
         ways = tuple(word for word in opt.split_words(keep) if word != "none")
         steps = "streaming" not in ways
@@ -74,7 +74,7 @@ def update(  # noqa: PLR0913 - a command's options are its arguments
         opt.refuse_unused("--strength", strength, held, "--keep ewc, l2sp or lwf")
         opt.refuse_unused("--lr-scale", lr_scale, steps, "a --keep without streaming")
         opt.refuse_unused("--epochs", epochs or None, steps, "a --keep without streaming")
-        request = Update(
+        request = UpdateConfig(
             str(run), data, ways, memory, exemplars or "herding", tuple(new_class or ()),
             opt.split_numbers(epochs), lr_scale or 1.0, strength or 1.0, skip_bad,
         )  # fmt: skip

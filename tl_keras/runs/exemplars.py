@@ -21,7 +21,7 @@ from tl_keras.modalities.base import Modality
 
 __all__ = [
     "MEMORY", "ROOT", "TABLE", "Row", "found", "parse_bytes", "read_rows",
-    "samples_of", "written_rows",
+    "samples_of", "format_rows",
 ]  # fmt: skip
 
 TABLE = "pictures.csv"
@@ -42,7 +42,7 @@ class Row:
         label: Its class.
         split: "train", "val" or "test".
         task: Number of the step in which it came, from 0.
-        digest: Hash of its pixels before it was compressed.
+        digest: Hash of its pixels before it was compress.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Row:
     digest: str
 
 
-def written_rows(rows: Iterable[Row]) -> bytes:
+def format_rows(rows: Iterable[Row]) -> bytes:
     """Return the table as a file's content."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -9,7 +9,7 @@ from tl_keras.continual.replay import WAYS
 from tl_keras.errors import PlanError
 from tl_keras.runs.exemplars import parse_bytes
 
-__all__ = ["REMEDIES", "Update"]
+__all__ = ["REMEDIES", "UpdateConfig"]
 
 REMEDIES = {
     "replay": "old pictures, kept in the run, are learnt again",
@@ -24,7 +24,7 @@ _HOLDING = ("ewc", "l2sp", "lwf")
 
 
 @dataclass(frozen=True)
-class Update:
+class UpdateConfig:
     """What a run should learn, and how it keeps what it knows.
 
     Attributes:

@@ -26,15 +26,15 @@ from tl_keras.runs.prepare import plan_for
 from tl_keras.training.plan import Plan
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress
-from tl_keras.workflows.update.config import Update
-from tl_keras.workflows.update.previous_data import Pool
+from tl_keras.workflows.update.config import UpdateConfig
+from tl_keras.workflows.update.images import Pool
 
 if TYPE_CHECKING:
     import keras
 
     from tl_keras.training.config import FitResult
 
-__all__ = ["Lesson", "features_of", "learn", "refuse_lost", "solve"]
+__all__ = ["Learning", "extract_features", "learn", "refuse_lost", "solve"]
 
 IMPORTANCE, SUMS = "importance.npz", "sums.npz"
 _FISHER_PICTURES = 100
@@ -43,7 +43,7 @@ EWC, L2SP, LWF = 1e4, 0.01, 1.0
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Learning:
     """What there is to learn.
 
     Attributes:
@@ -51,44 +51,44 @@ class Lesson:
         config: Of the old run.
         old: The old model.
         run: The old run.
-        past: Its pictures at hand.
-        fresh: The new pictures.
+        previous: Its pictures at hand.
+        new: The new pictures.
         data: What is trained on and judged by.
         folder: The new run.
         progress: Called with a task's name, what is done and of how much.
     """
 
-    request: Update
+    request: UpdateConfig
     config: RunConfig
     old: keras.Model
     run: RunDirectory
-    past: Pool
-    fresh: Pool
+    previous: Pool
+    new: Pool
     data: Splits
     folder: Path
     progress: Progress
 
 
-def refuse_lost(request: Update, run: RunDirectory, past: Pool) -> None:
+def refuse_lost(request: UpdateConfig, run: RunDirectory, previous: Pool) -> None:
     """Check that each remedy has the old pictures that it needs, or what stands for them.
 
     Raises:
         RunError: One has not; those that need none are named.
     """
-    if len(past.of("train")):
+    if len(previous.of("train")):
         return
     there = {"ewc": (run.path / IMPORTANCE).exists(), "streaming": (run.path / SUMS).exists()}
     lost = [word for word in request.keep if word == "replay" or not there.get(word, True)]
     if lost:
         left = [word for word, has in there.items() if has] + ["l2sp", "lwf"]
         raise RunError(
-            f"{', '.join(lost)} needs old pictures, and the {past.gone} of {run.path} are no "
+            f"{', '.join(lost)} needs old pictures, and the {previous.gone} of {run.path} are no "
             f"longer under {run.fact('data', 'root')}; put them back, or use what needs none: "
             f"--keep {','.join(left)}"
         )
 
 
-def features_of(
+def extract_features(
     model: keras.Model, samples: Samples, precision: str, progress: Progress
 ) -> np.ndarray:
     """Return what a model's output layer sees of samples, float32 (n, d)."""
@@ -98,7 +98,7 @@ def features_of(
     )  # fmt: skip
 
 
-def solve(lesson: Lesson, grown: keras.Model) -> None:
+def solve(learning: Learning, grown: keras.Model) -> None:
     """Set a grown model's head from the sums of all features, and keep these in the new run.
 
     Ridge regression needs the features' Gram matrix and each class's sum alone, so old
@@ -107,25 +107,25 @@ def solve(lesson: Lesson, grown: keras.Model) -> None:
     """
     features = feature_model(grown)
     sums = StreamingRidge(int(features.output_shape[-1]), int(grown.output_shape[-1]))
-    kept = lesson.run.path / SUMS
-    parts = [lesson.fresh]
+    kept = learning.run.path / SUMS
+    parts = [learning.new]
     if kept.exists():
         with np.load(kept, allow_pickle=False) as saved:
             sums.load({name: saved[name] for name in ("counts", "sums", "gram")})
     else:
-        parts.insert(0, lesson.past)
+        parts.insert(0, learning.previous)
     for pool in parts:
         train = pool.samples.take(pool.of("train"))
         if len(train):
-            found = features_of(grown, train, lesson.config.run.precision, lesson.progress)
+            found = extract_features(grown, train, learning.config.run.precision, learning.progress)
             sums.update(found, train.labels)
-    head, held = sums.solve(), lesson.data.val
+    head, held = sums.solve(), learning.data.val
     if len(held):
         # What a base was trained on lies too neatly: sums of it make a head far too sure.
-        found = features_of(grown, held, lesson.config.run.precision, lesson.progress)
+        found = extract_features(grown, held, learning.config.run.precision, learning.progress)
         head = calibrate(head, found, held.labels)
     set_output(grown, head.weights, head.bias)
-    _save(lesson.folder / SUMS, sums.arrays())
+    _save(learning.folder / SUMS, sums.arrays())
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
         np.savez(made, **arrays)
 
 
-def update_plan(request: Update, config: RunConfig, model: keras.Model) -> Plan:
+def update_plan(request: UpdateConfig, config: RunConfig, model: keras.Model) -> Plan:
     """Return how an update is trained: the head, then all at a low rate.
 
     A run whose base never learnt ("probe") keeps its base.
@@ -151,72 +151,76 @@ def update_plan(request: Update, config: RunConfig, model: keras.Model) -> Plan:
     return dataclasses.replace(made, stages=stages, weight_decay=decay)
 
 
-def learn(lesson: Lesson, grown: keras.Model) -> tuple[Plan, FitResult]:
+def learn(learning: Learning, grown: keras.Model) -> tuple[Plan, FitResult]:
     """Train a grown model through the update's plan, with the remedies asked for."""
     from tl_keras.training.config import FitOptions
     from tl_keras.training.trainer import fit_with
 
-    request, config = lesson.request, lesson.config
+    request, config = learning.request, learning.config
     plan = update_plan(request, config, grown)
-    state = lesson.folder / "state"
+    state = learning.folder / "state"
     options = FitOptions(
         seed=config.run.seed, state_dir=state, precision=config.run.precision, save_every=1e9,
-        progress=lesson.progress,
+        progress=learning.progress,
     )  # fmt: skip
     if "lwf" in request.keep:
-        options = dataclasses.replace(options, objective=_taught(lesson, plan, state / "old"))
+        options = dataclasses.replace(
+            options, objective=_old_answers(learning, plan, state / "old")
+        )
     with contextlib.ExitStack() as stack:
-        if anchor := _anchor(lesson):
+        if anchor := _anchor(learning):
             stack.enter_context(anchor_weights(grown, anchor, request.strength))
-        result = fit_with(grown, lesson.data, plan, options)
+        result = fit_with(grown, learning.data, plan, options)
     if "ewc" in request.keep:
-        _keep_importance(lesson, grown)
+        _keep_importance(learning, grown)
     return plan, result
 
 
-def _taught(lesson: Lesson, plan: Plan, folder: Path) -> Any:
+def _old_answers(learning: Learning, plan: Plan, folder: Path) -> Any:
     from tl_keras.continual.lwf import WithoutForgetting
 
-    run, train = lesson.config.run, lesson.data.train
-    _, old = open_backend(lesson.old, train.reader(lesson.old), run.precision)
+    run, train = learning.config.run, learning.data.train
+    _, old = open_backend(learning.old, train.reader(learning.old), run.precision)
     return WithoutForgetting(
-        lesson.data, plan, lesson.old, old, folder, seed=run.seed,
-        strength=LWF * lesson.request.strength,
+        learning.data, plan, learning.old, old, folder, seed=run.seed,
+        strength=LWF * learning.request.strength,
     )  # fmt: skip
 
 
-def _anchor(lesson: Lesson) -> Anchor | None:
+def _anchor(learning: Learning) -> Anchor | None:
     anchor = None
-    if "l2sp" in lesson.request.keep:
-        anchor = l2sp(lesson.old, without=[output_layer(lesson.old).name]) * L2SP
-    if "ewc" in lesson.request.keep:
-        held = _importance(lesson) * EWC
+    if "l2sp" in learning.request.keep:
+        anchor = l2sp(learning.old, without=[output_layer(learning.old).name]) * L2SP
+    if "ewc" in learning.request.keep:
+        held = _importance(learning) * EWC
         anchor = anchor + held if anchor else held
     return anchor
 
 
-def _importance(lesson: Lesson) -> Anchor:
+def _importance(learning: Learning) -> Anchor:
     """Of the old pictures at hand, else what the old run kept."""
-    kept = lesson.run.path / IMPORTANCE
+    kept = learning.run.path / IMPORTANCE
     if not kept.exists():
-        return _measured(lesson, lesson.old, lesson.past)
-    held = l2sp(lesson.old)
+        return _measure_importance(learning, learning.old, learning.previous)
+    held = l2sp(learning.old)
     with np.load(kept, allow_pickle=False) as saved:
         return Anchor(held.centers, {name: saved[name] for name in saved.files})
 
 
-def _measured(lesson: Lesson, model: keras.Model, pool: Pool) -> Anchor:
+def _measure_importance(learning: Learning, model: keras.Model, pool: Pool) -> Anchor:
     train = pool.samples.take(pool.of("train"))
-    ranked = order("balanced", train.labels, train.keys, lesson.config.run.seed)[:_FISHER_PICTURES]
+    ranked = order("balanced", train.labels, train.keys, learning.config.run.seed)[
+        :_FISHER_PICTURES
+    ]
     return fisher(
         model, train.take(ranked).reader(model).read(range(len(ranked))),
-        progress=lambda done, total: lesson.progress("importance of weights", done, total),
+        progress=lambda done, total: learning.progress("importance of weights", done, total),
     )  # fmt: skip
 
 
-def _keep_importance(lesson: Lesson, grown: keras.Model) -> None:
+def _keep_importance(learning: Learning, grown: keras.Model) -> None:
     """Keep the mean of the old and the new pictures' importance for the next update."""
-    new, old = _measured(lesson, grown, lesson.fresh), _importance(lesson)
-    counts = len(lesson.past.known), len(lesson.fresh.samples)
+    new, old = _measure_importance(learning, grown, learning.new), _importance(learning)
+    counts = len(learning.previous.known), len(learning.new.samples)
     share = counts[0] / max(sum(counts), 1)
-    _save(lesson.folder / IMPORTANCE, dict((old * share + new * (1 - share)).importance))
+    _save(learning.folder / IMPORTANCE, dict((old * share + new * (1 - share)).importance))
