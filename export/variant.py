@@ -102,7 +102,7 @@ class Variant:
         attempts: What the search tried; the last one passed.
         notes: Warnings for its user, such as "slower than fp32 here".
         latencies: Filled in by the bench.
-        facts: More for the record: the tool that made it, calibration pictures, versions.
+        facts: More for the record: the tool that made it, calibration samples, versions.
     """
 
     format: str

@@ -249,7 +249,7 @@ def test_the_better_student_is_the_more_accurate_then_the_surer_one():
     bad[:12] = bad[:12, ::-1]
     verdict = choose_student(bad, good, labels)
     assert (verdict["kept"], verdict["clear"]) == ("distilled", True)
-    assert "Distilled 100.0 %, alone 70.0 % of 40 validation pictures" in verdict["why"]
+    assert "Distilled 100.0 %, alone 70.0 % of 40 validation samples" in verdict["why"]
     assert choose_student(good, bad, labels)["kept"] == "alone"
     verdict = choose_student(sure, good, labels)
     assert verdict["kept"] == "alone"

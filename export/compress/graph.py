@@ -89,7 +89,7 @@ class _Quantizable(Rewriter):
             shape = tuple(operation.input.shape)
         if len(shape) == 4:
             made = self._per_channel(operation, prefix, shape[-1])
-            # A normalisation is called with a mask; pictures have none.
+            # A normalisation is called with a mask; samples have none.
             return lambda x, mask=None: made(x)
         if kind in WEIGHTED:
             return self._chain(operation, prefix)

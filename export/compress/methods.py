@@ -133,7 +133,7 @@ def train_with_rounding(
         data: the training split is used.
         epochs: 1 or more.
         rate: learning rate at the start.
-        batch_size: pictures a step.
+        batch_size: samples a step.
         seed: decides the orders.
         progress: told (what is being done, steps done, of how many).
 

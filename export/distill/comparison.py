@@ -47,7 +47,7 @@ def compare_students(students: dict[str, keras.Model], val: Samples) -> dict[str
         return {
             "kept": "distilled",
             "clear": None,
-            "why": "There are no validation pictures to compare the students on.",
+            "why": "There are no validation samples to compare the students on.",
         }
     outputs = {name: predict(model, val) for name, model in students.items()}
     labels = val.kind.targets(val.labels, len(val.class_names))
@@ -76,7 +76,7 @@ def choose_student(alone: np.ndarray, distilled: np.ndarray, labels: np.ndarray)
     new, old = (figures[1], figures[0]) if kept == "distilled" else (figures[0], figures[1])
     clear = clearly_better(new, old)
     right = [f"{100 * (1 - each.mean()):.1f} %" for each in wrong]
-    said = f"Distilled {right[1]}, alone {right[0]} of {len(labels)} validation pictures"
+    said = f"Distilled {right[1]}, alone {right[0]} of {len(labels)} validation samples"
     if by_loss:
         said += f"; loss {losses[1].mean():.3f} and {losses[0].mean():.3f}"
     how = "by more than one standard error" if clear else "by less than one standard error"

@@ -29,7 +29,7 @@ class DistillationConfig:
         beta: Weight of the features, above 0; the labels keep theirs.
         layers: Pairs (teacher's layer, student's layer) for the features; empty is the last
             feature map of each.
-        mixup: Parameter of the Beta distribution from which the shares of two pictures are
+        mixup: Parameter of the Beta distribution from which the shares of two samples are
             drawn; 0 mixes none, 1 draws every share as likely as another. Source: Zhang et al.,
             arXiv 1710.09412.
 

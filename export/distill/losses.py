@@ -38,7 +38,7 @@ def softened_kl(teacher: Any, student: Any, temperature: float) -> Any:
 
 
 def inter_class(teacher: Any, student: Any, temperature: float) -> Any:
-    """Return 1 - Pearson's correlation of each picture's probabilities over classes, (n,).
+    """Return 1 - Pearson's correlation of each sample's probabilities over classes, (n,).
 
     A correlation forgives a student that is less sure than its teacher and asks only for the
     same order and proportions. Source: Huang et al., "Knowledge distillation from a stronger
@@ -56,14 +56,14 @@ def inter_class(teacher: Any, student: Any, temperature: float) -> Any:
 def intra_class(teacher: Any, student: Any, temperature: float, weights: Any) -> Any:
     """Return 1 - the correlation of each class's probabilities over the batch, (classes,).
 
-    Source: as :func:`inter_class`, the intra-class relation: which pictures of the batch look
+    Source: as :func:`inter_class`, the intra-class relation: which samples of the batch look
     most like this class.
 
     Args:
         teacher: Logits (n, classes), float32.
         student: Logits (n, classes), float32.
         temperature: Divides both, above 0.
-        weights: Of each picture in the correlation, (n, 1), 0 or more.
+        weights: Of each sample in the correlation, (n, 1), 0 or more.
     """
     said, learned = (ops.softmax(logits / temperature) for logits in (teacher, student))
     return 1.0 - _correlation(said, learned, ops.broadcast_to(weights, ops.shape(said)), axis=0)
@@ -76,7 +76,7 @@ def _correlation(left: Any, right: Any, weights: Any, axis: int) -> Any:
     right = right - ops.sum(shares * right, axis=axis, keepdims=True)
     product = ops.sum(shares * left * right, axis=axis)
     power = ops.sum(shares * left**2, axis=axis) * ops.sum(shares * right**2, axis=axis)
-    # The root of zero has no slope; a batch of one picture has no variance.
+    # The root of zero has no slope; a batch of one sample has no variance.
     return product / ops.sqrt(power + _TINY**2)
 
 

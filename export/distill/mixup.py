@@ -15,7 +15,7 @@ _SALT = 0x6D69  # keeps the shares' stream apart from that of the orders
 
 
 class Mixing:
-    """Pairs the pictures of each view; view 0 stays unmixed.
+    """Pairs the samples of each view; view 0 stays unmixed.
 
     Source: Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412.
 
@@ -30,7 +30,7 @@ class Mixing:
         self._views: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def view(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return each picture's partner int64 (rows,) and its own share float32 (rows,)."""
+        """Return each sample's partner int64 (rows,) and its own share float32 (rows,)."""
         if number not in self._views:
             self._views[number] = self._draw(number)
         return self._views[number]
@@ -40,13 +40,13 @@ class Mixing:
             return np.arange(self.rows), np.ones(self.rows, np.float32)
         generator = np.random.Generator(np.random.Philox(key=[self.seed + (_SALT << 32), number]))
         shares = generator.beta(self.alpha, self.alpha, self.rows).astype(np.float32)
-        # The larger share is the picture's own, so that each counts mostly once in a view.
+        # The larger share is the sample's own, so that each counts mostly once in a view.
         return permutation(self.rows, self.seed + (_SALT << 32), number), np.maximum(
             shares, 1 - shares
         )
 
     def of(self, views: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return partners int64 (n,) and shares float32 (n,) of pictures in their views."""
+        """Return partners int64 (n,) and shares float32 (n,) of samples in their views."""
         partners: np.ndarray = np.array(indices)
         shares: np.ndarray = np.ones(len(indices), np.float32)
         for number in np.unique(views):
@@ -56,7 +56,7 @@ class Mixing:
         return partners, shares
 
     def mixed(self, rows: np.ndarray, views: np.ndarray, indices: np.ndarray) -> np.ndarray:
-        """Return rows (n, ...) mixed from those of all pictures (rows, ...), float32."""
+        """Return rows (n, ...) mixed from those of all samples (rows, ...), float32."""
         partners, shares = self.of(views, indices)
         shares = shares.reshape(-1, *[1] * (rows.ndim - 1))
         return (shares * rows[indices] + (1 - shares) * rows[partners]).astype(np.float32)

@@ -40,7 +40,7 @@ class BaselineObjective(Objective):
     Args:
         data: Samples.
         plan: Its `views` bounds the views of every stage, cached or not.
-        mixing: Pairs of pictures that are mixed, or None.
+        mixing: Pairs of samples that are mixed, or None.
     """
 
     def __init__(self, data: Splits, plan: Plan, mixing: Mixing | None = None) -> None:
@@ -52,7 +52,7 @@ class BaselineObjective(Objective):
         return make_view_reader(self.data.train, model, self.plan.augment, seed, self.mixing)
 
     def batch(self, views: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return targets float32 (n, width) and weights float32 (n,), mixed as the pictures."""
+        """Return targets float32 (n, width) and weights float32 (n,), mixed as the samples."""
         if self.mixing is None:
             return self.labels[indices], self.weights[indices]
         labels = self.mixing.mixed(self.labels, views, indices)
@@ -71,7 +71,7 @@ class DistillationObjective(BaselineObjective):
         answers: The teacher's, computed.
         pairs: Layers whose features are matched.
         config: The losses and their weights.
-        mixing: Pairs of pictures that are mixed, or None.
+        mixing: Pairs of samples that are mixed, or None.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class DistillationObjective(BaselineObjective):
 
     @property
     def width(self) -> int:
-        """Numbers in the target of one picture."""
+        """Numbers in the target of one sample."""
         shapes = self.answers.shapes
         return 2 * self.classes + sum(int(np.prod(shapes[k + 1])) for k in self._matched)
 

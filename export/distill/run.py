@@ -1,8 +1,8 @@
 """Distillation: a small student learns from a trained teacher, and from the labels.
 
-The teacher answers once for every seeded view of every training picture. The same student is
+The teacher answers once for every seeded view of every training sample. The same student is
 also trained without it, on the same views, for as many epochs; the better of the two on the
-validation pictures is what is handed on, as an ordinary run.
+validation samples is what is handed on, as an ordinary run.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class Distillation:
         student: A base's name, which gets a new head, or a `.keras` file: a classifier of the
             same classes, or a body without a head.
         losses: What is learned from the teacher.
-        data: For a run, where its pictures are now, if they moved; for a file, its pictures.
-        size: Side of the student's pictures; None is the teacher's (a file's own).
+        data: For a run, where its samples are now, if they moved; for a file, its samples.
+        size: Side of the student's samples; None is the teacher's (a file's own).
         weights: Of the student's base, see `tl_keras.runs.config.ModelConfig`.
         plan: Name of the student's plan; empty as in `PlanConfig`.
         settings: Fields of the plan to set. `views` bounds the views of every stage.
@@ -105,7 +105,7 @@ def prepare_distillation(request: Distillation, teacher: Teacher, progress: Prog
     if request.plan == "auto":
         raise ExportError(
             "A student is trained by one plan, got auto; give --plan lp-ft, full or another, or "
-            "let 'tl-keras fit --plan auto' say which suits the pictures."
+            "let 'tl-keras fit --plan auto' say which suits the samples."
         )
     config = _config(request, teacher).with_defaults()
     data = _data(config, request, teacher, progress)
@@ -131,7 +131,7 @@ def _config(request: Distillation, teacher: Teacher) -> RunConfig:
     run = teacher.run
     if run is None and request.data is None:
         raise DataError(
-            f"{request.teacher} is a model without its pictures; say which with --data FOLDER"
+            f"{request.teacher} is a model without its samples; say which with --data FOLDER"
         )
     settings = {"views": VIEWS, **request.settings}
     if run is not None:
@@ -170,7 +170,7 @@ def _data(
     if taught != found:
         raise DataError(
             f"the teacher knows the classes {_listed(taught)}, {splits.train.root} has "
-            f"{_listed(found)}; give the pictures it was trained on"
+            f"{_listed(found)}; give the samples it was trained on"
         )
     kept = facts.get("left_out", []), facts.get("duplicates", [])
     return PreparedData(splits, facts.get("fingerprint", ""), *kept, 0.0, teacher.run.digests())
@@ -192,7 +192,7 @@ def _check_classes(what: str, model: keras.Model, names: tuple[str, ...]) -> Non
     if got == len(names):
         return
     way = {
-        "teacher": "give the pictures it was trained on",
+        "teacher": "give the samples it was trained on",
         "student": "give a base's name, or a model without its head: either gets a new one",
     }
     raise ExportError(

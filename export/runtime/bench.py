@@ -57,9 +57,9 @@ def bench(
 ) -> dict[str, tuple[Latency, ...]]:
     """Measure models beside each other.
 
-    In every round each model answers for one picture, in turn, so that a busy moment of the
+    In every round each model answers for one sample, in turn, so that a busy moment of the
     machine falls on all of them; each answers `WARM_UP` times before. Only the runtime is
-    timed: the picture's numbers are in their final form. For the first answer and the memory,
+    timed: the sample's numbers are in their final form. For the first answer and the memory,
     each model has a process of its own; a .keras file answers in one altogether, since TensorFlow
     takes its number of threads once in a process.
 
