@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -17,7 +18,7 @@ from conftest import NAMES, draw_folder
 from typer.testing import CliRunner
 
 from tl_keras.cli.app import app
-from tl_keras.cli.console import error_boundary
+from tl_keras.cli.console import bars, error_boundary
 from tl_keras.errors import ParityError, RunError
 
 SMALL = ("--base", "small_resnet", "--weights", "none", "--size", 16)
@@ -241,6 +242,16 @@ def test_tensorflow_without_memory_is_told_in_a_line(capsys):
     with pytest.raises(SystemExit), error_boundary(False):
         tf.zeros((10**6, 10**6, 100))
     assert "the memory is too small" in capsys.readouterr().err
+
+
+def test_a_stop_that_a_library_swallows_is_told_at_the_next_step(capsys):
+    with pytest.raises(SystemExit) as stop, error_boundary(False, lambda: "So."), bars() as told:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        told("work", 1, 2)
+        pytest.fail("nothing stopped")
+    assert (stop.value.code, capsys.readouterr().err) == (130, "Stopped. So.\n")
 
 
 @pytest.mark.parametrize("tail", ["| head -1", ">&-", "2>&-", "<&-"])

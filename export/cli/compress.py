@@ -55,7 +55,7 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
 
     Example:  tl-export compress runs/photos --method prune+qat --out small/
     """
-    with error_boundary(debug, lambda: "Nothing was written.") as stopping:
+    with error_boundary(debug, lambda: "Nothing was written."):
         from export.compress.fine_tune import FineTune
         from export.compress.methods import CLUSTERS, SPARSITY
         from export.compress.run import CompressConfig, compress_run
@@ -63,8 +63,7 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
         steps = method.split("+")
         opt.refuse_unused("--sparsity", sparsity, "prune" in steps, "--method prune")
         opt.refuse_unused("--clusters", clusters, "cluster" in steps, "--method cluster")
-        with bars(still=True) as drawn:
-            progress = stopping(drawn)
+        with bars(still=True) as progress:
             how = FineTune(epochs, learning_rate, batch_size, seed, augment, progress)
             config = CompressConfig(
                 method, how, sparsity or SPARSITY, clusters or CLUSTERS, max_drop

@@ -64,7 +64,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
     Example:  tl-export runs/photos --quantize int8,fp16 --out bundle.zip
     """
     target = out or run / "export"
-    with error_boundary(debug, lambda: "Nothing was written.") as stopping:
+    with error_boundary(debug, lambda: "Nothing was written."):
         from export.pipeline import ExportConfig, check_config, check_destination, export
         from export.quantize.search import Limits
         from export.source import from_run
@@ -80,7 +80,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         with bars(still=True) as bar:
             bar("reading the run", 0, 1)
             source = from_run(run, data=data, samples=samples)
-            made = export(source, config, target, force=force, progress=stopping(bar))
+            made = export(source, config, target, force=force, progress=bar)
         _show(made, notes, target)
 
 

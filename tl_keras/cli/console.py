@@ -34,20 +34,17 @@ __all__ = [
 MISTAKE, DIFFERS, STOPPED = 2, 3, 130
 """Exit codes: what a user can mend, an artifact that is not like its source, Ctrl-C."""
 
+# What makes progress functions stop the work they are told of, one a boundary.
+_stopping: list[Callable[[Progress], Progress]] = []
+
 
 @contextmanager
-def error_boundary(
-    debug: bool, when_stopped: Callable[[], str] = lambda: ""
-) -> Iterator[Callable[[Progress], Progress]]:
+def error_boundary(debug: bool, when_stopped: Callable[[], str] = lambda: "") -> Iterator[None]:
     """Turn every error into one message and an exit code.
 
     Args:
         debug: Let errors through with their traceback, and warnings too.
         when_stopped: Gives what to say after Ctrl-C or SIGTERM, which exit with 130.
-
-    Yields:
-        What makes a progress function one that stops the work it is told of, for work within
-        libraries that swallow Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal cannot show must not end the command.
@@ -55,8 +52,9 @@ def error_boundary(
     with warnings.catch_warnings(), stoppable() as stopping:
         if not debug:
             warnings.simplefilter("ignore")
+        _stopping.append(stopping)
         try:
-            yield stopping
+            yield
         except KeyboardInterrupt as error:
             _say("[bold]Stopped.[/] ", when_stopped())
             raise SystemExit(STOPPED) from error
@@ -68,6 +66,8 @@ def error_boundary(
             code, text = _explain(error)
             _say("[bold red]Error:[/] ", text)
             raise SystemExit(code) from error
+        finally:
+            _stopping.pop()
 
 
 def _explain(error: Exception) -> tuple[int, str]:
@@ -140,7 +140,7 @@ def bars(still: bool = False) -> Iterator[Progress]:
     console = _open_console(stderr=True)
     drawn = _Bars(Bar(*columns, console=console, auto_refresh=not still, transient=still), still)
     try:
-        yield drawn
+        yield _stopping[-1](drawn) if _stopping else drawn
     finally:
         if drawn.tasks:
             drawn.progress.stop()

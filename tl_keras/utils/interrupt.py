@@ -18,8 +18,8 @@ __all__ = ["stoppable"]
 def stoppable() -> Iterator[Callable[[Progress], Progress]]:
     """Let SIGTERM stop work as Ctrl-C does, and let neither be lost.
 
-    Both raise KeyboardInterrupt. Libraries may swallow that while they convert a model, so it is
-    raised again at the next step.
+    Both raise KeyboardInterrupt. Libraries may swallow that while they are imported or convert a
+    model, so it is raised again at the next step.
 
     Yields:
         What makes a progress function one that stops the work it is told of.
@@ -41,7 +41,10 @@ def stoppable() -> Iterator[Callable[[Progress], Progress]]:
     if threading.current_thread() is not threading.main_thread():
         yield stopping  # only the main thread may handle signals
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What the caller ignores, as nohup and shells do for work in the background, stays ignored.
+    heard = [number for number in (signal.SIGINT, signal.SIGTERM)
+             if signal.getsignal(number) is not signal.SIG_IGN]  # fmt: skip
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield stopping
     finally:
