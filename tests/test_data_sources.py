@@ -309,11 +309,29 @@ def test_parts_that_count_different_classes_are_refused():
         (np.zeros((2, 4, 4, 3), np.uint8), [0], "one for each"),
         (np.zeros((2, 4, 4, 3), np.uint8), [0.5, 1], "whole numbers"),
         (np.zeros((2, 4, 4, 3), np.uint8), [-1, 1], "Class indices"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [[1, 0], [0, 1]], "labels.argmax"),
+        (np.zeros((2, 4, 4, 3), np.uint8), ["a", None], "Labels are object"),
+        (np.zeros((2, 4, 4, 3), np.uint8), [["a"], ["a", "b"]], "labels differ in shape"),
+        (np.zeros((2, 4, 4, 3), np.uint8), 1, "Got 1 as labels"),
+        ([np.zeros((4, 4)), np.zeros((4, 5))], [0, 1], "images differ in shape"),
     ],
 )
 def test_arrays_of_the_wrong_kind_are_refused(pictures, labels, words):
     with pytest.raises(DataError, match=words):
         from_arrays(pictures, labels)
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], [1j, 2], [1e39, 0]])
+@pytest.mark.parametrize("task", ["tags", "values"])
+def test_labels_that_are_no_numbers_are_refused(task, labels):
+    with pytest.raises(DataError, match="numbers"):
+        from_arrays(np.zeros((2, 4, 4), np.uint8), labels, task=task)
+
+
+@pytest.mark.parametrize("what", ["class_names", "keys"])
+def test_a_name_that_is_there_twice_is_refused(what):
+    with pytest.raises(DataError, match=f"{what} has 'a' more than once"):
+        from_arrays(np.zeros((2, 4, 4), np.uint8), [0, 1], **{what: ["a", "a"]})
 
 
 def test_take_keeps_class_names_and_order():

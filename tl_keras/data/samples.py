@@ -7,6 +7,7 @@ task what the label means. Everything downstream takes `Samples`, wherever they 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -163,10 +164,15 @@ def from_arrays(  # noqa: PLR0913
         DataError: if shapes, types or ranges are not as above.
     """
     kind = modalities.get(modality)
-    items = kind.check_arrays(items)
-    if len(labels) != len(items):
-        raise DataError(f"Got {len(items)} {kind.noun}s and {len(labels)} labels: one for each.")
-    names, numbers = tasks.get(task).check(np.asarray(labels), class_names)
+    items = kind.check_arrays(_as_array(items, f"{kind.noun}s"))
+    given = _as_array(labels, "labels")
+    if len(given) != len(items):
+        raise DataError(f"Got {len(items)} {kind.noun}s and {len(given)} labels: one for each.")
+    names, numbers = tasks.get(task).check(given, class_names)
+    for what, words in (("class_names", names), ("keys", keys or ())):
+        if len(set(words)) != len(words):
+            twice = next(word for word, count in Counter(words).items() if count > 1)
+            raise DataError(f"{what} has {twice!r} more than once; expected names that differ.")
     return Samples(
         items=items,
         labels=numbers,
@@ -177,6 +183,16 @@ def from_arrays(  # noqa: PLR0913
         task=task,
         root=root,
     )
+
+
+def _as_array(values: Any, what: str) -> np.ndarray:
+    try:
+        made = np.asarray(values)
+    except ValueError as error:
+        raise DataError(f"The {what} differ in shape; expected one shape for all.") from error
+    if not made.ndim:
+        raise DataError(f"Got {values!r} as {what}; expected an array with a row a sample.")
+    return made
 
 
 def fingerprint(samples: Samples, digests: Sequence[str]) -> str:

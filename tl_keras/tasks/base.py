@@ -191,7 +191,10 @@ class Task:
 def _check_columns(
     labels: np.ndarray, class_names: Sequence[str] | None
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    numbers: np.ndarray = np.asarray(labels, np.float64)
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iufb":
+        raise DataError(f"Labels are {labels.dtype}; expected numbers.")
+    numbers: np.ndarray = labels.astype(np.float64)
     numbers = numbers[:, np.newaxis] if numbers.ndim == 1 else numbers
     largest = float(np.finfo(np.float32).max)
     if numbers.ndim != 2 or not (np.abs(numbers) <= largest).all():

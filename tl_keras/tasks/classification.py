@@ -57,8 +57,11 @@ class Multiclass(Task):
     ) -> tuple[tuple[str, ...], np.ndarray]:
         """Check class indices 0..classes-1, or class names, of shape (n,)."""
         if labels.ndim != 1:
-            raise DataError(f"Labels have the shape {labels.shape}; expected (n,) class indices.")
-        if labels.dtype.kind in "UOS":
+            raise DataError(
+                f"Labels have the shape {labels.shape}; expected (n,) class indices. One-hot rows: "
+                "pass labels.argmax(1)."
+            )
+        if labels.dtype.kind == "U" or all(isinstance(label, str) for label in labels):
             return self._index([str(label) for label in labels], class_names)
         if labels.dtype.kind not in "iub":
             raise DataError(f"Labels are {labels.dtype}; expected whole numbers or class names.")
