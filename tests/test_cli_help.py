@@ -114,7 +114,7 @@ assert not heavy, heavy
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("tl-keras", "fitt"), "Did you mean 'fit'?"),
+        (("tl-keras", "fitt"), "No such command 'fitt'. Did you mean fit? See: "),
         (("tl-keras", "fit", "x", "--bse", "y"), "Did you mean --base"),
         (("tl-export", "check", "x", "--jso"), "Did you mean --json?"),
         (("tl-keras", "fit", "x"), "Missing option '--out'"),

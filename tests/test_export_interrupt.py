@@ -64,7 +64,7 @@ def test_a_zip_that_cannot_be_unpacked_says_where_and_what_helps(toys, tmp_path,
     from export.bundle.write import write_bundle
 
     out = write_bundle(*toys, tmp_path / "toy.zip", default="tflite-fp32", facts=FACTS)
-    monkeypatch.setattr("export.bundle.read._through", full)
+    monkeypatch.setattr("export.bundle.read._check_stream", full)
     result = invoke("check", out)
     assert result.exit_code == 2
     said = flat(result.stderr)

@@ -80,6 +80,8 @@ class Program(TyperGroup):
                 raise typer.Exit(0 if asked else MISTAKE)
             args = _with_new_names(args, len(own))
             _refuse_empty(command, args[: 1 + len(own)])
+        elif not args[0].startswith("-"):
+            ctx.fail(f"No such command '{args[0]}'.{did_you_mean(args[0], self.commands)}")
         return super().parse_args(ctx, args)
 
     def _with_default(self, ctx: Any, args: list[str]) -> list[str]:
