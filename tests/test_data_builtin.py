@@ -13,7 +13,7 @@ from tl_keras.errors import DataError
 
 
 @pytest.mark.parametrize(("name", "count"), [("digits", 10), ("digits@3", 3), ("digits@80", 80)])
-def test_digits_have_so_many_pictures_a_class(name, count):
+def test_digits_have_so_many_images_a_class(name, count):
     samples = builtin(name)
     parts = split(samples)
     assert set(parts.train.counts().values()) == set(parts.val.counts().values()) == {count}
@@ -30,7 +30,7 @@ def test_digits_are_scikit_learns_at_full_range():
     assert samples.modality.open(samples.items[0]).mode == "RGB"
 
 
-def test_the_training_pictures_of_digits_never_change():
+def test_the_training_images_of_digits_never_change():
     train = builtin("digits@2").where("train")
     assert train.keys == builtin("digits@2").where("train").keys
     assert set(train.keys) <= set(builtin("digits@5").where("train").keys)

@@ -39,7 +39,7 @@ def test_a_field_is_positive_inside_the_strokes_only(drawn):
     assert field[middle].max() > 0
 
 
-def test_the_same_seed_renders_the_same_pictures(drawn):
+def test_the_same_seed_renders_the_same_images(drawn):
     first, labels = glyphs.render(40, seed=3)
     second, again = glyphs.render(40, seed=3)
     other, _ = glyphs.render(40, seed=4)
@@ -47,23 +47,23 @@ def test_the_same_seed_renders_the_same_pictures(drawn):
     assert not np.array_equal(first, other)
 
 
-def test_pictures_have_the_size_asked_for_and_show_something(drawn):
-    pictures, labels = glyphs.render(64, seed=0, look=glyphs.GlyphLook(size=24))
-    assert pictures.shape == (64, 24, 24, 3) and pictures.dtype == np.uint8
+def test_images_have_the_size_asked_for_and_show_something(drawn):
+    images, labels = glyphs.render(64, seed=0, look=glyphs.GlyphLook(size=24))
+    assert images.shape == (64, 24, 24, 3) and images.dtype == np.uint8
     assert labels.dtype == np.int64 and labels.max() < len(drawn.names)
-    assert np.min(np.ptp(pictures.reshape(64, -1), axis=1)) > 40
+    assert np.min(np.ptp(images.reshape(64, -1), axis=1)) > 40
 
 
 def test_a_plain_look_is_grey_strokes_on_black(drawn):
-    pictures, _ = glyphs.render(64, seed=0, look=glyphs.GlyphLook(plain=1.0, noise=0.0))
-    assert np.array_equal(pictures[..., 0], pictures[..., 2])
-    assert np.median(pictures[:, 0, 0]) == 0
-    assert pictures.max() > 180
+    images, _ = glyphs.render(64, seed=0, look=glyphs.GlyphLook(plain=1.0, noise=0.0))
+    assert np.array_equal(images[..., 0], images[..., 2])
+    assert np.median(images[:, 0, 0]) == 0
+    assert images.max() > 180
 
 
 def test_both_polarities_occur(drawn):
-    pictures, _ = glyphs.render(200, seed=0, look=glyphs.GlyphLook(plain=0.0))
-    grey = pictures.mean(-1)
+    images, _ = glyphs.render(200, seed=0, look=glyphs.GlyphLook(plain=0.0))
+    grey = images.mean(-1)
     edge = np.concatenate([grey[:, 0], grey[:, -1]], axis=1).mean(1)
     darker = grey[:, 8:24, 8:24].mean((1, 2)) < edge
     assert 0.2 < darker.mean() < 0.8
@@ -80,8 +80,8 @@ def test_a_thicker_stroke_has_more_ink(drawn):
 def test_a_coarse_grid_leaves_nothing_fine(drawn):
     def roughness(grid):
         look = glyphs.GlyphLook(grids=(grid,), plain=1.0, noise=0.0)
-        pictures = glyphs.render(64, seed=0, look=look)[0].astype(float)
-        return np.abs(np.diff(pictures, axis=2)).max()
+        images = glyphs.render(64, seed=0, look=look)[0].astype(float)
+        return np.abs(np.diff(images, axis=2)).max()
 
     assert roughness(8) < 0.6 * roughness(32)
 

@@ -274,34 +274,34 @@ def test_tags_and_values_need_a_csv(tmp_path):
 
 
 def test_arrays_get_stable_keys_from_their_contents():
-    pictures = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
-    pictures[4] = pictures[0]
-    samples = from_arrays(pictures, ["b", "a", "b", "a", "b"])
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    images[4] = images[0]
+    samples = from_arrays(images, ["b", "a", "b", "a", "b"])
     assert samples.class_names == ("a", "b") and samples.labels.tolist() == [1, 0, 1, 0, 1]
     assert len(set(samples.keys)) == 5 and samples.keys[4] == samples.keys[0] + "#2"
-    assert from_arrays(pictures[1:3], [0, 1]).keys == samples.keys[1:3]
-    assert from_arrays(pictures[..., 0], [0, 1, 0, 1, 1]).items.shape == (5, 8, 8, 1)
+    assert from_arrays(images[1:3], [0, 1]).keys == samples.keys[1:3]
+    assert from_arrays(images[..., 0], [0, 1, 0, 1, 1]).items.shape == (5, 8, 8, 1)
 
 
 def test_numbers_among_the_labels_are_the_classes_and_none_is_made_up():
-    pictures = np.zeros((4, 4, 4), np.uint8)
-    samples = from_arrays(pictures, [1, 2, 5, 2])
+    images = np.zeros((4, 4, 4), np.uint8)
+    samples = from_arrays(images, [1, 2, 5, 2])
     assert samples.class_names == ("1", "2", "5") and samples.labels.tolist() == [0, 1, 2, 1]
-    named = from_arrays(pictures, [0, 2, 2, 0], ["a", "b", "c"])
+    named = from_arrays(images, [0, 2, 2, 0], ["a", "b", "c"])
     assert named.class_names == ("a", "b", "c") and named.labels.tolist() == [0, 2, 2, 0]
     with pytest.raises(DataError, match="from 1 to 2.*pass labels - 1"):
-        from_arrays(pictures, [1, 2, 2, 1], ["a", "b"])
+        from_arrays(images, [1, 2, 2, 1], ["a", "b"])
 
 
 def test_parts_that_count_different_classes_are_refused():
-    pictures = np.zeros((2, 4, 4), np.uint8)
-    train, val = from_arrays(pictures, [0, 1]), from_arrays(pictures, [1, 2])
+    images = np.zeros((2, 4, 4), np.uint8)
+    train, val = from_arrays(images, [0, 1]), from_arrays(images, [1, 2])
     with pytest.raises(DataError, match=r"val has the classes .*same class_names"):
         Splits(train, val, None)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "labels", "words"),
+    ("images", "labels", "words"),
     [
         (np.zeros((2, 4, 4, 3)), [0, 1], "expected uint8"),
         (np.zeros((2, 4, 4, 4), np.uint8), [0, 1], "shape"),
@@ -316,9 +316,9 @@ def test_parts_that_count_different_classes_are_refused():
         ([np.zeros((4, 4)), np.zeros((4, 5))], [0, 1], "images differ in shape"),
     ],
 )
-def test_arrays_of_the_wrong_kind_are_refused(pictures, labels, words):
+def test_arrays_of_the_wrong_kind_are_refused(images, labels, words):
     with pytest.raises(DataError, match=words):
-        from_arrays(pictures, labels)
+        from_arrays(images, labels)
 
 
 @pytest.mark.parametrize("labels", [["a", "b"], [1j, 2], [1e39, 0]])
@@ -353,7 +353,7 @@ def test_a_builtin_set_is_found_again_whatever_folder_has_its_name(tmp_path, mon
     assert len(load_again("builtin:digits")) == 1797
 
 
-def test_pictures_that_moved_are_asked_for_with_the_place_where_they_were(tmp_path):
+def test_images_that_moved_are_asked_for_with_the_place_where_they_were(tmp_path):
     _tree(tmp_path, "before/x/a.png", "before/y/b.png")
     before = tmp_path / "before"
     samples = load_samples(before)

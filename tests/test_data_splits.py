@@ -1,4 +1,4 @@
-"""Splits are seeded and stable; pictures on two sides are found."""
+"""Splits are seeded and stable; images on two sides are found."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _words(samples, **more):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_an_added_picture_moves_at_most_one_other_at_each_border(seed):
+def test_an_added_image_moves_at_most_one_other_at_each_border(seed):
     for count in range(3, 40):
         before = _words(_samples([count]), test=0.15, seed=seed)
         after = _words(_samples([count + 1]), test=0.15, seed=seed)
@@ -59,7 +59,7 @@ def test_the_assignment_of_known_names_never_changes():
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.2, 0.0), (0.2, 0.1), (0.25, 0.33)])
-def test_shares_are_met_in_every_class_to_the_picture(val, test):
+def test_shares_are_met_in_every_class_to_the_image(val, test):
     counts = [5, 10, 11, 40, 173, 3000]
     samples = _samples(counts)
     words = np.array(assign(samples, val, test))
@@ -69,7 +69,7 @@ def test_shares_are_met_in_every_class_to_the_picture(val, test):
         assert (row != "train").sum() == int((val + test) * count + 0.5)
 
 
-def test_digests_of_different_pictures_change_nothing_and_copies_follow_the_first():
+def test_digests_of_different_images_change_nothing_and_copies_follow_the_first():
     samples = _samples([30, 30])
     plain = _words(samples, test=0.2)
     assert _words(samples, test=0.2, groups=[f"{i}" for i in range(60)]) == plain
@@ -81,7 +81,7 @@ def test_digests_of_different_pictures_change_nothing_and_copies_follow_the_firs
 
 @pytest.mark.parametrize("seed", range(30))
 @pytest.mark.parametrize("test", [0.0, 0.2])
-def test_small_classes_have_a_picture_in_every_part(seed, test):
+def test_small_classes_have_an_image_in_every_part(seed, test):
     parts = split(_samples([1, 2, 3, 4]), test=test, seed=seed)
     assert parts.train.counts()["a"] == 1
     assert all(parts.train.counts()[name] >= 1 for name in "bcd")
@@ -92,7 +92,7 @@ def test_small_classes_have_a_picture_in_every_part(seed, test):
         assert parts.test is None
 
 
-def test_no_picture_is_lost_or_doubled():
+def test_no_image_is_lost_or_doubled():
     samples = _samples([50, 7])
     parts = split(samples, test=0.2)
     keys = [*parts.train.keys, *parts.val.keys, *parts.test.keys]
@@ -171,7 +171,7 @@ def test_an_empty_part_is_an_error():
         split(_samples([1, 1]))
 
 
-def test_the_same_picture_in_two_splits_or_classes_is_found_and_named():
+def test_the_same_image_in_two_splits_or_classes_is_found_and_named():
     samples = _samples([3, 3])
     words = ("train", "val", "train", "test", "train", "train")
     digests = ("p", "p", "q", "p", "q", "r")
@@ -205,7 +205,7 @@ def test_leaving_out_ends_every_conflict_and_keeps_the_test_split_whole():
     assert not find_shared(again, [digests[i] for i in kept], [words[i] for i in kept])
 
 
-def test_pictures_grouped_by_their_digests_never_straddle_carved_splits():
+def test_images_grouped_by_their_digests_never_straddle_carved_splits():
     samples = _samples([200, 200])
     digests = [f"{i // 4}" for i in range(400)]
     assert not find_shared(samples, digests, assign(samples, test=0.2, groups=digests))

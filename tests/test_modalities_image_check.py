@@ -1,4 +1,4 @@
-"""The check names every bad picture at once, and hashes what the good ones show."""
+"""The check names every bad image at once, and hashes what the good ones show."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _folder(root, count=6):
 def _spoilt(root):
     _folder(root)
     (root / "a/empty.jpg").touch()
-    (root / "a/text.jpg").write_text("no picture at all")
+    (root / "a/text.jpg").write_text("no image at all")
     whole = (root / "b/1.jpg").read_bytes()
     (root / "b/1.jpg").write_bytes(whole[: len(whole) // 2])
     (root / "b/film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     return root
 
 
-def test_all_bad_pictures_are_listed_with_their_reasons_and_nothing_else(tmp_path):
+def test_all_bad_images_are_listed_with_their_reasons_and_nothing_else(tmp_path):
     samples = load_samples(_spoilt(tmp_path))
     report = check_images(samples)
     reasons = {os.path.relpath(bad.path, tmp_path): bad.reason for bad in report.bad}
@@ -176,8 +176,8 @@ def test_color_of_16_bits_that_uses_fewer_is_told_of(tmp_path):
 
 
 def test_arrays_are_checked_too():
-    pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
-    report = check_images(from_arrays(pictures, [0, 1] * 10))
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    report = check_images(from_arrays(images, [0, 1] * 10))
     assert not report.bad and len(set(report.digests)) == 20
 
 
@@ -205,7 +205,7 @@ def test_a_copy_under_another_name_in_another_split_is_found(tmp_path):
         ("train/a/3.jpg", "val/a/3.jpg"), ("train/b/3.jpg", "val/b/3.jpg")}  # fmt: skip
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures():
+def test_memory_does_not_grow_with_the_number_of_images():
     import tracemalloc
 
     def peak(count):

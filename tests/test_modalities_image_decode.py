@@ -1,4 +1,4 @@
-"""Every kind of picture file becomes the RGB that a person sees; damage is named."""
+"""Every kind of image file becomes the RGB that a person sees; damage is named."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_exif_orientation_is_undone(tmp_path, orientation, extension):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_does_not_spoil_a_good_picture(tmp_path):
+def test_broken_exif_does_not_spoil_a_good_image(tmp_path):
     _photo().save(tmp_path / "a.jpg", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff\xff\xff")
     assert open_image(tmp_path / "a.jpg").size == (64, 48)
 
@@ -238,7 +238,7 @@ def test_the_content_counts_not_the_extension(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
-def test_arrays_become_rgb_pictures(shape):
+def test_arrays_become_rgb_images(shape):
     array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     expected = np.broadcast_to(array.reshape(5, 7, -1), (5, 7, 3))
     assert np.array_equal(_pixels(array), expected)
@@ -266,7 +266,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_what_is_no_sound_picture_is_named_with_its_reason(tmp_path, name):
+def test_what_is_no_sound_image_is_named_with_its_reason(tmp_path, name):
     make, reason = DAMAGED[name]
     (tmp_path / name).write_bytes(make())
     with pytest.raises(ImageError) as caught:
