@@ -159,6 +159,13 @@ def test_levels_of_deep_gray_are_decided_over_the_set_and_digests_see_every_bit(
     assert np.asarray(again.open(tmp_path / "c" / "1.png"))[0, 0, 0] == 249
     assert check_images(replace(samples, modality=again)).settings == report.settings
     assert check_images(samples.take([0])).settings == {}
+    narrow = modalities.get("image", {"levels": {"integer": [0, 1023]}})
+    assert check_images(replace(samples, modality=narrow)).notes == (
+        "3 images are deep gray (integers): 0 becomes black and 1023 white; 1 go beyond and are "
+        "clipped",
+    )
+    photos = replace(samples.take([0, 1]), modality=narrow)
+    assert check_images(photos).notes == ()
 
 
 def test_color_of_16_bits_that_uses_fewer_is_told_of(tmp_path):

@@ -42,10 +42,14 @@ _DARK = 64
 def _notes(deep: Sequence[decode.Extremes], levels: decode.Levels) -> tuple[str, ...]:
     notes = []
     for kind, (low, high) in sorted(levels.items()):
-        count = sum(one[0] == kind for one in deep)
-        notes.append(
-            f"{count} images are deep gray ({kind}s): {low:g} becomes black and {high:g} white"
-        )
+        spans = [(least, most) for found, least, most in deep if found == kind]
+        beyond = sum(least < low or most > high for least, most in spans)
+        clipped = f"; {beyond} go beyond and are clipped" if beyond else ""
+        if spans:
+            notes.append(
+                f"{len(spans)} images are deep gray ({kind}s): {low:g} becomes black and "
+                f"{high:g} white{clipped}"
+            )
     colors = [high for kind, _, high in deep if kind == "color"]
     if colors and max(colors) < _DARK:
         notes.append(
