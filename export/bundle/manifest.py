@@ -9,7 +9,7 @@ manifest.json (schema 1), UTF-8:
     settings    of the modality, as decided for the data it was trained on
     inputs      name, shape, dtype of a file's content and what the values are, for each input
     input       the first of them, with what is done to a file before ("resize")
-    output      name, shape, values
+    output      name, shape, values, and whether the highest numbers are the answer
     default     name of the variant to take when nothing else is known
     variants    name, format, recipe, file, input_dtype, output_dtype, bytes, sha256, verdict,
                 attempts, notes, latencies (milliseconds), facts
@@ -92,6 +92,7 @@ def make_manifest(
             "name": source.signature.output,
             "shape": [len(source.class_names)],
             "values": source.kind.output_values,
+            "ranked": source.kind.ranked,
         },
         "default": default,
         "variants": [_describe_variant(variant) for variant in variants],

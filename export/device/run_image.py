@@ -173,7 +173,7 @@ def main() -> None:
             print(json.dumps({"image": name, "scores": [float(score) for score in scores]}))
             continue
         order = np.argsort(-scores, kind="stable")[: asked.top]
-        if manifest["task"] == "values":
+        if not manifest["output"].get("ranked", True):
             order = np.arange(len(scores))
         words = (f"{labels[index]} {scores[index]:.4f}" for index in order)
         print(f"{name}: {', '.join(words)}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.distill.config import DistillationConfig
+from tl_keras import tasks
 from tl_keras.data.samples import Samples
 from tl_keras.errors import ExportError, ModelError
 from tl_keras.features import backends as engines
@@ -64,7 +65,7 @@ def load_teacher(path: str | Path) -> Teacher:
         return Teacher(load_user_model(place), None, place.name)
     run = RunDirectory(place)
     run.require_complete()
-    if (task := run.fact("data", "task")) != "classes":
+    if not tasks.get(task := run.fact("data", "task")).single_label:
         raise ExportError(f"{place} was trained on {task}; a teacher names classes.")
     return Teacher(run.model(), run, place.resolve().name)
 
