@@ -68,7 +68,7 @@ def build_model(
     else:
         body = build_backbone(str(base), size=size, weights=weights)
     if features is not None:
-        body = _up_to(body, features)
+        body = _cut_at(body, features)
     return keras.Model(body.input, attach(body, head, outputs), name=body.name)
 
 
@@ -121,7 +121,7 @@ def _user_base(
     _check_input(model, size)
     flat = flatten(model)
     if features is None and pooling != "none":
-        flat = _without_head(flat)
+        flat = _remove_head(flat)
     shape = flat.inputs[0].shape
     if len(shape) != 4:
         return flat
@@ -161,12 +161,12 @@ def _check_input(model: Any, size: int | None) -> None:
             f"got size={size} for a model with inputs {shapes}; only a model of one image has one")
 
 
-def _without_head(model: keras.Model) -> keras.Model:
+def _remove_head(model: keras.Model) -> keras.Model:
     """The model up to where its features end; what is left away is named."""
     end = feature_point(model)
     replaced = [step for step in steps(model)[end.position + 1 :]]
     names = ", ".join(dict.fromkeys(step.name for step in replaced))
-    body = _up_to(model, end.layer)
+    body = _cut_at(model, end.layer)
     if not has_weights(steps(body)):
         raise ModelError(
             f"'{model.name}' has no layer with weights before what a new head would replace "
@@ -179,7 +179,7 @@ def _without_head(model: keras.Model) -> keras.Model:
     return body
 
 
-def _up_to(model: keras.Model, layer: str) -> keras.Model:
+def _cut_at(model: keras.Model, layer: str) -> keras.Model:
     """The model up to the output of a layer, which it may be declared to have its features at."""
     import keras
 

@@ -254,13 +254,13 @@ def _from_keras_file(info: registry.BackboneInfo, size: int, path: Path) -> kera
     model = scaling.with_scaling(
         plain, scaling.Scaling(scale.scale, scale.offset, layers=own), source.name)
     _copy_by_name(source, model, path, info)
-    model = keras_model_named(model, info)
+    model = rename_model(model, info)
     if scale.swapped:
         scaling.swap_channels(model)
     return model
 
 
-def keras_model_named(model: keras.Model, info: registry.BackboneInfo) -> keras.Model:
+def rename_model(model: keras.Model, info: registry.BackboneInfo) -> keras.Model:
     """The same graph under the base's name."""
     import keras
 
