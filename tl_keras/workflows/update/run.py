@@ -22,6 +22,7 @@ from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import finish, first_record, guard, record_training
 from tl_keras.runs.prepare import PreparedData
+from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.files import atomic_path, write_atomically
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -79,7 +80,7 @@ def update(
     refuse_lost(request, run, previous)
     config = _config_of(run)
     new, checked = prepare_new(request, config, samples, classes, previous, progress)
-    with atomic_path(out) as folder:
+    with atomic_path(out) as folder, repeatable(config.run.seed):
         step = _Step(request, config, run, old, previous, new, checked, classes, folder, progress)
         step.run_all(command)
     return RunDirectory(out)
