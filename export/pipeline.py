@@ -26,7 +26,7 @@ from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source
 from export.variant import Attempt, Variant, Verdict
 from tl_keras.errors import ExportError
-from tl_keras.utils.files import atomic_path
+from tl_keras.utils.files import atomic_path, is_within, unwritable
 from tl_keras.utils.progress import Progress, silent
 
 __all__ = [
@@ -111,13 +111,25 @@ def check_config(config: ExportConfig) -> tuple[list[Recipe], list[str]]:
     return choose_recipes(config.recipes, tuple(dict.fromkeys(config.formats)))
 
 
-def check_destination(out: Path, force: bool = False) -> None:
+def check_destination(
+    out: Path, force: bool = False, *inputs: str | os.PathLike[str] | None
+) -> None:
     """Refuse a destination before any work is done.
 
+    Args:
+        out: where the bundle is to be.
+        force: whether a bundle that is there already is replaced.
+        *inputs: what is read: a folder of samples must not come to hold what is written.
+
     Raises:
-        ExportError: if something is there and `force` is not set, or it is no bundle.
+        ExportError: if something is there and `force` is not set, or it is no bundle; or it cannot
+            be written, or lies among the samples.
     """
+    if data := is_within(out, *inputs):
+        raise ExportError(f"{out} lies within {data}, which is read; name another with --out.")
     if not os.path.lexists(out):
+        if why := unwritable(out):
+            raise ExportError(f"{out} cannot be written ({why}); name another place with --out.")
         return
     if not force:
         raise ExportError(

@@ -51,7 +51,7 @@ def test_threads_of_tensorflow_are_not_dropped_in_silence(toys, tmp_path):
 def test_a_model_that_ends_its_process_is_named(models, tmp_path):
     cut = tmp_path / "cut.tflite"
     cut.write_bytes(models["tflite-fp32"].read_bytes()[:2000])
-    with pytest.raises(ExportError, match=r"cut\.tflite does not answer in a process of its own"):
+    with pytest.raises(ExportError, match=r"cut\.tflite (does not answer|cannot be loaded)"):
         bench({"cut": cut}, threads=[1])
 
 

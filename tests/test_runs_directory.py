@@ -68,7 +68,7 @@ HARMS = {
     "no record of a run": (write("run.json", "[]"), "is no record of a run"),
     "newer": (write("run.json", json.dumps({"schema": SCHEMA + 1})), "update tl_keras"),
     "thin": (write("run.json", '{"schema": 1, "state": "complete"}'), "lacks data.root"),
-    "no model": (broken("model.keras"), "is missing"),
+    "no model": (broken("model.keras"), "no such file"),
     "half a model": (write("model.keras", "PK"), "damaged or cut short"),
     "no splits": (broken("split.csv"), "does not read"),
     "other columns": (write("split.csv", "a,b\n1,2\n"), "lacks key or split"),

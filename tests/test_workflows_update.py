@@ -200,7 +200,7 @@ def test_an_unfinished_run_and_a_place_within_the_run_are_refused(place, tmp_pat
     RunDirectory(half).update(state="incomplete")
     with pytest.raises(RunError, match="not complete"):
         update(UpdateConfig(str(half), str(place / "new")), tmp_path / "run2")
-    with pytest.raises(RunError, match="must stay as it is"):
+    with pytest.raises(RunError, match="which is read"):
         update(asked(place), place / "run" / "next")
     with pytest.raises(RunError, match="exists already"):
         update(asked(place), place / "run")

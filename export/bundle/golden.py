@@ -195,7 +195,7 @@ def read_golden(
         expected = {name: np.asarray(record["outputs"][name], np.float64) for name in names}
         tolerances = {name: float(record["tolerances"][name]) for name in names}
     except _UNREADABLE as error:
-        raise BundleError(f"{GOLDEN} does not read ({error!r}); get the bundle anew.") from error
+        raise BundleError(f"{GOLDEN} does not read; get the bundle anew.") from error
     if {e.shape for e in expected.values()} != {(len(files), len(manifest["classes"]))}:
         raise BundleError(f"{GOLDEN} does not belong to the manifest; get the bundle anew.")
     return inputs, {"outputs": expected, "tolerances": tolerances}

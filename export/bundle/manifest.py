@@ -29,8 +29,8 @@ import numpy as np
 
 from export.source import Source
 from export.variant import Variant
-from tl_keras import tasks
-from tl_keras.errors import BundleError, ExportError
+from tl_keras import modalities, tasks
+from tl_keras.errors import BundleError, ExportError, TLKerasError
 
 __all__ = ["MANIFEST", "SCHEMA", "as_json", "make_manifest", "model_file", "parse_manifest"]
 
@@ -41,6 +41,7 @@ _LIFTED = ("versions", "data", "metrics")
 _LARGEST = 2**31
 _MOST_VALUES, _MOST_AXES = 2**26, 8
 """Of one sample: an image of 4096 x 4096 has fewer."""
+_DTYPES = ("uint8", "int32", "int64", "float32")
 # What bundles do not say that were written when there were images alone.
 _BEFORE = {"modality": "image", "settings": {}}
 
@@ -168,7 +169,9 @@ def _find_wrong(record: Mapping[str, Any]) -> str:  # noqa: PLR0911 (one line a 
         return "task"
     if not all(isinstance(name, str) for name in record["classes"]):
         return "classes"
-    if not all(_is_input(one) for one in (record["input"], *record["inputs"])):
+    if not _is_modality(record["modality"], record["settings"]):
+        return "modality"
+    if not record["inputs"] or not all(map(_is_input, (record["input"], *record["inputs"]))):
         return "input.shape"
     if not all(_is_file(file) for file in record["files"]):
         return "files"
@@ -181,14 +184,23 @@ def _find_wrong(record: Mapping[str, Any]) -> str:  # noqa: PLR0911 (one line a 
     return "" if record["default"] in names and len(set(names)) == len(names) else "default"
 
 
+def _is_modality(name: str, settings: dict[str, Any]) -> bool:
+    try:
+        modalities.get(name, settings)
+    except (TLKerasError, TypeError):
+        return False
+    return True
+
+
 def _is_input(value: Any) -> bool:
     shape = value.get("shape") if isinstance(value, dict) else None
     return (
         isinstance(shape, list)
-        and len(shape) <= _MOST_AXES
+        and 0 < len(shape) <= _MOST_AXES
         and all(isinstance(side, int) and 0 < side <= _MOST_VALUES for side in shape)
         and math.prod(shape) <= _MOST_VALUES
         and isinstance(value.get("name", ""), str)
+        and value.get("dtype", "uint8") in _DTYPES
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -37,13 +37,18 @@ def bench(
 
     Example:  tl-export bench bundle.zip --plot latency.png
     """
-    with error_boundary(debug), _models(files) as models:
+    with error_boundary(debug), contextlib.ExitStack() as stack:
         from export.runtime import bench as benches
         from tl_keras.reports.filters import size
+        from tl_keras.utils.files import refuse_file
+
+        if plot is not None:
+            refuse_file(plot, ".png", *files, option="--plot")
+        models = stack.enter_context(_models(files))
 
         with bars() as progress:
             found = benches.bench(models, threads=threads, rounds=rounds, progress=progress)
-        if plot:
+        if plot is not None:
             from export.bundle.figures import plot_latencies
 
             plot_latencies(found, plot)
@@ -64,7 +69,7 @@ def bench(
         show(made)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _models(files: Sequence[Path]) -> Iterator[dict[str, Path]]:
     """Yield model files by name: those named, or those of the one bundle."""
     from export.bundle.read import read_bundle

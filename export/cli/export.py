@@ -68,6 +68,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         from export.pipeline import ExportConfig, check_config, check_destination, export
         from export.quantize.search import Limits
         from export.source import from_run
+        from tl_keras.runs.directory import RunDirectory
 
         opt.refuse_unused("--max-drop", max_drop, bool(quantize), "--quantize")
         opt.refuse_unused("--no-train", not train, bool(quantize), "--quantize")
@@ -75,7 +76,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         formats, recipes = opt.split_words(to), opt.split_words(quantize)
         config = ExportConfig(formats, recipes, limits, license=license)
         _, notes = check_config(config)
-        check_destination(target, force)
+        check_destination(target, force, data or RunDirectory(run).fact("data", "root"))
         start_tensorflow()
         with bars(still=True) as bar:
             bar("reading the run", 0, 1)

@@ -20,6 +20,7 @@ from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source, from_run
 from export.variant import Variant
 from tl_keras.errors import ExportError, GateError
+from tl_keras.runs.directory import RunDirectory
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
@@ -95,7 +96,9 @@ def compress_run(
         StorageError: if `out` cannot be written.
     """
     target = Path(out)
-    check_destination(target)
+    directory = RunDirectory(run)
+    directory.modality.check_augment(config.how.augment)
+    check_destination(target, False, data or directory.fact("data", "root"))
     source = from_run(run, data=data)
     load_tfmot()
     if source.data is None:

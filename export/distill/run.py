@@ -74,7 +74,7 @@ def distill(
     """
     unfinished = _unfinished(Path(out), request)
     if unfinished is None:
-        refuse_existing(Path(out))
+        refuse_existing(Path(out), request.data, _samples_of(request.teacher))
     start_tensorflow()
     teacher = load_teacher(request.teacher)
     ready = prepare_distillation(request, teacher, progress)
@@ -138,6 +138,11 @@ def _unfinished(out: Path, request: Distillation) -> RunDirectory | None:
     if why := run.record.get("stopped"):
         raise RunError(f"{out} cannot go on, it would stop again: {why}")
     return run
+
+
+def _samples_of(teacher: str) -> str | None:
+    """Where a teacher's samples are, if it is a run."""
+    return RunDirectory(teacher).fact("data", "root") if Path(teacher).is_dir() else None
 
 
 def _begin(request: Distillation, ready: Prepared, out: str | Path, command: str) -> None:

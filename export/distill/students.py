@@ -71,6 +71,18 @@ class Distillation:
     baseline: bool = True
     precision: str = "auto"
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense for any teacher, before one is loaded.
+
+        Raises:
+            TLKerasError: An option is out of its range, or names nothing that there is.
+        """
+        RunConfig.of(
+            source=self.data or "", backbone=self.student, size=self.size, weights=self.weights,
+            plan=self.plan, settings=self.settings, epochs=self.epochs, lr_scale=self.rate,
+            precision=self.precision,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:

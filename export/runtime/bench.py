@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,9 +23,9 @@ from typing import IO, Any, cast
 import numpy as np
 
 from export.quantize.recipes import FLOAT
-from export.runtime.runtimes import Runtime, check_threads, default_threads, load
+from export.runtime.runtimes import Runtime, check_file, check_threads, default_threads, load
 from export.variant import Latency, Variant
-from tl_keras.errors import ExportError
+from tl_keras.errors import ExportError, TLKerasError
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -39,6 +40,8 @@ SLOWER = 1.05
 """A file is called slower than the float one beyond this ratio: less is noise."""
 _VARIANT_ROUNDS = 30
 _PATIENCE = 600
+MISTAKE = 2
+"""Exit code of a process whose last words are what is wrong with the file."""
 _STATUS = Path("/proc/self/status")
 
 
@@ -83,6 +86,8 @@ def bench(
         )
     for count in counts:
         check_threads(count)
+    for path in models.values():
+        check_file(path)
     found: dict[str, list[Latency]] = {name: [] for name in models}
     for count in counts:
         word = f"with {count} thread{'s' * (count > 1)}"
@@ -202,10 +207,14 @@ class _Child:
             return json.loads(line)
         code = self._process.wait()
         self._said.seek(0)
-        said = self._said.read().decode("utf-8", "replace").strip()[-500:]
+        said = self._said.read().decode("utf-8", "replace").strip()
         self.stop()
+        if code == MISTAKE:
+            raise ExportError(said)
+        last = said.splitlines()[-1][:300] if said else "nothing was said"
+        why = f"its runtime crashed ({signal.strsignal(-code)})" if code < 0 else last
         raise ExportError(
-            f"{self._path} does not answer in a process of its own, which ended with {code}: {said}"
+            f"{self._path} does not answer: {why}. The file may be damaged; get it anew."
         )
 
     def stop(self) -> None:
@@ -332,10 +341,14 @@ def main() -> None:
     # What a runtime prints shall not be taken for an answer.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    cost, time_answer = _measure_cost(sys.argv[1], int(sys.argv[2]))
-    print(json.dumps(cost), file=out, flush=True)
-    for _ in sys.stdin:
-        print(time_answer(), file=out, flush=True)
+    try:
+        cost, time_answer = _measure_cost(sys.argv[1], int(sys.argv[2]))
+        print(json.dumps(cost), file=out, flush=True)
+        for _ in sys.stdin:
+            print(time_answer(), file=out, flush=True)
+    except TLKerasError as error:
+        print(error, file=sys.stderr)
+        sys.exit(MISTAKE)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.errors import ExportError
+from tl_keras.errors import ExportError, ModelError
 from tl_keras.features.backends import prefix_function
+from tl_keras.utils.files import irregular
 from tl_keras.utils.quiet import silenced, start_tensorflow
 
 if TYPE_CHECKING:
@@ -171,15 +172,13 @@ def _set_tensorflow_threads(threads: int) -> None:
 
 
 def _load_keras(path: str | os.PathLike[str]) -> keras.Model:
-    import keras
+    from tl_keras.models.backbones.weights import load_user_model
 
     try:
         with silenced():
-            return keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ExportError(
-            f"{os.fspath(path)} cannot be loaded as a Keras model: {error}"
-        ) from error
+            return load_user_model(Path(path))
+    except ModelError as error:
+        raise ExportError(str(error)) from error
 
 
 class LiteRTRuntime(Runtime):
@@ -337,6 +336,20 @@ def _module(name: str, package: str) -> Any:
         ) from error
 
 
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """Check that there is a model file which some runtime might open.
+
+    Raises:
+        ExportError: if there is no such file, or its ending is unknown.
+    """
+    file = Path(path)
+    if file.suffix not in (".tflite", ".onnx", ".keras"):
+        raise ExportError(f"{file} ends in {file.suffix!r}; expected .tflite, .onnx or .keras.")
+    if not file.is_file():
+        raise ExportError(f"There is no file {file}; it is {irregular(file) or 'missing'}.")
+    return file
+
+
 def load(path: str | os.PathLike[str], threads: int | None = None) -> Runtime:
     """Open a model file by the runtime that its ending asks for.
 
@@ -349,11 +362,7 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Runtime:
     """
     if threads is not None:
         check_threads(threads)
-    file = Path(path)
-    if file.suffix not in (".tflite", ".onnx", ".keras"):
-        raise ExportError(f"{file} ends in {file.suffix!r}; expected .tflite, .onnx or .keras.")
-    if not file.is_file():
-        raise ExportError(f"There is no file {file}.")
+    file = check_file(path)
     if file.suffix == ".keras":
         return KerasRuntime(file, threads)
     return (LiteRTRuntime if file.suffix == ".tflite" else OnnxRuntime)(file, threads)

@@ -54,7 +54,7 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.workflows.advise import appraise, chosen_samples
 
         candidates = parse_candidates(bases, size)
-        refuse_existing(out)
+        refuse_existing(out, data)
         samples = load_samples(data)
         chosen = chosen_samples(samples, images, seed)
         start_tensorflow()

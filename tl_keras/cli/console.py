@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -72,7 +73,8 @@ def error_boundary(debug: bool, when_stopped: Callable[[], str] = lambda: "") ->
 
 def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, TLKerasError):
-        return error.exit_code, str(error)
+        # A file full of nonsense would be told of by pages of it.
+        return error.exit_code, re.sub(r"(\S{150})\S{100,}(\S{50})", r"\1...\2", str(error))
     if ran_out_of_memory(error):
         return MISTAKE, (
             "the memory is too small for this; try a smaller --size or --batch-size, or end other "

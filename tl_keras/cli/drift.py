@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,10 +51,10 @@ def drift(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.workflows.adapt import AdaptConfig, adapt
         from tl_keras.workflows.drift import report_drift
 
-        place = to or run.resolve().with_name(f"{run.resolve().name}-{remedy}")
+        place = to or Path(f"{os.path.realpath(run)}-{remedy}")
         if remedy:
             asked = AdaptConfig(run=run, data=other, method=remedy, skip_bad=skip_bad)
-            refuse_existing(place)
+            refuse_existing(place, other)
         _refuse_places(out, to, place if remedy else None)
         with bars() as progress:
             report = report_drift(

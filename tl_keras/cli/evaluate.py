@@ -41,9 +41,14 @@ def evaluate(
     with error_boundary(debug):
         from tl_keras.workflows.evaluate import evaluate_run
 
+        if out is not None:
+            from tl_keras.runs.directory import RunDirectory
+            from tl_keras.utils.files import refuse_file
+
+            refuse_file(out, ".json", data or RunDirectory(run).fact("data", "root"))
         with bars() as progress:
             scores = evaluate_run(run, data, split, progress)
-        if out:
+        if out is not None:
             from tl_keras.utils.files import write_atomically
 
             write_atomically(out, (json.dumps(scores, indent=1) + "\n").encode())

@@ -39,8 +39,10 @@ def lr_find(  # noqa: PLR0913 - a command's options are its arguments
     """
     with error_boundary(debug, lambda: "Nothing was written."):
         from tl_keras.runs.config import RunConfig
+        from tl_keras.utils.files import refuse_file
         from tl_keras.workflows.evaluate import find_rate
 
+        refuse_file(out, ".png", data)
         selectors = opt.split_words(train)
         settings = {"batch_size": batch_size}
         config = RunConfig.of(

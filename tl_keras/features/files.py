@@ -10,18 +10,23 @@ import numpy as np
 
 from tl_keras.errors import PlanError
 from tl_keras.features.places import Features, Place, written
-from tl_keras.utils.files import atomic_path
+from tl_keras.utils.files import atomic_path, refuse_file
 
 __all__ = ["check_target", "write_features"]
 
 _KINDS = (".npz", ".parquet")
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, data: str | None = None) -> None:
     """Check that features can be written to such a file.
+
+    Args:
+        path: The file.
+        data: A folder of samples that it must not lie in.
 
     Raises:
         PlanError: The ending is unknown, a file is there already, or a package is missing.
+        StorageError: It cannot be written.
     """
     if path.suffix not in _KINDS:
         raise PlanError(f"{path} ends in '{path.suffix}'; expected {' or '.join(_KINDS)}")
@@ -29,6 +34,7 @@ def check_target(path: Path) -> None:
         raise PlanError(f"{path} exists already and was not changed; choose another name")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise PlanError("Parquet needs the package pyarrow: pip install pyarrow, or choose .npz")
+    refuse_file(path, path.suffix, data, option="--features-out")
 
 
 def write_features(path: Path, features: Features, place: Place) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -273,19 +274,47 @@ class RunConfig:
             RunError: It is from a newer version, or a field is unknown.
             TLKerasError: A value is out of its range.
         """
+        if not isinstance(values, Mapping):
+            raise RunError(f"the configuration is {values!r:.60}, expected options by name")
         version = values.get("version", 1)
+        if version not in (1, VERSION):
+            raise RunError(
+                f"the configuration has version {version}, this tl_keras reads up to {VERSION}; "
+                "update tl_keras"
+            )
+        parts = {name: part for name, part in values.items() if name != "version"}
         try:
             if version == 1:
-                return cls.of(**{_OLD.get(name, name): value for name, value in values.items()})
-            if version != VERSION:
-                raise RunError(
-                    f"the configuration has version {version}, this tl_keras reads up to "
-                    f"{VERSION}; update tl_keras"
-                )
-            parts = {name: part for name, part in values.items() if name != "version"}
+                parts = _sorted_in({_OLD.get(name, name): value for name, value in parts.items()})
+            for name, part in parts.items():
+                _check_types(name, part)
             return cls(**{name: _PARTS[name](**part) for name, part in parts.items()})
         except (TypeError, KeyError) as error:
             raise RunError(f"the configuration does not read: {error}") from error
+
+
+def _check_types(name: str, part: Any) -> None:
+    """Refuse what somebody wrote into a record that no option could be."""
+    if name not in _PARTS or not isinstance(part, Mapping):
+        known = ", ".join(_PARTS)
+        raise RunError(f"{name} is {part!r:.60}, expected the options of {known} by their names")
+    hints = typing.get_type_hints(_PARTS[name])
+    for key, value in part.items():
+        if key in hints and not _is_a(value, hints[key]):
+            raise RunError(f"{key} is {value!r:.60}, which no such option can be")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(_is_a(one, inner[0]) for one in value)
+    if typing.get_origin(kind) is Mapping:
+        return isinstance(value, Mapping)
+    if inner:
+        return any(_is_a(value, one) for one in inner)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _sorted_in(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

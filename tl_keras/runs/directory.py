@@ -16,23 +16,30 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import shlex
 import shutil
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_keras import modalities
+from tl_keras import modalities, tasks
 from tl_keras.data.samples import Samples, in_order
 from tl_keras.data.sources import load_again
 from tl_keras.data.splits import Splits
-from tl_keras.errors import DataError, RunError, TLKerasError
+from tl_keras.errors import DataError, ModelError, RunError, TLKerasError
 from tl_keras.modalities.base import Modality
 from tl_keras.runs import exemplars as kept
 from tl_keras.runs.config import RunConfig
-from tl_keras.utils.files import irregular, remove_leavings, scratch_folder, write_atomically
+from tl_keras.utils.files import (
+    irregular,
+    is_within,
+    read_small,
+    remove_leavings,
+    unwritable,
+    write_atomically,
+)
 from tl_keras.utils.locks import LOCK
 from tl_keras.utils.progress import Progress
 
@@ -73,15 +80,16 @@ class RunDirectory:
 
     def _read_record(self) -> dict[str, Any]:
         file = self.path / "run.json"
-        if not file.is_file():  # a named pipe would wait forever
-            what = "does not exist" if not self.path.exists() else "has no run.json"
+        if not os.path.lexists(file):
+            what = "has no run.json" if self.path.is_dir() else "is no folder"
+            what = what if os.path.lexists(self.path) else "does not exist"
             raise RunError(f"{self.path} {what}; expected a run that 'tl-keras fit' made")
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise RunError(f"{file} does not read ({error}); the run cannot be used") from error
-        schema = record.get("schema") if isinstance(record, dict) else None
-        if not isinstance(schema, int) or "state" not in record and schema <= SCHEMA:
+            record = json.loads(read_small(file).decode("utf-8"))
+        except (ValueError, OSError, RecursionError) as error:
+            raise _unreadable(file, error) from error
+        schema: Any = record.get("schema") if isinstance(record, dict) else None
+        if not _is_number(schema, int, 1) or "state" not in record and schema <= SCHEMA:
             raise RunError(f"{file} is no record of a run; expected what 'tl-keras fit' wrote")
         if schema > SCHEMA:
             raise RunError(
@@ -89,6 +97,13 @@ class RunDirectory:
             )
         if schema == 1 and "job" in record:
             record["config"] = record.pop("job")
+        for way, (is_right, expected) in _FACTS.items():
+            value = _at(record, way)
+            if value is not _MISSING and not is_right(value):
+                got = json.dumps(value)[:60]
+                raise RunError(
+                    f"{file}: {way} is {got}, expected {expected}; the run cannot be used"
+                )
         return record
 
     @property
@@ -119,13 +134,11 @@ class RunDirectory:
         Raises:
             RunError: The record lacks it.
         """
-        value: Any = self.record
-        for key in keys:
-            if not isinstance(value, dict) or key not in value:
-                raise RunError(
-                    f"{self.path / 'run.json'} lacks {'.'.join(keys)}; the run cannot be used"
-                )
-            value = value[key]
+        value = _at(self.record, ".".join(keys))
+        if value is _MISSING:
+            raise RunError(
+                f"{self.path / 'run.json'} lacks {'.'.join(keys)}; the run cannot be used"
+            )
         return value
 
     def require_complete(self) -> None:
@@ -226,21 +239,32 @@ class RunDirectory:
             path: Another model of the run, which need not be complete then.
 
         Raises:
-            RunError: The run is not complete, or the file does not load.
+            RunError: The run is not complete, or the file does not load or is of another run.
         """
-        import keras
+        from tl_keras.models.backbones.weights import load_user_model
 
         if path is None:
             self.require_complete()
             path = self.path / "model.keras"
-        # Keras calls a file that is cut short "not found".
-        if not path.is_file() or not zipfile.is_zipfile(path):
-            what = "is damaged or cut short" if path.exists() else "is missing"
-            raise RunError(f"{path} {what}; the run does not load, put the file back or fit anew")
         try:
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
-        except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
-            raise RunError(f"{path} does not load ({error}); the run cannot be used") from error
+            model = load_user_model(path)
+        except ModelError as error:
+            way = "put the file back or fit anew"
+            raise RunError(f"{error}; the run does not load, {way}") from error
+        classes = self.fact("classes")
+        if [one.shape[1:] for one in model.outputs] != [(len(classes),)]:
+            got = ", ".join(str(tuple(one.shape[1:])) for one in model.outputs)
+            raise RunError(
+                f"{path} gives {got} for a sample, expected ({len(classes)},), a number for each "
+                "of the run's classes; put the run's own file back"
+            )
+        size, taken = self.record.get("size"), [tuple(one.shape[1:]) for one in model.inputs]
+        if size is not None and [shape[:1] for shape in taken] != [(size,)]:
+            raise RunError(
+                f"{path} takes {taken}, expected one input of {size} px as the run has; put the "
+                "run's own file back"
+            )
+        return model
 
     def splits(self, root: str | os.PathLike[str] | None = None) -> Splits:
         """Return the samples of the run as they were split.
@@ -258,6 +282,12 @@ class RunDirectory:
                 f"{len(missing)} pictures of the run are no longer under {where}, the first is "
                 f"{missing[0]}; put them back, or where the folder moved give --data to resume or "
                 "tl-export"
+            )
+        empty = [name for name in ("train", "val") if not chosen[name]]
+        if empty and self.fact("data", "root") != kept.ROOT:
+            raise RunError(
+                f"{self.path / 'split.csv'} names no sample to {' and '.join(empty)}; the run "
+                "cannot be used"
             )
         parts = {name: samples.take(indices) for name, indices in chosen.items()}
         return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)
@@ -332,14 +362,21 @@ def _traits(item: Any, label: str) -> dict[str, str]:
     }
 
 
-def refuse_existing(folder: Path) -> None:
+def refuse_existing(folder: Path, *inputs: str | os.PathLike[str] | None) -> None:
     """Check that a new run may be written here.
 
+    Args:
+        folder: Where it is to be.
+        *inputs: What is read: a folder of samples must not come to hold what is written.
+
     Raises:
-        RunError: The folder exists and is not empty, or cannot be made.
+        RunError: The folder exists and is not empty, cannot be made, or lies among the samples.
     """
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; choose another --out")
+    if os.path.lexists(folder) and not folder.is_dir():
+        kind = irregular(folder) or ("a file" if folder.exists() else "a link to nowhere")
+        raise RunError(f"{folder} is {kind}; choose another --out")
+    if data := is_within(folder, *inputs):
+        raise RunError(f"{folder} lies within {data}, which is read; choose another --out")
     remove_leavings(folder)
     if folder.exists() and any(path.name != LOCK for path in folder.iterdir()):
         way = f"finish it with: tl-keras resume {shlex.quote(str(folder))}"
@@ -348,15 +385,55 @@ def refuse_existing(folder: Path) -> None:
             f"{folder} exists already and was not changed; choose another --out"
             + (f", or {way}" if unfinished else "")
         )
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    try:
-        # Permissions do not tell of read-only disks: only a try does.
-        with scratch_folder(place):
-            pass
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({place}: {error.strerror}); choose another --out"
-        ) from error
+    if why := unwritable(folder):
+        raise RunError(f"{folder} cannot be written ({why}); choose another --out")
+
+
+_MISSING = object()
+_FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "state": (
+        lambda value: value in ("beginning", "choosing", "incomplete", "complete"),
+        "incomplete or complete",
+    ),
+    "classes": (
+        lambda value: isinstance(value, list) and bool(value)
+        and all(isinstance(name, str) for name in value) and len(set(value)) == len(value),
+        "names that differ",
+    ),
+    "data": (lambda value: isinstance(value, dict), "what the data is"),
+    "data.root": (lambda value: isinstance(value, str) and value != "", "where the data is"),
+    "data.task": (
+        lambda value: isinstance(value, str) and value in tasks.names(), "the name of a task"
+    ),
+    "data.modality": (lambda value: isinstance(value, str), "the name of a modality"),
+    "seed": (lambda value: _is_number(value, int, 0), "0 or more"),
+    "size": (
+        lambda value: value is None or _is_number(value, int, 1, 2**16),
+        "a side in pixels",
+    ),
+    "temperature": (
+        lambda value: value is None or _is_number(value, (int, float), 1e-9),
+        "a number above 0",
+    ),
+}  # fmt: skip
+"""What all readers of a record rely on: whether a value is right, and what it should be."""
+
+
+def _is_number(value: Any, kind: Any, least: float, most: float = math.inf) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and least <= value <= most
+
+
+def _at(record: Any, way: str) -> Any:
+    for key in way.split("."):
+        if not isinstance(record, dict) or key not in record:
+            return _MISSING
+        record = record[key]
+    return record
+
+
+def _unreadable(file: Path, error: Exception) -> RunError:
+    why = getattr(error, "strerror", None) or error
+    return RunError(f"{file} does not read ({why}); the run cannot be used")
 
 
 def _json(record: dict[str, Any]) -> bytes:
@@ -375,12 +452,10 @@ def _csv(rows: list[dict[str, Any]], fields: list[str]) -> bytes:
 
 def _read_csv(path: Path, *fields: str) -> list[dict[str, str]]:
     try:
-        if kind := irregular(path):
-            raise OSError(f"it is {kind}")
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as handle:
-            rows = list(csv.DictReader(handle))
+        text = read_small(path).decode("utf-8", "surrogateescape")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, csv.Error) as error:
-        raise RunError(f"{path} does not read ({error}); the run cannot be used") from error
+        raise _unreadable(path, error) from error
     if any(row.get(field) is None for row in rows for field in fields):
         raise RunError(f"{path} lacks {' or '.join(fields)} on a line; the run cannot be used")
     return rows

@@ -122,7 +122,7 @@ def parse_bytes(text: str) -> int:
     """Read a number of bytes such as "20MB", "500 kB" or "1GiB".
 
     Raises:
-        DataError: It is none, or not above 0.
+        DataError: It is none, below 1 byte or above 100 GB.
     """
     word = text.strip().lower()
     number = word.rstrip("bikmg ")
@@ -131,6 +131,8 @@ def parse_bytes(text: str) -> int:
         value = float(number) * _UNITS[unit]
     except (ValueError, KeyError):
         value = 0.0
-    if not 1 <= value < float("inf"):
-        raise DataError(f"got '{text}' as a size in bytes; expected such as 20MB or 500kB")
+    if not 1 <= value <= 1e11:
+        raise DataError(
+            f"got '{text}' as a size in bytes; expected such as 20MB or 500kB, up to 100GB"
+        )
     return int(value)

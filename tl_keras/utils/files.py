@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import shutil
@@ -16,12 +17,14 @@ from tl_keras.utils.limits import name_full_disk
 from tl_keras.utils.locks import LOCK, try_lock
 
 __all__ = [
-    "atomic_path", "irregular", "remove_leavings", "scratch_folder",
+    "atomic_path", "irregular", "is_within", "read_small", "refuse_file", "remove_leavings",
+    "scratch_folder", "unwritable",
     "write_atomically",
 ]  # fmt: skip
 
 _PREFIX = ".tl_keras-"
 _REPLACED = "replaced"
+_LONGEST_NAME = 255  # on nearly every disk
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -172,3 +175,77 @@ def irregular(path: str | os.PathLike[str]) -> str:
         return _IRREGULAR.get(stat.S_IFMT(os.stat(path).st_mode), "")
     except (OSError, ValueError):
         return ""
+
+
+def read_small(path: str | os.PathLike[str], most: int = 2**28) -> bytes:
+    """Read a whole file of records, wherever it comes from: no wait and no end of the memory.
+
+    Args:
+        path: The file.
+        most: The largest that is read, in bytes.
+
+    Raises:
+        OSError: It is missing, cannot be read, is no regular file, or is larger.
+    """
+    if kind := irregular(path):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", os.fspath(path))
+    with open(path, "rb") as stream:
+        contents = stream.read(most + 1)
+    if len(contents) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", os.fspath(path))
+    return contents
+
+
+def is_within(
+    path: str | os.PathLike[str], *folders: str | os.PathLike[str] | None
+) -> str | os.PathLike[str] | None:
+    """Return the first of some folders that a path lies in, links followed; None for none."""
+    place = os.path.realpath(path)
+    for folder in folders:
+        if folder and os.path.isdir(folder):
+            within = os.path.realpath(folder)
+            if place != within and os.path.commonpath([within, place]) == within:
+                return folder
+    return None
+
+
+def unwritable(path: str | os.PathLike[str]) -> str:
+    """Say why nothing can be written at a path; "" if something can."""
+    path = Path(path)
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        return f"a name of more than {_LONGEST_NAME} bytes"
+    places = (path, *path.absolute().parents)
+    place = next(one for one in places if os.path.lexists(one) and one != Path())
+    try:
+        if not place.is_dir() and place != path:
+            return f"{place} is no folder"
+        # Permissions do not tell of read-only disks: only a try does.
+        with scratch_folder(place if place.is_dir() else place.absolute().parent):
+            return ""
+    except OSError as error:
+        return f"{place}: {error.strerror}"
+
+
+def refuse_file(
+    path: Path, suffix: str, *inputs: str | os.PathLike[str] | None, option: str = "--out"
+) -> None:
+    """Check before any work that a file can be written, and that no input suffers by it.
+
+    Args:
+        path: Where it is to be; a file of that kind which is there would be replaced.
+        suffix: What its name must end in, such as ".json".
+        *inputs: What is read: a folder of samples must not come to hold what is written.
+        option: Its option, for messages.
+
+    Raises:
+        StorageError: It cannot be written, has another kind, or lies within an input.
+    """
+    why = ""
+    if path.suffix.lower() != suffix:
+        why = f"its name should end in {suffix}"
+    elif os.path.lexists(path) and not path.is_file():
+        why = f"it is {irregular(path) or 'a link to nowhere'}"
+    elif data := is_within(path, *inputs):
+        why = f"it lies within {data}, which is read"
+    if why := why or unwritable(path):
+        raise StorageError(f"{option} {str(path)!r} cannot be written: {why}; choose another")

@@ -101,9 +101,9 @@ def adapt(
         DataError: Labels are needed and their classes are not the run's.
         ModelError: "batchnorm" for a model without BatchNorm.
     """
-    refuse_existing(Path(out))
     run, name = RunDirectory(config.run), config.method
     run.require_complete()
+    refuse_existing(Path(out), config.data, run.fact("data", "root"))
     start_tensorflow()
     others = other_pictures(run, str(config.data), config.skip_bad, progress)
     parts = _new_parts(run, str(config.data), name, others, progress)

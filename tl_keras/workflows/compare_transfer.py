@@ -48,7 +48,7 @@ def judge_transfer(
         )
     if seeds < 2:
         raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
-    refuse_existing(out)
+    refuse_existing(out, config.data.source)
     config = config.with_defaults()
     samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()

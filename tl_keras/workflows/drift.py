@@ -125,7 +125,7 @@ def report_drift(
         raise DataError("expected either other pictures or --corrupt, such as --corrupt blur:3")
     folder = out or run.path / "drift"
     if not (folder / "drift.json").exists():
-        refuse_existing(folder)
+        refuse_existing(folder, data, run.fact("data", "root"))
     held = held_out(run)
     if corruption:
         held, others = _halves(held, corruption, seed)

@@ -45,7 +45,7 @@ def train(
     Raises:
         TLKerasError: Anything a user can mend; a run that had begun stays and can be resumed.
     """
-    refuse_existing(Path(out))
+    refuse_existing(Path(out), config.data.source)
     config = config.with_defaults()
     # Before the directory is made: what is refused should leave nothing behind.
     with guard():

@@ -98,9 +98,9 @@ def probe(
         TLKerasError: Anything a user can mend.
     """
     config, out = wanted.config.replace(plan="probe"), Path(out)
-    refuse_existing(out)
+    refuse_existing(out, config.data.source)
     if wanted.features_out:
-        check_target(wanted.features_out)
+        check_target(wanted.features_out, config.data.source)
     samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()
     model = open_base(config)

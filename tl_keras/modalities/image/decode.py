@@ -327,12 +327,12 @@ def _reason(path: str, error: BaseException) -> str:
         return f"decompression bomb: {str(error).split(',')[0]}"
     if isinstance(error, FileNotFoundError) or "\0" in path:
         return "no such file"
-    if isinstance(error, PermissionError):
-        return "cannot be read (permission denied)"
     if os.path.isfile(path) and os.path.getsize(path) == 0:
         return "zero bytes"
     if isinstance(error, UnidentifiedImageError):
         return _unidentified(path)
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read ({error.strerror.lower()})"
     return f"damaged or cut short ({error or type(error).__name__})"
 
 

@@ -27,6 +27,7 @@ from tl_keras.models.backbones import registry
 from tl_keras.models.backbones.keras2_files import keras2_version, load_keras2
 from tl_keras.models.graph import head_layers
 from tl_keras.models.rewrite import flatten
+from tl_keras.utils.files import irregular
 
 if TYPE_CHECKING:
     import keras
@@ -207,7 +208,7 @@ def _load_as(plain: keras.Model, path: Path, suffix: str) -> None:
 
 
 def load_user_model(path: Path) -> keras.Model:
-    """Load a saved model (.keras, or a whole .h5, of Keras 2 too) without compiling it.
+    """Load a saved model (.keras, or a whole .h5, of Keras 2 too) in safe mode, not compiled.
 
     Raises:
         ModelError: When it is missing or cannot be loaded.
@@ -215,16 +216,18 @@ def load_user_model(path: Path) -> keras.Model:
     import keras
 
     if not path.is_file():
-        raise ModelError(f"got {str(path)!r}: no such file; expected a saved model (.keras)")
+        what = irregular(path) or "no such file"
+        raise ModelError(f"got {str(path)!r}: {what}; expected a saved model (.keras)")
+    # Keras calls a file that is cut short "not found".
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ModelError(f"{path} is no saved model, or damaged or cut short; save it again")
     try:
         if keras2_version(path):
             return load_keras2(path)
-        return keras.saving.load_model(str(path), compile=False)
-    except ModelError:
+        return keras.saving.load_model(str(path), compile=False, safe_mode=True)
+    except (ModelError, MemoryError):
         raise
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except Exception as error:  # whatever a file that is damaged anywhere makes its reader raise
         raise ModelError(
             f"{path}{_writer(path)} cannot be loaded as a Keras model ({_brief(error)}); save it "
             "with model.save('name.keras'), without Lambda layers") from error
@@ -234,7 +237,8 @@ def _writer(path: Path) -> str:
     """Which Keras 2 wrote a file, if one did; its .keras files are not converted."""
     version = keras2_version(path)
     if not version and zipfile.is_zipfile(path):
-        with contextlib.suppress(KeyError, ValueError, zipfile.BadZipFile):
+        # Damaged anywhere, it may say nothing, and then it says nothing of its writer either.
+        with contextlib.suppress(Exception):
             metadata = json.loads(zipfile.ZipFile(path).read("metadata.json"))
             version = str(metadata.get("keras_version", ""))
     if not version.startswith("2"):

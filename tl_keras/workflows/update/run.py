@@ -15,7 +15,6 @@ from tl_keras.continual.forgetting import transfer
 from tl_keras.continual.growing import grow
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.errors import RunError
 from tl_keras.features.extract import predict
 from tl_keras.runs import exemplars
 from tl_keras.runs.config import RunConfig
@@ -71,8 +70,7 @@ def update(
     run = RunDirectory(request.run)
     run.require_complete()
     _refuse_other_tasks(run)
-    refuse_existing(Path(out))
-    _refuse_within(Path(out), run)
+    refuse_existing(Path(out), run.path, request.data, run.fact("data", "root"))
     samples, classes = load_new(request, run)
     start_tensorflow()
     old = run.model()
@@ -88,11 +86,6 @@ def update(
 
 def _refuse_other_tasks(run: RunDirectory) -> None:
     tasks.get(run.fact("data", "task")).require_single_label("update")
-
-
-def _refuse_within(out: Path, run: RunDirectory) -> None:
-    if run.path.resolve() in out.absolute().resolve().parents:
-        raise RunError(f"{out} lies within {run.path}, which must stay as it is; choose another")
 
 
 def _config_of(run: RunDirectory) -> RunConfig:
