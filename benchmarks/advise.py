@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--cost", type=int, default=2, help="candidates whose cost is measured")
     args = parser.parse_args()
     start_tensorflow()
-    sets = {name: samples_of(name, args.train, args.test) for name in args.data}
+    sets = {name: make_samples(name, args.train, args.test) for name in args.data}
     words = list(CANDIDATES)[: args.candidates]
     found = {word: of_candidate(word, sets, args) for word in words}
     for name in sets:
@@ -69,11 +69,11 @@ def main() -> None:
         print_cost(words[: args.cost], sets, args.pictures)
 
 
-def samples_of(name: str, train: int, test: int):
+def make_samples(name: str, train: int, test: int):
     """Training and test pictures, as many of each class as of the others."""
     from tl_keras.data.sources import load_samples
     from tl_keras.data.splits import split
-    from tl_keras.workflows.advise import chosen_samples
+    from tl_keras.workflows.advise import choose_samples
 
     samples = load_samples(Path(os.environ["TL_KERAS_REAL_DATA"]) / name)
     words = set(samples.splits or ())
@@ -85,7 +85,7 @@ def samples_of(name: str, train: int, test: int):
     else:
         three = split(samples, val=0.01, test=0.33)
         parts = three.train, three.test
-    return [unsplit(part, most, chosen_samples) for part, most in zip(parts, (train, test))]
+    return [unsplit(part, most, choose_samples) for part, most in zip(parts, (train, test))]
 
 
 def unsplit(samples, most, choose):
@@ -119,10 +119,10 @@ def features_of(word: str, sets) -> dict[str, np.ndarray]:
     from tl_keras.features.places import feature_model, parse_places
     from tl_keras.models.onnx_graph import to_onnx
     from tl_keras.runs.config import RunConfig
-    from tl_keras.workflows.probe import open_base
+    from tl_keras.workflows.probe import open_backbone
 
     one = parse_candidates(with_files(word))[0]
-    base = open_base(RunConfig.of("", one.base, one.size, one.weights))
+    base = open_backbone(RunConfig.of("", one.base, one.size, one.weights))
     model = feature_model(base, parse_places(one.at, base)[0])
     predict = onnx_function(to_onnx(model).SerializeToString())
     made = {}
@@ -141,13 +141,13 @@ def with_files(word: str) -> str:
 
 def judged(train_features, test_features, train, test, args) -> dict[str, float]:
     from tl_keras.probing.linear import logistic
-    from tl_keras.workflows.advise import scores_of
+    from tl_keras.workflows.advise import score_features
 
     share = max(2, args.pictures // train.outputs)
     order = np.random.default_rng(1).permutation(len(train))
     picked = [order[train.labels[order] == c][:share] for c in range(train.outputs)]
     few = np.sort(np.concatenate(picked))
-    scores, _ = scores_of(train_features[few], train.labels[few], train.outputs)
+    scores, _ = score_features(train_features[few], train.labels[few], train.outputs)
     head = logistic(train_features, train.labels, train.outputs, strengths=STRENGTHS)
     true = float((head.predict(test_features) == test.labels).mean())
     return {**scores, "true": true}
@@ -179,11 +179,11 @@ def print_taus(names: list[str], found) -> None:
 
 def print_cost(words: list[str], sets, pictures: int) -> None:
     from tl_keras.analysis.candidates import parse_candidates
-    from tl_keras.workflows.advise import appraise, chosen_samples
+    from tl_keras.workflows.advise import appraise, choose_samples
 
     print("\nadvice as a share of fine-tuning, %")
     train = next(iter(sets.values()))[0]
-    chosen = chosen_samples(train, pictures)
+    chosen = choose_samples(train, pictures)
     costs = [appraise(parse_candidates(with_files(w))[0], chosen, len(train)).costs for w in words]
     spent, tuning = sum(c.appraisal for c in costs), sum(c.fine_tuning for c in costs)
     for name, (part, _) in sets.items():

@@ -26,6 +26,7 @@ from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source
 from export.variant import Attempt, Variant, Verdict
 from tl_keras.errors import ExportError
+from tl_keras.runs.lifecycle import guard
 from tl_keras.utils.files import atomic_path, is_within, unwritable
 from tl_keras.utils.progress import Progress, silent
 
@@ -145,6 +146,7 @@ def _is_empty(out: Path) -> bool:
     return out.is_dir() and not any(out.iterdir())
 
 
+@guard()
 def export(
     source: Source,
     config: ExportConfig,

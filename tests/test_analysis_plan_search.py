@@ -164,7 +164,7 @@ def jobs_close(*arguments):
 
 def test_where_a_short_run_was_better_its_model_is_kept(tmp_path):
     from tl_keras.runs.directory import RunDirectory
-    from tl_keras.workflows.auto_plan import best_known
+    from tl_keras.workflows.auto_plan import keep_best
 
     run = RunDirectory.create(tmp_path / "run", {"state": "incomplete"})
     data, (make, arms) = splits(96, 30), made([])
@@ -173,8 +173,8 @@ def test_where_a_short_run_was_better_its_model_is_kept(tmp_path):
     choice.model.save(run.state / "auto.keras")
     run.update(auto=choice.facts())
     worse = small_model()
-    kept = best_known(run, worse, data.val)
+    kept = keep_best(run, worse, data.val)
     assert score(kept, data.val) == pytest.approx((choice.best.accuracy, choice.best.loss))
     assert run.record["auto"]["final"]["kept"] == "short run of quick"
-    assert best_known(run, choice.model, data.val) is choice.model
+    assert keep_best(run, choice.model, data.val) is choice.model
     assert run.record["auto"]["final"]["kept"] == "full run"

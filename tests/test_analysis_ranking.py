@@ -24,7 +24,7 @@ from tl_keras.analysis.ranking import (
 from tl_keras.cli.app import app
 from tl_keras.errors import DataError, ModelError
 from tl_keras.reports.ranking_report import write_ranking_report
-from tl_keras.workflows.advise import appraise, chosen_samples, scores_of
+from tl_keras.workflows.advise import appraise, choose_samples, score_features
 
 
 def appraisal(name, likelihood, ridge, latency=5.0):
@@ -97,16 +97,16 @@ def test_pictures_are_chosen_alike_from_every_class_and_never_from_the_test():
     samples = coloured(90, 0)
     words = ("test",) * 30 + ("train",) * 60
     marked = dataclasses.replace(samples, splits=words)
-    chosen = chosen_samples(marked, 24)
+    chosen = choose_samples(marked, 24)
     assert chosen.counts() == {"red": 8, "green": 8, "blue": 8}
     assert set(chosen.splits) == {"train"}
-    assert chosen_samples(marked, 24).keys == chosen.keys
-    assert chosen_samples(marked, 24, seed=1).keys != chosen.keys
+    assert choose_samples(marked, 24).keys == chosen.keys
+    assert choose_samples(marked, 24, seed=1).keys != chosen.keys
 
 
 def test_fewer_than_two_pictures_of_a_class_are_refused_by_name():
     with pytest.raises(DataError, match="two pictures or more of each class.*blue has 1"):
-        chosen_samples(coloured(5, 0), 24)
+        choose_samples(coloured(5, 0), 24)
 
 
 def test_ridge_scores_are_those_of_the_closed_form_head():
@@ -115,14 +115,14 @@ def test_ridge_scores_are_those_of_the_closed_form_head():
     generator = np.random.default_rng(0)
     labels = np.arange(60) % 3
     features = generator.normal(size=(60, 5)) + labels[:, None]
-    scores, spans = scores_of(features, labels, 3)
+    scores, spans = score_features(features, labels, 3)
     assert scores["ridge"] == ridge(features, labels, 3).facts["loo_accuracy"]
     assert spans["ridge"][0] < scores["ridge"] < spans["ridge"][1]
 
 
 @pytest.fixture(scope="module")
 def found():
-    samples = chosen_samples(coloured(60, 0), 30)
+    samples = choose_samples(coloured(60, 0), 30)
     candidate = parse_candidates("small_resnet:16=none,small_resnet:16:stage1_block2_relu=none")
     return [appraise(one, samples, 60) for one in candidate]
 
@@ -138,7 +138,7 @@ def test_what_a_candidate_costs_is_measured(found):
 
 def test_leep_is_there_where_the_base_has_a_classifier(tmp_path):
     small_model(4).save(tmp_path / "own.keras")
-    samples = chosen_samples(coloured(60, 0), 30)
+    samples = choose_samples(coloured(60, 0), 30)
     one = appraise(parse_candidates(str(tmp_path / "own.keras"))[0], samples, 60)
     assert one.name == "own.keras"
     assert -2 < one.scores["leep"] <= 0

@@ -21,6 +21,7 @@ from export.source import Source, from_run
 from export.variant import Variant
 from tl_keras.errors import ExportError, GateError
 from tl_keras.runs.directory import RunDirectory
+from tl_keras.runs.lifecycle import guard
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 
@@ -63,6 +64,7 @@ class CompressConfig:
         return {**facts, "fine_tune": how}
 
 
+@guard()
 def compress_run(
     run: str | os.PathLike[str],
     config: CompressConfig,

@@ -49,6 +49,7 @@ class _Trained:
     seconds: float
 
 
+@guard()
 def distill(
     request: Distillation,
     out: str | Path,

@@ -51,16 +51,16 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.runs.directory import refuse_existing
         from tl_keras.runs.prepare import usable
         from tl_keras.utils.quiet import start_tensorflow
-        from tl_keras.workflows.advise import appraise, chosen_samples
+        from tl_keras.workflows.advise import appraise, choose_samples
 
         candidates = parse_candidates(bases, size)
         refuse_existing(out, data)
         samples = load_samples(data)
-        chosen = chosen_samples(samples, images, seed)
+        chosen = choose_samples(samples, images, seed)
         start_tensorflow()
         count = sum(word in ("train", "") for word in samples.splits or ("",) * len(samples))
         with bars() as progress:
-            chosen = chosen_samples(usable(chosen, skip_bad, progress), images, seed)
+            chosen = choose_samples(usable(chosen, skip_bad, progress), images, seed)
             found = [appraise(one, chosen, count, seed=seed, progress=progress)
                      for one in candidates]  # fmt: skip
         facts = {"command": command_line(), "pictures": len(chosen)}

@@ -313,7 +313,7 @@ class RunDirectory:
             DataError: There is no data at all.
         """
         if self.fact("data", "root") == kept.ROOT:
-            return kept.found(self.path, self.fact("classes"), self.modality)
+            return kept.find_kept(self.path, self.fact("classes"), self.modality)
         samples = load_again(
             self.fact("data", "root"), root, self.fact("data", "task"), self.modality
         )

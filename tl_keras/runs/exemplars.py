@@ -20,8 +20,8 @@ from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
 
 __all__ = [
-    "MEMORY", "ROOT", "TABLE", "Row", "found", "parse_bytes", "read_rows",
-    "samples_of", "format_rows",
+    "MEMORY", "ROOT", "TABLE", "Row", "find_kept", "parse_bytes", "read_rows",
+    "make_samples", "format_rows",
 ]  # fmt: skip
 
 TABLE = "pictures.csv"
@@ -82,7 +82,7 @@ def _row(folder: Path, values: dict[str, str]) -> Row:
     return Row(where, *words)
 
 
-def samples_of(
+def make_samples(
     rows: Sequence[Row], class_names: Sequence[str], root: str, modality: Modality
 ) -> Samples:
     """Return rows as samples; keys are digests, so that they stay when images move.
@@ -99,7 +99,7 @@ def samples_of(
     return Samples(items, labels, tuple(class_names), keys, modality, words, "classes", root)
 
 
-def found(
+def find_kept(
     folder: str | os.PathLike[str], class_names: Sequence[str], modality: Modality
 ) -> tuple[Samples, dict[str, list[int]], list[str]]:
     """Return a run's images, where each split's are among them, and the paths of those gone.
@@ -114,7 +114,7 @@ def found(
         else:
             gone.append(row.path)
     splits = {name: [i for i, r in enumerate(rows) if r.split == name] for name in SPLITS}
-    samples = samples_of(rows, class_names, str(Path(folder) / TABLE), modality)
+    samples = make_samples(rows, class_names, str(Path(folder) / TABLE), modality)
     return samples, splits, gone
 
 

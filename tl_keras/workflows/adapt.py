@@ -27,7 +27,7 @@ from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.utils.stats import paired_difference
 from tl_keras.utils.suggest import did_you_mean
-from tl_keras.workflows.drift import Others, held_out, other_pictures
+from tl_keras.workflows.drift import Others, find_others, held_out
 
 if TYPE_CHECKING:
     import keras
@@ -105,7 +105,7 @@ def adapt(
     run.require_complete()
     refuse_existing(Path(out), config.data, run.fact("data", "root"))
     start_tensorflow()
-    others = other_pictures(run, str(config.data), config.skip_bad, progress)
+    others = find_others(run, str(config.data), config.skip_bad, progress)
     parts = _new_parts(run, str(config.data), name, others, progress)
     model = run.model()
     judged = {"known": held_out(run)} | ({"new": _unseen(parts.splits)} if parts else {})

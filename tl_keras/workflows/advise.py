@@ -24,12 +24,12 @@ from tl_keras.runs.lifecycle import guard
 from tl_keras.training.plan import named_plan
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import wilson
-from tl_keras.workflows.probe import open_base
+from tl_keras.workflows.probe import open_backbone
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["appraise", "chosen_samples", "scores_of"]
+__all__ = ["appraise", "choose_samples", "score_features"]
 
 _TRAINED = (16, 256)
 _PIXELS = 2**20
@@ -37,7 +37,7 @@ _STEPS = 2
 _RUNS = 15
 
 
-def chosen_samples(samples: Samples, most: int, seed: int = 0) -> Samples:
+def choose_samples(samples: Samples, most: int, seed: int = 0) -> Samples:
     """Return the pictures that scores are taken on: as many of each class as of the others.
 
     Pictures of a test split are left out.
@@ -79,7 +79,7 @@ def appraise(
 
     Args:
         candidate: The base.
-        samples: From :func:`chosen_samples`.
+        samples: From :func:`choose_samples`.
         pictures: Training pictures there are in all, for the time of fine-tuning.
         seed: Decides random weights.
         progress: Called with a task's name, what is done and of how much.
@@ -90,7 +90,7 @@ def appraise(
     began = time.perf_counter()
     opened = _open(candidate, seed)
     read, features, source, forward = _run(opened, samples, candidate.name, progress)
-    scores, intervals = scores_of(features, samples.labels, samples.outputs, source)
+    scores, intervals = score_features(features, samples.labels, samples.outputs, source)
     latency = _latency(opened.predict, [array[:1] for array in read])
     rates = Rates(forward, _training_rate(opened.features, read, samples))
     plan = named_plan("lp-ft")
@@ -100,7 +100,7 @@ def appraise(
     return Appraisal(candidate.name, scores, intervals, costs, features.shape[1], facts)
 
 
-def scores_of(
+def score_features(
     features: np.ndarray, labels: np.ndarray, classes: int, source: np.ndarray | None = None
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Return all scores of features, see `tl_keras.analysis.ranking.Appraisal`.
@@ -139,7 +139,7 @@ def _open(candidate: Candidate, seed: int) -> _Opened:
     import keras
 
     config = RunConfig.of("", candidate.base, candidate.size, candidate.weights, seed=seed)
-    base = open_base(config)
+    base = open_backbone(config)
     place = parse_places(candidate.at, base)[0]
     features = feature_model(base, place)
     from tl_keras.models.onnx_graph import to_onnx

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tl_keras.training.plan import Plan
 
-__all__ = ["best_known", "decide_plan"]
+__all__ = ["keep_best", "decide_plan"]
 
 _KEPT = "auto.keras"
 
@@ -65,7 +65,7 @@ def _with_plan(config: RunConfig, name: str) -> RunConfig:
     return config.replace(plan=name, epochs=config.plan.epochs[:stages])
 
 
-def best_known(run: RunDirectory, model: keras.Model, val: Samples) -> keras.Model:
+def keep_best(run: RunDirectory, model: keras.Model, val: Samples) -> keras.Model:
     """Return the trained model, or a short run's where that is better on validation.
 
     Args:

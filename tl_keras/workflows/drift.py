@@ -29,7 +29,7 @@ from tl_keras.utils.quiet import start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["DriftReport", "Others", "describe_pictures", "held_out", "other_pictures",
+__all__ = ["DriftReport", "Others", "describe_pictures", "held_out", "find_others",
            "report_drift"]  # fmt: skip
 
 _MOST_TRAINING = 1000
@@ -130,7 +130,7 @@ def report_drift(
     if corruption:
         held, others = _halves(held, corruption, seed)
     else:
-        others = other_pictures(run, str(data), skip_bad, progress)
+        others = find_others(run, str(data), skip_bad, progress)
     _require_enough(others.samples, held)
     start_tensorflow()
     shift = _found(run, held, others, seed, progress)
@@ -141,7 +141,7 @@ def report_drift(
     return report
 
 
-def other_pictures(
+def find_others(
     run: RunDirectory, data: str, skip_bad: bool = False, progress: Progress = silent
 ) -> Others:
     """Return other pictures, with labels where their classes are the run's.

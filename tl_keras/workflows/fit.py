@@ -23,7 +23,7 @@ from tl_keras.runs.lifecycle import (
 from tl_keras.runs.prepare import PreparedData, build, plan_for, prepare
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
-from tl_keras.workflows.auto_plan import best_known, decide_plan
+from tl_keras.workflows.auto_plan import decide_plan, keep_best
 
 if TYPE_CHECKING:
     import keras
@@ -133,6 +133,6 @@ def _go_on(run: RunDirectory, model: keras.Model, data: Splits, progress: Progre
         result = fit_with(model, data, plan, options)
     record_training(run, result, {"training": time.perf_counter() - began})
     with guard(run):
-        model = best_known(run, model, data.val)
+        model = keep_best(run, model, data.val)
         finish(run, model, data, result.history, progress)
     return run

@@ -29,7 +29,7 @@ from tl_keras.utils.stats import log_loss, right
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ProbeConfig", "open_base", "probe"]
+__all__ = ["ProbeConfig", "open_backbone", "probe"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ProbeConfig:
     command: str = ""
 
 
-def open_base(config: RunConfig) -> keras.Model:
+def open_backbone(config: RunConfig) -> keras.Model:
     """Return a backbone without a head: a flat model, RGB 0..255 in.
 
     A base by name ends with its last feature map; a `.keras` file keeps all its layers.
@@ -103,7 +103,7 @@ def probe(
         check_target(wanted.features_out, config.data.source)
     samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()
-    model = open_base(config)
+    model = open_backbone(config)
     places = parse_places(wanted.at, model)
     data = prepare(config, progress, samples)
     with atomic_path(out) as folder:

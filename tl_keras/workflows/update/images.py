@@ -129,7 +129,7 @@ def _pool_of_table(run: RunDirectory) -> Pool:
         lost += path is None
         rows += [dataclasses.replace(row, path=path)] if path else []
     table = str(run.path / exemplars.TABLE)
-    samples = exemplars.samples_of(rows, run.fact("classes"), table, run.modality)
+    samples = exemplars.make_samples(rows, run.fact("classes"), table, run.modality)
     tasks = np.array([row.task for row in rows], np.int64)
     known = {*samples.keys, *_listed(memory / KNOWN)}
     return dataclasses.replace(

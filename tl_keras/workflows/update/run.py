@@ -173,7 +173,7 @@ class _Step:
     ) -> dict[str, Any]:
         modality = self.new.samples.modality
         parts = {
-            name: exemplars.samples_of(
+            name: exemplars.make_samples(
                 [r for r in rows if r.split == name], self.classes, exemplars.ROOT, modality
             )
             for name in ("train", "val", "test")
