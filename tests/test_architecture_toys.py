@@ -100,9 +100,9 @@ def registered():
     del modalities.MODALITIES.made["row"], tasks.TASKS.made["counts"]
 
 
-def rows(folder, count=100):
+def rows(folder, count=100, seed=0):
     """A row a file: in class folders by its largest half, in a CSV file with a count."""
-    generator, lines = np.random.default_rng(0), ["path,label"]
+    generator, lines = np.random.default_rng(seed), ["path,label"]
     for number in range(count):
         label = number % 2
         values = generator.normal(0, 0.3, 8)
@@ -130,6 +130,16 @@ def base(path, inputs):
     keras.Model(taken, layers.Dense(4, name="old")(x), name="rows").save(path)
 
 
+def config_of(folder, task, inputs):
+    rows(folder)
+    base(folder / "base.keras", inputs)
+    source = folder / ("rows" if task == "classes" else "counts.csv")
+    return RunConfig.of(
+        str(source), str(folder / "base.keras"), modality="row", task=task, epochs=(15, 15),
+        settings={"batch_size": 8}, lr_scale=10.0,
+    )  # fmt: skip
+
+
 def test_the_toys_are_short():
     parts = {"modality": (RowReader, Rows, read_row), "task": (Counts,)}
     lines = {name: sum(len(inspect.getsource(one).splitlines()) for one in part)
@@ -145,14 +155,7 @@ def test_a_new_modality_and_a_new_task_go_from_data_to_a_bundle(tmp_path, inputs
     from tl_keras.workflows.evaluate import evaluate_run, predict_files
     from tl_keras.workflows.fit import train
 
-    rows(tmp_path)
-    base(tmp_path / "base.keras", inputs)
-    source = tmp_path / ("rows" if task == "classes" else "counts.csv")
-    config = RunConfig.of(
-        str(source), str(tmp_path / "base.keras"), modality="row", task=task, epochs=(15, 15),
-        settings={"batch_size": 8}, lr_scale=10.0,
-    )  # fmt: skip
-    run = train(config, tmp_path / "run")
+    run = train(config_of(tmp_path, task, inputs), tmp_path / "run")
     assert run.record["plan"]["augment"] == "noise"
     assert [stage["name"] for stage in run.record["stages"]] == ["head", "all"]
     page = re.sub(r"(?s)<style.*?</style>|<[^>]*>", " ", (run.path / "report.html").read_text())
@@ -171,3 +174,39 @@ def test_a_new_modality_and_a_new_task_go_from_data_to_a_bundle(tmp_path, inputs
     )
     assert [variant.verdict.agreement for variant in made] == [1.0, 1.0]
     assert RunDirectory(run.path).modality.name == "row"
+
+
+@pytest.mark.slow
+def test_every_other_job_takes_two_inputs_that_are_no_images(tmp_path):
+    import keras
+
+    from export.distill.run import Distillation, distill
+    from export.pipeline import ExportConfig, export
+    from export.source import from_run
+    from tl_keras.probing.probe import ProbeOptions
+    from tl_keras.workflows.adapt import AdaptConfig, adapt
+    from tl_keras.workflows.drift import report_drift
+    from tl_keras.workflows.fit import train
+    from tl_keras.workflows.probe import ProbeConfig, probe
+    from tl_keras.workflows.update.config import UpdateConfig
+    from tl_keras.workflows.update.run import update
+
+    config = config_of(tmp_path, "classes", 2)
+    run = train(config, tmp_path / "run").path
+    rows(tmp_path / "new", 60, seed=1)
+    new = str(tmp_path / "new" / "rows")
+    assert report_drift(run, new, out=tmp_path / "drift").page.exists()
+    made = probe(ProbeConfig(config, options=ProbeOptions("ridge")), tmp_path / "probe")[0]
+    assert made.complete
+    assert adapt(AdaptConfig(run=run, data=new, method="lp-ft"), tmp_path / "adapted").complete
+    for number, keep in enumerate([("replay", "lwf"), ("ewc", "l2sp"), ("streaming",)]):
+        asked = UpdateConfig(str(run), new, keep=keep, epochs=(2, 2))
+        assert update(asked, tmp_path / f"updated{number}").complete
+    body = keras.saving.load_model(tmp_path / "base.keras")
+    answer = keras.layers.Dense(2, "softmax")(body.get_layer("high").output)
+    keras.Model(body.inputs, answer).save(tmp_path / "student.keras")
+    asked = Distillation(str(run), str(tmp_path / "student.keras"), epochs=(2, 2))
+    assert distill(asked, tmp_path / "distilled").complete
+    kinds = ExportConfig(("tflite", "onnx"), ("int8",), fresh=False)
+    variants = export(from_run(run), kinds, tmp_path / "bundle")
+    assert min(variant.verdict.agreement for variant in variants) > 0.9

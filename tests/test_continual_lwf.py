@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from training_models import coloured, small_model, splits
@@ -61,8 +63,9 @@ def test_the_old_outputs_are_computed_once(tmp_path):
     data = splits()
     for _ in range(2):
         made = WithoutForgetting(data, PLAN, small_model(), predict, tmp_path)
-        for _ in range(3):
-            made.batch(np.array([0, 1]), np.array([1, 2]))
+        with ThreadPoolExecutor(3) as pool:  # as batches are fetched
+            for one in [pool.submit(made.batch, np.arange(2), np.arange(2)) for _ in range(3)]:
+                one.result()
     assert sum(asked) == 2 * len(data.train)
 
 

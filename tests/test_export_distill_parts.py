@@ -15,6 +15,7 @@ from export.distill.teacher import Teacher, TeacherCache, make_answering_model
 from tl_keras.errors import ExportError
 from tl_keras.models.logits import logits_of, with_own_softmax
 from tl_keras.training.config import FitOptions
+from tl_keras.training.freezing import freeze
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -79,6 +80,16 @@ def test_the_softmax_is_cut_off_however_it_was_put_on(kind):
     np.testing.assert_allclose(
         keras.Model(student.inputs, logits_of(student))(pictures), expected, atol=1e-6
     )
+
+
+def test_the_head_of_a_students_own_file_can_be_trained():
+    """A softmax named head_, cut off a layer of another name, would be all of the head."""
+    import keras
+
+    vector = keras.Input((4,))
+    x = keras.layers.Dense(6, "relu", name="body")(vector)
+    plain = keras.Model(vector, keras.layers.Dense(3, "softmax", name="answers")(x))
+    assert freeze(with_own_softmax(plain), ["head"]) == ["answers"]
 
 
 @pytest.mark.parametrize("ending", ["sigmoid", "relu", "pooling"])

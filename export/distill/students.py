@@ -153,6 +153,7 @@ def _config(request: Distillation, teacher: Teacher) -> RunConfig:
     is_file = is_model_file(request.student)
     return RunConfig.of(
         source=str(request.data or (run.fact("data", "root") if run else "")),
+        modality=run.modality.name if run else "image",
         backbone=request.student,
         size=request.size if request.size or is_file else _side(teacher),
         weights=request.weights,

@@ -89,7 +89,8 @@ def _run_all(
             for name, array in inputs.items()
         }
         values = session.run(list(names), batch)
-        yield {name: value for name, value in zip(names, values, strict=True)}
+        floats = {name: array for name, array in batch.items() if array.dtype.kind == "f"}
+        yield {**floats, **dict(zip(names, values, strict=True))}
         del values
 
 

@@ -132,7 +132,8 @@ def fisher(
             log, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         for sum_, gradient in zip(sums, gradients, strict=True):
-            sum_.assign_add(share * gradient**2)
+            # An embedding's gradient comes as its rows.
+            sum_.assign_add(share * tf.convert_to_tensor(gradient) ** 2)
 
     arrays = sort_inputs(samples, [one.name for one in model.inputs])
     total = len(arrays[0])

@@ -78,10 +78,7 @@ def grow(model: keras.Model, outputs: int) -> keras.Model:
             config["units"] = outputs
         return type(layer).from_config(config)
 
-    start = model.inputs[0]
-    name = start._keras_history.operation.name
-    picture = keras.Input(batch_shape=start.shape, dtype=start.dtype, name=name)
-    inputs = picture if not isinstance(model.input, list) else [picture]
+    inputs = keras.tree.map_structure(_input_like, model.input)
     grown = keras.models.clone_model(model, input_tensors=inputs, clone_function=copy)
     for layer in model.layers:
         weights = layer.get_weights()
@@ -89,6 +86,13 @@ def grow(model: keras.Model, outputs: int) -> keras.Model:
             weights = [_widen(array, outputs) for array in weights]
         grown.get_layer(layer.name).set_weights(weights)
     return grown
+
+
+def _input_like(tensor: Any) -> Any:
+    import keras
+
+    name = tensor._keras_history.operation.name
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
 
 
 def _widen(array: np.ndarray, outputs: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,15 +80,17 @@ class OldOutputs:
     def __init__(self, predict: Predict, outputs: int, reader: Reader, folder: Path) -> None:
         self.predict, self.outputs, self.reader, self.folder = predict, outputs, reader, folder
         self._kept: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
 
     def view(self, number: int) -> np.ndarray:
         """Return all samples' outputs in one view, float32 (samples, outputs)."""
-        if number not in self._kept:
-            path = self.folder / f"view-{number:03d}.bin"
-            file = FeatureFile(path, len(self.reader), (self.outputs,))
-            fill([file], self.predict, self.reader, view=number)
-            self._kept[number] = file.open()
-        return self._kept[number]
+        with self._lock:  # batches are fetched by several threads
+            if number not in self._kept:
+                path = self.folder / f"view-{number:03d}.bin"
+                file = FeatureFile(path, len(self.reader), (self.outputs,))
+                fill([file], self.predict, self.reader, view=number)
+                self._kept[number] = file.open()
+            return self._kept[number]
 
 
 class WithoutForgetting(Objective):

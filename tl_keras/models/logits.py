@@ -86,7 +86,9 @@ def with_own_softmax(model: keras.Model) -> keras.Model:
     last = graph.steps(model)[-1]
     if type(last.operation).__name__ in ("Activation", "Softmax") and last.inputs[0] is logits:
         return model
-    softmax = keras.layers.Activation("softmax", dtype="float32", name="head_predictions")
+    # Named head_, it alone would be the head of a model that has no such names.
+    name = f"{last.name}_softmax"
+    softmax = keras.layers.Activation("softmax", dtype="float32", name=name)
     return keras.Model(model.inputs, softmax(logits), name=model.name)
 
 
