@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tl_keras.cli import options as opt
-from tl_keras.cli.console import error_boundary, show, show_json, table
+from tl_keras.cli.console import error_boundary, short, show, show_json, table
 from tl_keras.errors import BundleError
 
 __all__ = ["predict"]
@@ -54,11 +54,11 @@ def predict(
             best = list(range(len(names)))
             if tasks.get(found.manifest["task"]).ranked:
                 best = [int(index) for index in np.argsort(-scores, kind="stable")[:top]]
-            outputs = [{"name": names[i], "value": round(float(scores[i]), 6)} for i in best]
+            outputs = [{"name": names[i], "value": float(f"{scores[i]:.7g}")} for i in best]
             rows.append({"path": str(image), "outputs": outputs})
             for place, one in enumerate(outputs):
                 first = str(image) if place == 0 else ""
-                made.add_row(first, one["name"], f"{one['value']:.4f}")
+                made.add_row(first, one["name"], short(one["value"]))
         if as_json:
             show_json(rows)
         else:

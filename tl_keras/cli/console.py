@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DIFFERS", "MISTAKE", "STOPPED", "bars", "command_line", "error_boundary",
-    "percent", "score_table", "show", "show_json", "show_run", "table",
+    "percent", "score_table", "short", "show", "show_json", "show_run", "table",
 ]  # fmt: skip
 
 MISTAKE, DIFFERS, STOPPED = 2, 3, 130
@@ -212,6 +212,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def short(value: float) -> str:
+    """Return a number with three places, or four digits where those would hide it."""
+    return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 1e5 else f"{value:.4g}"
 
 
 def percent(value: Any) -> str:

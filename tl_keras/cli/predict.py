@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tl_keras.cli import options as opt
-from tl_keras.cli.console import bars, error_boundary, show, show_json, table
+from tl_keras.cli.console import bars, error_boundary, short, show, show_json, table
 
 __all__ = ["predict"]
 
@@ -36,7 +36,7 @@ def predict(
             return
         made = table("", "image", "outputs")
         for row in rows:
-            said = ", ".join(f"{one['name']} {one['value']:.3f}" for one in row["outputs"])
+            said = ", ".join(f"{one['name']} {short(one['value'])}" for one in row["outputs"])
             made.add_row(str(row["path"]), said)
         made.columns[1].justify = "left"
         show(made)

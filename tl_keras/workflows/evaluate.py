@@ -116,7 +116,7 @@ def predict_files(
     rows = []
     for key, values in zip(keys, outputs, strict=True):
         order = np.argsort(-values)[:top] if ranked else range(len(values))
-        chosen = [{"name": names[i], "value": round(float(values[i]), 6)} for i in order]
+        chosen = [{"name": names[i], "value": float(f"{values[i]:.7g}")} for i in order]
         rows.append({"path": key, "outputs": chosen})
     return rows
 
