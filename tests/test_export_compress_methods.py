@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -11,8 +12,10 @@ from typer.testing import CliRunner
 from export.bundle.golden import verify_bundle
 from export.cli.app import app
 from export.compress.fine_tune import FineTune
-from export.compress.methods import METHODS, _choose_spared, compress, train_with_rounding
+from export.compress.methods import METHODS, _choose_spared, compress
 from export.runtime.inspect import inspect_model
+from tl_keras.data.samples import from_arrays
+from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -72,10 +75,8 @@ def accuracy(given, samples):
 def int8(model, data):
     before = [weight.numpy().copy() for weight in model.weights]
     told = []
-    contents = train_with_rounding(
-        model, data, epochs=2, rate=1e-3, batch_size=16,
-        progress=lambda *words: told.append(words),
-    )  # fmt: skip
+    how = dataclasses.replace(HOW, progress=lambda *words: told.append(words))
+    contents = compress(model, data, "qat", how).tflite
     for old, new in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(old, new.numpy())
     assert told[-1] == ("quantization-aware training", 6, 6)
@@ -178,8 +179,26 @@ def test_equals_stay_equal_through_qat(model, data):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_file(int8, model, data):
-    again = train_with_rounding(model, data, rate=1e-3, batch_size=16)
+    again = compress(model, data, "qat", HOW).tflite
     np.testing.assert_array_equal(answers(again, data.val.items), answers(int8, data.val.items))
+
+
+@pytest.mark.slow
+def test_a_regression_built_on_a_list_of_inputs_is_compressed(model, data):
+    """Of the list tf.data would make one tensor with one dimension more."""
+    import keras
+
+    logits = model.get_layer("head_logits").output
+    values = keras.Model(model.inputs, keras.layers.Rescaling(5e4, 2e5)(logits))
+    taught = {}
+    for part in ("train", "val"):
+        samples = getattr(data, part)
+        answers_ = values.predict(samples.items.astype("float32"), verbose=0)
+        taught[part] = from_arrays(samples.items, answers_, task="values")
+    made = compress(values, Splits(taught["train"], taught["val"], None), "cluster", HOW, clusters=32).model
+    given = made.predict(data.val.items.astype("float32"), verbose=0)
+    wanted = taught["val"].labels
+    assert ((given - wanted) ** 2).mean() < 0.1 * wanted.var(axis=0).mean()
 
 
 @pytest.mark.slow

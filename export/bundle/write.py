@@ -22,19 +22,9 @@ from export.variant import Variant
 from tl_keras.errors import ExportError
 from tl_keras.utils.files import atomic_path
 
-__all__ = ["check_bundle_destination", "write_bundle"]
+__all__ = ["write_bundle"]
 
 _PROGRAMS = Path(__file__).resolve().parents[1] / "device"
-
-
-def check_bundle_destination(out: str | os.PathLike[str]) -> None:
-    """Refuse a destination before any work is done.
-
-    Raises:
-        ExportError: if something is there already.
-    """
-    if os.path.lexists(out):
-        raise ExportError(f"{os.fspath(out)} exists already; name another place with --out.")
 
 
 def write_bundle(
@@ -68,7 +58,8 @@ def write_bundle(
         StorageError: if it cannot be written.
     """
     out = Path(out)
-    check_bundle_destination(out)
+    if os.path.lexists(out):
+        raise ExportError(f"{out} exists already; name another place with --out.")
     with atomic_path(out) as made:
         content = made.with_name("content") if out.suffix == ".zip" else made
         _fill(content, source, variants, default, facts, more)

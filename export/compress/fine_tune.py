@@ -127,6 +127,7 @@ def _make_loss(data: Splits) -> Any:
 
 
 def _make_batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.Dataset:
+    import keras
     import tensorflow as tf
 
     reader = data.train.reader(teacher, how.augment, how.seed)
@@ -138,8 +139,11 @@ def _make_batches(teacher: keras.Model, data: Splits, how: FineTune) -> tf.data.
         return read_inputs(reader, indices, view), labels[indices]
 
     def with_answers(batch: Batch, wanted: tf.Tensor) -> tuple[Any, tf.Tensor]:
-        inputs = pack_inputs(teacher, batch)
-        return inputs, 0.5 * (wanted + teacher(inputs, training=False))
+        packed = pack_inputs(teacher, batch)
+        # Not as packed: of a list tf.data makes one tensor.
+        inputs = tuple(keras.tree.flatten(packed))
+        answers = teacher(packed, training=False)
+        return inputs[0] if len(inputs) == 1 else inputs, 0.5 * (wanted + answers)
 
     spec = (input_specs(reader), tf.TensorSpec((None, labels.shape[1])))
     epochs = Epochs(len(data.train), how.batch_size, how.seed, 0, how.epochs)

@@ -23,13 +23,12 @@ from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
 from tl_keras.features.extract import read_ahead
 from tl_keras.training.batchnorm import reestimate
-from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["METHODS", "Compressed", "compress", "train_with_rounding"]
+__all__ = ["METHODS", "Compressed", "check_method", "compress"]
 
 METHODS = {
     "qat": "quantization-aware training: int8 weights and activations",
@@ -114,39 +113,6 @@ def compress(
     return Compressed(None, contents, tuple(left))
 
 
-def train_with_rounding(
-    model: keras.Model,
-    data: Splits,
-    *,
-    epochs: int = 2,
-    rate: float = 1e-4,
-    batch_size: int = 32,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> bytes:
-    """Fine-tune a model with the rounding of int8, and convert it.
-
-    Jacob et al. 2018, arXiv 1712.05877.
-
-    Args:
-        model: functional; it is not changed.
-        data: the training split is used.
-        epochs: 1 or more.
-        rate: learning rate at the start.
-        batch_size: samples a step.
-        seed: decides the orders.
-        progress: told (what is being done, steps done, of how many).
-
-    Returns:
-        The contents of a .tflite file: uint8 (1, size, size, 3), RGB 0..255 in; float32 out.
-
-    Raises:
-        ExportError: if a layer has no counterpart in tf_keras, or tfmot is missing.
-    """
-    how = FineTune(epochs, rate, batch_size, seed, progress=progress)
-    return compress(model, data, "qat", how).tflite
-
-
 def _prune(
     plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, sparsity: float | None
 ) -> keras.Model:
@@ -229,6 +195,7 @@ def _cluster(
 def _quantize(
     plain: keras.Model, teacher: keras.Model, data: Splits, how: FineTune, preserve: str
 ) -> tuple[bytes, list[str]]:
+    """Jacob et al. 2018, arXiv 1712.05877."""
     student, left = wrap_for_rounding(to_keras2(make_quantizable(plain)), preserve)
     fine_tune(student, teacher, data, how, "quantization-aware training")
     signature = _read(teacher, data)

@@ -362,12 +362,12 @@ def train_quantized(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Sett
     ready = task.recipe.name == "int8" and task.recipe.format == "tflite"
     if not ready or not quantizer.limits.train or task.source.data is None:
         return
-    from export.compress.methods import train_with_rounding
+    from export.compress.fine_tune import FineTune
+    from export.compress.methods import compress
 
-    made = train_with_rounding(
-        task.source.model, task.source.data, seed=quantizer.limits.seed, progress=quantizer.progress
-    )
-    yield replace(best, finished=made, samples=0, keep=()), ""
+    how = FineTune(seed=quantizer.limits.seed, progress=quantizer.progress)
+    made = compress(task.source.model, task.source.data, "qat", how)
+    yield replace(best, finished=made.tflite, samples=0, keep=()), ""
 
 
 STRATEGIES: tuple[tuple[str, Strategy], ...] = (
