@@ -195,7 +195,8 @@ def test_a_regression_built_on_a_list_of_inputs_is_compressed(model, data):
         samples = getattr(data, part)
         answers_ = values.predict(samples.items.astype("float32"), verbose=0)
         taught[part] = from_arrays(samples.items, answers_, task="values")
-    made = compress(values, Splits(taught["train"], taught["val"], None), "cluster", HOW, clusters=32).model
+    both = Splits(taught["train"], taught["val"], None)
+    made = compress(values, both, "cluster", HOW, clusters=32).model
     given = made.predict(data.val.items.astype("float32"), verbose=0)
     wanted = taught["val"].labels
     assert ((given - wanted) ** 2).mean() < 0.1 * wanted.var(axis=0).mean()
