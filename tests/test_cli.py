@@ -65,6 +65,7 @@ WRONG = {
     "precision": (("photos", "--precision", "half"), "bfloat16"),
     "epochs": (("photos", "--epochs", "a,b"), "whole numbers"),
     "share": (("photos", "--val", 2), "above 0 and below 1"),
+    "features": (("photos", *SMALL, "--features", "nolayer"), "no layer 'nolayer'"),
     "dropout": (("photos", "--dropout", 5), "0 to below 1"),
     "scale": (("photos", "--rate", 0), "above 0"),
     "devices": (("photos", "--devices", 64, *SMALL), "--devices"),

@@ -40,6 +40,13 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     pooling: opt.Pooling = "avg",
     dense: opt.Dense = "",
     dropout: Annotated[float, opt.number("Dropout in the head.", 0, 1, below=True)] = 0.0,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="The layer whose output the head is put on.",
+            show_default="where the base's features end",
+        ),
+    ] = "",
     adapt: Annotated[
         str,
         typer.Option(
@@ -83,8 +90,9 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         settings: dict[str, Any] = {name: value for name, value in given.items() if value}
         config = RunConfig.of(
             data, base, size, weights, pooling=pooling, dense=opt.split_numbers(dense),
-            dropout=dropout, plan=plan, settings=settings, epochs=opt.split_numbers(epochs),
-            lr_scale=lr_scale or 1.0, learning_rate=opt.split_numbers(learning_rate, float),
+            dropout=dropout, features=features, plan=plan, settings=settings,
+            epochs=opt.split_numbers(epochs), lr_scale=lr_scale or 1.0,
+            learning_rate=opt.split_numbers(learning_rate, float),
             adapt=adapt, rank=rank or 4, minutes=minutes or 10.0, task=task, val=val, test=test,
             skip_bad=skip_bad, seed=seed, precision=precision, devices=devices,
         )  # fmt: skip

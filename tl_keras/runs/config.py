@@ -71,6 +71,7 @@ class ModelConfig:
         pooling: See `tl_keras.models.heads.Head`.
         dense: Units of dense layers before the output.
         dropout: Rate of dropout in the head.
+        features: The layer that the head is put on; empty is where the backbone's features end.
     """
 
     backbone: str = "mobilenet_v2"
@@ -79,6 +80,7 @@ class ModelConfig:
     pooling: str = "avg"
     dense: tuple[int, ...] = ()
     dropout: float = 0.0
+    features: str = ""
 
     def __post_init__(self) -> None:
         """Check the values.

@@ -105,6 +105,7 @@ def build(config: RunConfig, samples: Samples) -> keras.Model:
             head=head,
             size=config.model.size,
             weights=weights,
+            features=config.model.features or None,
         )
     plan = config.with_defaults().plan
     return apply_adapters(model, plan.name, plan.patterns, plan.rank)
