@@ -167,7 +167,7 @@ def test_the_command_ranks_the_candidates(folder, tmp_path):
     bases = "small_resnet:16,small_resnet:16:stage1_block2_relu=none"
     (folder / NAMES[0] / "bad.png").write_text("text")
     result = run(folder, "--bases", bases, "--out", tmp_path / "advice")
-    assert result.exit_code == 2 and "bad.png: no picture" in result.stderr
+    assert result.exit_code == 2 and "bad.png: no image" in result.stderr
     result = run(folder, "--bases", bases, "--out", tmp_path / "advice", "--skip-bad")
     assert result.exit_code == 0, result.output
     assert "promises most" in result.stdout

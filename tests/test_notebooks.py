@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import sys
@@ -49,6 +51,17 @@ def test_no_two_notebooks_have_one_number():
     assert {"01", "02", "03", "04", "05", "06", "07"} <= set(numbers)
     assert all(number.isdigit() for number in numbers)
     assert len(set(numbers)) == len(numbers)
+
+
+@every
+def test_what_is_imported_of_this_project_is_there(path):
+    source = re.sub(r"(?m)^[%!].*$", "", "\n".join(cell.source for cell in code(read(path))))
+    for node in ast.walk(ast.parse(source)):
+        ours = isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("tl_", "export"))
+        for alias in node.names if ours else ():
+            module = importlib.import_module(node.module)
+            if not hasattr(module, alias.name):
+                importlib.import_module(f"{node.module}.{alias.name}")
 
 
 @every
