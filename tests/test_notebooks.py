@@ -57,11 +57,10 @@ def test_no_two_notebooks_have_one_number():
 def test_what_is_imported_of_this_project_is_there(path):
     source = re.sub(r"(?m)^[%!].*$", "", "\n".join(cell.source for cell in code(read(path))))
     for node in ast.walk(ast.parse(source)):
-        ours = isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("tl_", "export"))
-        for alias in node.names if ours else ():
-            module = importlib.import_module(node.module)
-            if not hasattr(module, alias.name):
-                importlib.import_module(f"{node.module}.{alias.name}")
+        name = getattr(node, "module", "") or ""
+        for alias in node.names if name.startswith(("tl_keras", "export")) else ():
+            if not hasattr(importlib.import_module(name), alias.name):
+                importlib.import_module(f"{name}.{alias.name}")
 
 
 @every
