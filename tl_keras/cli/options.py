@@ -6,6 +6,7 @@ What is out of its range is refused while the command line is read: nothing heav
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,9 @@ __all__ = [
     "TestShare", "ValShare", "Views", "Weights", "new_file", "number", "numbers", "refuse_unused",
     "split_numbers", "split_words",
 ]  # fmt: skip
+
+
+_LONGEST = 255  # bytes of a name, on all usual disks
 
 
 def number(
@@ -105,11 +109,14 @@ def new_file(help: str, **more: Any) -> Any:
     """Return an option for a file to write, which is refused where none can be."""
 
     def check(value: Path | None) -> Path | None:
-        if value is not None and value.is_dir():
+        # Functions of os.path, as those of Path fail at a name that is too long.
+        if value is not None and os.path.isdir(value):
             raise typer.BadParameter(f"{value} is a folder; expected a file to write")
         parents = value.absolute().parents if value else ()
-        if wrong := [one for one in parents if one.exists() and not one.is_dir()]:
+        if wrong := [one for one in parents if os.path.isfile(one)]:
             raise typer.BadParameter(f"{wrong[0]} is no folder; {value} cannot be written")
+        if any(len(os.fsencode(part)) > _LONGEST for part in (value or Path()).parts):
+            raise typer.BadParameter(f"a name of more than {_LONGEST} bytes cannot be written")
         return value
 
     return typer.Option(help=help, callback=check, **more)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import typer
@@ -62,7 +61,7 @@ class Program(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Show help if that is all that is asked for, and put today's names for old ones."""
-        if args[:1] == ["help"] and not Path("help").exists():
+        if args[:1] == ["help"] and not os.path.exists("help"):
             args = [*args[1:], "--help"] if args[1:] else []
         if not args:
             typer.echo(ctx.get_help())
@@ -95,7 +94,7 @@ class Program(TyperGroup):
         # A run whose folder is called like a command, and no other word that could be its value.
         options = {name for one in default.params for name in one.opts} if default else set()
         alone = len(args) == 1 or args[1].partition("=")[0] in options - {"--debug"}
-        if alone and (Path(word) / "run.json").is_file():
+        if alone and os.path.isfile(os.path.join(word, "run.json")):
             return [self.default, *args]
         return args
 
@@ -132,7 +131,7 @@ def _sentence(error: Any) -> str:
     ctx = error.ctx
     unknown = ctx.params.get("run") if ctx and "extra argument" in text else None
     group = ctx.parent.command if ctx and ctx.parent else None
-    if unknown and isinstance(group, Program) and not Path(str(unknown)).exists():
+    if unknown and isinstance(group, Program) and not os.path.exists(unknown):
         known = [name for name, one in group.commands.items() if not one.hidden]
         near = did_you_mean(str(unknown), known, cutoff=0.6)
         text = f"'{unknown}' is no command and no run.{near}"
