@@ -147,7 +147,7 @@ def test_a_runtime_refuses_pictures_of_another_size(files, name):
 def test_a_damaged_file_is_refused_with_its_name(tmp_path, name):
     file = tmp_path / f"cut.{name}"
     file.write_bytes(b"\x08\x07not a model" * 5)
-    with pytest.raises(ExportError, match=f"cut.{name} cannot be loaded"):
+    with pytest.raises(ExportError, match=rf"cut\.{name} (cannot be loaded|is no saved model)"):
         runtimes.load(file)
 
 

@@ -18,7 +18,7 @@ from export.runtime.inspect import inspect_model
 from export.runtime.runtimes import load
 from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
-from tl_keras.errors import ExportError, GateError, ParityError, StorageError
+from tl_keras.errors import ExportError, GateError, ParityError
 from tl_keras.tasks.classification import Multiclass
 
 BOTH = ExportConfig(("tflite", "onnx"), fresh=False)
@@ -207,9 +207,9 @@ def test_names_that_are_no_utf8_leave_as_escapes(source, tmp_path):
         assert tuple(inspect_model(model).labels) == kept[format_]
 
 
-def test_a_destination_that_cannot_be_made_is_a_storage_error(source, tmp_path):
+def test_a_destination_that_cannot_be_made_is_refused_before_any_work(source, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="Choose another folder"):
+    with pytest.raises(ExportError, match="is no folder.*--out"):
         stage.export(source, LITE, tmp_path / "file" / "out")
 
 

@@ -153,7 +153,10 @@ class KerasRuntime(Runtime):
         return {name: np.ascontiguousarray(array, one.dtype) for (name, array), one in pairs}
 
     def _run(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        return self._call(list(batch.values()))[0]
+        arrays = list(batch.values())
+        if not len(arrays[0]):
+            return np.zeros((0, *self.model.outputs[0].shape[1:]), np.float32)
+        return self._call(arrays)[0]
 
 
 def _set_tensorflow_threads(threads: int) -> None:
