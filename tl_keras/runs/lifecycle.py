@@ -170,7 +170,7 @@ def guard(run: RunDirectory | None = None, model: keras.Model | None = None) -> 
         DataError: A sample can no longer be read.
     """
     try:
-        with name_small_memory(), name_full_disk(run.path if run else Path.cwd()):
+        with name_small_memory(), name_full_disk(run.path if run else Path()):
             yield
             if model is not None and not _finite(model):
                 raise TrainingError("the weights are not numbers after training")

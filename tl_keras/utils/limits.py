@@ -49,19 +49,27 @@ def name_small_memory() -> Iterator[None]:
 def name_full_disk(folder: Path) -> Iterator[None]:
     """Turn the system's "no space left" into a message that says what to do.
 
+    Args:
+        folder: On the disk, where the error names no file.
+
     Raises:
         StorageError: The disk is full.
     """
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) not in _FULL and "no space left" not in str(error).lower():
+        full = getattr(error, "errno", None) in _FULL or "no space left" in str(error).lower()
+        if isinstance(error, StorageError) or not full:
             raise
-        if isinstance(error, StorageError):
-            raise
-        free = shutil.disk_usage(folder).free / 2**20
+        place = next((p for p in (_place(error), folder) if p and p.exists()), Path("/"))
+        free = shutil.disk_usage(place).free / 2**20
         raise StorageError(
-            f"the disk is full: {free:.0f} MB are left at {folder}; free some space and resume "
-            "the run or repeat the command (fewer views, a smaller size or "
+            f"the disk is full: {free:.0f} MB are left at {place.absolute()}; free some space and "
+            "resume the run or repeat the command (fewer views, a smaller size or "
             "cache_dtype=float16 need less)"
         ) from error
+
+
+def _place(error: Exception) -> Path | None:
+    name = getattr(error, "filename", None)
+    return Path(name).parent if isinstance(name, str) else None

@@ -26,7 +26,7 @@ class CapturedOutput:
     """What was said while silenced.
 
     Attributes:
-        text: the end of it, as text; empty until the hush is over.
+        text: the end of it, as text; empty until the end.
     """
 
     text: str = ""
