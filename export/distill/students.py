@@ -26,6 +26,7 @@ from tl_keras.runs.prepare import (
     prepare,
 )
 from tl_keras.training.plan import Plan
+from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def _student(config: RunConfig, samples: Samples) -> keras.Model:
     if len(model.output_shape) != 2:
         return build(config, samples)
     size = config.model.size if config.model.size not in (None, model.input_shape[1]) else None
-    plain = with_own_softmax(flatten(model, size))
+    with repeatable(config.run.seed):  # of dropout layers, which are made anew
+        plain = with_own_softmax(flatten(model, size))
     return apply_adapters(plain, config.plan.name, config.plan.patterns, config.plan.rank)
 
 

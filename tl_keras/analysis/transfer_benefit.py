@@ -14,6 +14,7 @@ from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
 from tl_keras.features.extract import predict
 from tl_keras.training.plan import Plan, Stage
+from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import paired_difference
 
@@ -100,8 +101,8 @@ def compare_transfer(
     for number in range(seeds):
         seed = first_seed + number
         model = build(seed)
-        # Before training: a clone's weights come from the seed alone.
-        ways = ((model, plan), (fresh(model), scratch_plan(plan)))
+        with repeatable(seed):  # a clone's weights come from the seed alone
+            ways = ((model, plan), (fresh(model), scratch_plan(plan)))
         for row, (one, of_plan), name in zip(rows, ways, ("pretrained", "scratch"), strict=True):
             row.append(_right(one, data, of_plan, judged, seed))
             done = 2 * number + (2 if name == "scratch" else 1)

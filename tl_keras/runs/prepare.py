@@ -22,6 +22,7 @@ from tl_keras.modalities.base import CheckReport
 from tl_keras.peft.adapters import apply_adapters
 from tl_keras.runs.config import RunConfig
 from tl_keras.training.plan import Plan, named_plan
+from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -90,15 +91,13 @@ def build(config: RunConfig, samples: Samples) -> keras.Model:
         PlanError: The layers to adapt are not there, or not to be adapted like this.
         DownloadError: The weights must be downloaded and cannot be.
     """
-    import keras
-
     from tl_keras.models.build import build_model
 
     head = config.model.head(config.data.task)
     weights = None if config.model.weights == "none" else config.model.weights
-    keras.utils.set_random_seed(config.run.seed)
+    plan = config.with_defaults().plan
     # Keras tells of downloads on standard output, across the bars.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with repeatable(config.run.seed), contextlib.redirect_stdout(io.StringIO()):
         model = build_model(
             config.model.backbone,
             len(samples.class_names),
@@ -107,8 +106,7 @@ def build(config: RunConfig, samples: Samples) -> keras.Model:
             weights=weights,
             features=config.model.features or None,
         )
-    plan = config.with_defaults().plan
-    return apply_adapters(model, plan.name, plan.patterns, plan.rank)
+        return apply_adapters(model, plan.name, plan.patterns, plan.rank)
 
 
 def prepare(

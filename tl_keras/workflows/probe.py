@@ -21,6 +21,7 @@ from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import create, finish, guard
 from tl_keras.runs.prepare import PreparedData, prepare
+from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -60,13 +61,10 @@ def open_backbone(config: RunConfig) -> keras.Model:
         ModelError: Base, size and weights do not fit together.
         DownloadError: The weights must be downloaded and cannot be.
     """
-    import keras
-
     from tl_keras.models.backbones.load import build_backbone
     from tl_keras.models.backbones.weights import load_user_model
     from tl_keras.models.rewrite import flatten
 
-    keras.utils.set_random_seed(config.run.seed)
     if is_model_file(config.model.backbone):
         if config.model.weights not in ("default", "none"):
             raise ModelError(
@@ -76,7 +74,7 @@ def open_backbone(config: RunConfig) -> keras.Model:
         return flatten(load_user_model(Path(config.model.backbone).expanduser()), config.model.size)
     weights = None if config.model.weights == "none" else config.model.weights
     # Keras tells of downloads on standard output, across the bars.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with repeatable(config.run.seed), contextlib.redirect_stdout(io.StringIO()):
         return build_backbone(config.model.backbone, size=config.model.size, weights=weights)
 
 
