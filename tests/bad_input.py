@@ -876,21 +876,32 @@ def table() -> list[Case]:
 
 # --- what needs a process of its own ------------------------------------------------------------
 
+KERAS, EXPORT = "tl-keras", "tl-export"
 WRITING = {
-    "fit": (*call("tl-keras", "fit"), "--plan", "lp-ft", "--epochs", "1,30"),
-    "probe": call("tl-keras", "probe"),
-    "update": (*call("tl-keras", "update"), "--epochs", "2,20"),
-    "verdict": (*call("tl-keras", "verdict"), "--epochs", "3"),
-    "advise": call("tl-keras", "advise", out="new"),
-    "lr-find": call("tl-keras", "lr-find", out="new.png"),
-    "drift": call("tl-keras", "drift", out="new"),
-    "evaluate": call("tl-keras", "evaluate", out="new.json"),
-    "run": (*call("tl-export", "run", out="new"), "--quantize", "int8"),
-    "distill": (*call("tl-export", "distill"), "--epochs", "1,20"),
-    "compress": (*call("tl-export", "compress"), "--epochs", "9"),
-    "bench": call("tl-export", "bench", as_json="new.json"),
+    (KERAS, "fit"): (*call(KERAS, "fit"), "--plan", "lp-ft", "--epochs", "1,30"),
+    (KERAS, "probe"): call(KERAS, "probe"),
+    (KERAS, "update"): (*call(KERAS, "update"), "--epochs", "2,20"),
+    (KERAS, "verdict"): (*call(KERAS, "verdict", out="new"), "--epochs", "3"),
+    (KERAS, "advise"): call(KERAS, "advise", out="new"),
+    (KERAS, "lr-find"): call(KERAS, "lr-find", out="new.png"),
+    (KERAS, "drift"): call(KERAS, "drift", out="new"),
+    (KERAS, "evaluate"): call(KERAS, "evaluate", out="new.json"),
+    (EXPORT, "run"): (*call(EXPORT, "run", out="new"), "--quantize", "int8"),
+    (EXPORT, "distill"): (*call(EXPORT, "distill"), "--epochs", "1,20"),
+    (EXPORT, "compress"): (*call(EXPORT, "compress"), "--epochs", "9"),
+    (EXPORT, "bench"): call(EXPORT, "bench", plot="new.png"),
 }
 """Calls that are right, and write something new."""
+READING = {
+    (KERAS, "bases"): ("mobilenet",),
+    (KERAS, "check-data"): ("photos",),
+    (KERAS, "predict"): ("run", "photo.png"),
+    (KERAS, "evaluate"): ("run", "--json"),
+    (EXPORT, "check"): ("bundle",),
+    (EXPORT, "predict"): ("bundle", "photo.png"),
+    (EXPORT, "inspect"): ("toy.tflite",),
+}
+"""Calls that are right, and write nothing."""
 QUIET = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "LANG": "C"}
 
 
@@ -899,7 +910,7 @@ class Child:
     """A call whose surroundings are wrong.
 
     Attributes:
-        command: which, of either program.
+        program, command: which.
         what: what is wrong, for the case's name.
         words: the rest of the command line.
         codes: exit codes that are right.
@@ -908,6 +919,7 @@ class Child:
         harm: does what is wrong to the case's own folder.
     """
 
+    program: str
     command: str
     what: str
     words: tuple[str, ...]
@@ -918,7 +930,7 @@ class Child:
 
     @property
     def name(self) -> str:
-        return f"{self.command}, {self.what}"
+        return f"{self.program} {self.command}, {self.what}"
 
 
 def fill(place: Path, room: int) -> None:
@@ -944,47 +956,38 @@ def wrong_bits(seed: int) -> Callable[[Path], object]:
     return harm
 
 
-def children() -> list[Child]:
+def children() -> Iterator[Child]:
     """Every case whose surroundings are wrong: what works all the same, and what is refused."""
-    reading = {
-        "bases": ("mobilenet",),
-        "check-data": ("photos",),
-        "predict": ("run", "photo.png"),
-        "evaluate": ("run", "--json"),
-        "check": ("bundle",),
-        "inspect": ("toy.tflite",),
-    }
-    made = []
-    for command, words in reading.items():
+    for name, words in READING.items():
         for what, shell in {
             "stdin closed": 'exec "$@" <&-', "stdout closed": 'exec "$@" >&-',
-            "stderr closed": 'exec "$@" 2>&-', "all closed": 'exec "$@" <&- >&- 2>&-',
+            "all closed": 'exec "$@" <&- >&- 2>&-',
+            "stdout read no more": '"$@" | head -c 1 > /dev/null; exit ${PIPESTATUS[0]}',
         }.items():  # fmt: skip
-            made.append(Child(command, what, words, (0,), shell))
-        made.append(Child(command, "stdout full", words, (2,), 'exec "$@" > /dev/full'))
-        pipe_of_one = '"$@" | head -c 1 > /dev/null; exit ${PIPESTATUS[0]}'
-        made.append(Child(command, "stdout read no more", words, (0,), pipe_of_one))
+            yield Child(*name, what, words, (0,), shell)
+        yield Child(*name, "stdout full", words, (2,), 'exec "$@" > /dev/full')
         for what, environment in {
             "LANG=C": QUIET, "no HOME": {"HOME": None}, "HOME nowhere": {"HOME": "/nowhere"},
             "TERM=dumb": {"TERM": "dumb"}, "a narrow terminal": {"COLUMNS": "1"},
             "ASCII": {"PYTHONIOENCODING": "ascii:strict"},
         }.items():  # fmt: skip
-            made.append(Child(command, what, words, (0,), environment=environment))
-    for command, words in WRITING.items():
+            yield Child(*name, what, words, (0,), environment=environment)
+    for name, words in WRITING.items():
         there = tuple(f"full/{word}" if word.startswith("new") else word for word in words)
-        made.append(Child(command, "a full disk", there, harm=functools.partial(fill, room=0)))
-        made.append(Child(command, "a disk that fills up", there, (0, 2),
-                          harm=functools.partial(fill, room=600_000)))  # fmt: skip
-    for command in ("check-data", "fit", "predict", "run", "check"):
-        words = {**reading, **WRITING}[command]
+        yield Child(*name, "a full disk", there, harm=functools.partial(fill, room=0))
+        fills = functools.partial(fill, room=600_000)
+        yield Child(*name, "a disk that fills up", there, (0, 2), harm=fills)
+    scarce = (KERAS, "check-data"), (KERAS, "fit"), (KERAS, "predict"), (EXPORT, "check")
+    for name in scarce:
+        words = {**READING, **WRITING}[name]
         for size in (700, 1500, 3000):
-            made.append(Child(command, f"{size} MB of memory", words, (0, 2),
-                              f'ulimit -v {size * 1024}; exec "$@"'))  # fmt: skip
-        made.append(Child(command, "16 open files", words, (0, 2), 'ulimit -n 16; exec "$@"'))
+            shell = f'ulimit -v {size * 1024}; exec "$@"'
+            yield Child(*name, f"{size} MB of memory", words, (0, 2), shell)
+        yield Child(*name, "16 open files", words, (0, 2), 'ulimit -n 16; exec "$@"')
     for seed in range(8):
-        for command, words in {"check": ("bundle",), "predict": ("bundle", "photo.png"),
-                               "inspect": ("toy.tflite",),
-                               "bench": ("toy.tflite", "--rounds", "1")}.items():  # fmt: skip
+        for command, words in {
+            "check": ("bundle",), "predict": ("bundle", "photo.png"), "inspect": ("toy.tflite",),
+            "bench": ("toy.tflite", "--rounds", "1"),
+        }.items():  # fmt: skip
             what = f"models with wrong bits, {seed}"
-            made.append(Child(command, what, words, (0, 2, 3), harm=wrong_bits(seed)))
-    return made
+            yield Child(EXPORT, command, what, words, (0, 2, 3), harm=wrong_bits(seed))

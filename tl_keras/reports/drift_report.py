@@ -12,7 +12,7 @@ import numpy as np
 from tl_keras.reports import style
 from tl_keras.reports.filters import p_value, percent
 from tl_keras.reports.html import write_page
-from tl_keras.utils.files import write_atomically
+from tl_keras.utils.files import atomic_files, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,12 +72,8 @@ def write_drift_report(
     Raises:
         StorageError: it cannot be written.
     """
-    plot = plot_drift(facts, evidence, folder / "drift.png")
-    write_atomically(folder / "drift.json", (json.dumps(facts, indent=1) + "\n").encode())
     remedy, drawn = facts.get("remedy") or {}, None
     healed = {name: remedy[key] for key, name in SETS.items() if key in remedy}
-    if healed:
-        drawn = plot_remedy(healed, folder / "remedy.png")
     usual, distances = np.sort(evidence["novelty"][0]), evidence["novelty"][1]
     unlike = [
         {
@@ -88,11 +84,17 @@ def write_drift_report(
         }
         for index in np.argsort(-distances, kind="stable")[:_SHOWN]
     ]
-    return write_page(
-        folder / "report.html", "drift.html.j2", title=f"Drift: {title}", facts=facts, plot=plot,
-        noun=facts.get("noun", "image"), headline=headline(facts), unlike=unlike, healed=healed,
-        remedy_plot=drawn,
-    )  # fmt: skip
+    with atomic_files(folder) as made:
+        plot = plot_drift(facts, evidence, made / "drift.png")
+        write_atomically(made / "drift.json", (json.dumps(facts, indent=1) + "\n").encode())
+        if healed:
+            drawn = plot_remedy(healed, made / "remedy.png")
+        write_page(
+            made / "report.html", "drift.html.j2", title=f"Drift: {title}", facts=facts,
+            plot=plot, noun=facts.get("noun", "image"), headline=headline(facts), unlike=unlike,
+            healed=healed, remedy_plot=drawn,
+        )  # fmt: skip
+    return folder / "report.html"
 
 
 def plot_drift(facts: Mapping[str, Any], evidence: Mapping[str, Any], path: str | Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from tl_keras.reports import style
 from tl_keras.reports.filters import size
 from tl_keras.reports.html import write_page
-from tl_keras.utils.files import write_atomically
+from tl_keras.utils.files import atomic_files, write_atomically
 
 __all__ = ["plot_ranking", "write_ranking_report"]
 
@@ -31,12 +31,14 @@ def write_ranking_report(folder: Path, title: str, advice: Mapping[str, Any]) ->
     Raises:
         StorageError: it cannot be written.
     """
-    plot = plot_ranking(advice, folder / "advice.png")
-    write_atomically(folder / "advice.json", (json.dumps(advice, indent=1) + "\n").encode())
-    return write_page(
-        folder / "report.html", "ranking.html.j2", title=title, advice=advice, plot=plot,
-        leep=any("leep" in one["scores"] for one in advice["candidates"]),
-    )  # fmt: skip
+    with atomic_files(folder) as made:
+        plot = plot_ranking(advice, made / "advice.png")
+        write_atomically(made / "advice.json", (json.dumps(advice, indent=1) + "\n").encode())
+        write_page(
+            made / "report.html", "ranking.html.j2", title=title, advice=advice, plot=plot,
+            leep=any("leep" in one["scores"] for one in advice["candidates"]),
+        )  # fmt: skip
+    return folder / "report.html"
 
 
 def plot_ranking(advice: Mapping[str, Any], path: str | Path) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tl_keras.reports import style
 from tl_keras.reports.html import write_page
-from tl_keras.utils.files import write_atomically
+from tl_keras.utils.files import atomic_files, write_atomically
 
 __all__ = ["plot_transfer", "write_transfer_report"]
 
@@ -34,12 +34,15 @@ def write_transfer_report(
     Raises:
         StorageError: it cannot be written.
     """
-    plot = plot_transfer(facts, runs, folder / "verdict.png")
-    write_atomically(folder / "verdict.json", (json.dumps(facts, indent=1) + "\n").encode())
-    return write_page(
-        folder / "report.html", "transfer.html.j2", title=f"Does pretraining help? {title}",
-        facts=facts, plot=plot, runs={name: right.mean(axis=1) for name, right in runs.items()},
-    )  # fmt: skip
+    shares = {name: right.mean(axis=1) for name, right in runs.items()}
+    with atomic_files(folder) as made:
+        plot = plot_transfer(facts, runs, made / "verdict.png")
+        write_atomically(made / "verdict.json", (json.dumps(facts, indent=1) + "\n").encode())
+        write_page(
+            made / "report.html", "transfer.html.j2", title=f"Does pretraining help? {title}",
+            facts=facts, plot=plot, runs=shares,
+        )  # fmt: skip
+    return folder / "report.html"
 
 
 def plot_transfer(

@@ -17,8 +17,8 @@ from tl_keras.utils.limits import name_full_disk
 from tl_keras.utils.locks import LOCK, try_lock
 
 __all__ = [
-    "atomic_path", "irregular", "is_within", "read_small", "refuse_file", "remove_leavings",
-    "scratch_folder", "unwritable",
+    "atomic_files", "atomic_path", "irregular", "is_within", "read_small", "refuse_file",
+    "remove_leavings", "scratch_folder", "unwritable",
     "write_atomically",
 ]  # fmt: skip
 
@@ -85,6 +85,31 @@ def _put_back(aside: Path, parent: Path) -> None:
     for old in aside.iterdir() if aside.is_dir() else ():
         if not os.path.lexists(parent / old.name):
             os.replace(old, parent / old.name)
+
+
+@contextlib.contextmanager
+def atomic_files(folder: str | Path) -> Iterator[Path]:
+    """Yield a place to write files at, which are moved into `folder` together at the end.
+
+    Files of other names that are there stay; when anything goes wrong, all do.
+
+    Args:
+        folder: The target, made if missing.
+
+    Raises:
+        StorageError: The disk is full or the target cannot be written.
+    """
+    folder = Path(folder).absolute()
+    with contextlib.ExitStack() as stack:
+        with _refusals_named(folder):
+            made = stack.enter_context(scratch_folder(folder.parent)) / folder.name
+            made.mkdir()
+        with name_full_disk(folder.parent):
+            yield made
+        with _refusals_named(folder):
+            folder.mkdir(exist_ok=True)
+            for file in sorted(made.iterdir()):
+                os.replace(file, folder / file.name)
 
 
 @contextlib.contextmanager
