@@ -902,7 +902,7 @@ READING = {
     (EXPORT, "inspect"): ("toy.tflite",),
 }
 """Calls that are right, and write nothing."""
-QUIET = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "LANG": "C"}
+QUIET = {"LC_ALL": "C", "LANG": "C"}
 
 
 @dataclasses.dataclass(frozen=True)

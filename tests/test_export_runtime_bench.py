@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from export.bundle.write import write_bundle
 from export.cli.app import app
 from export.runtime import runtimes
-from export.runtime.bench import as_record, bench, take_turns
+from export.runtime.bench import as_record, bench, take_turns, try_out
 from export.runtime.runtimes import default_threads, load
 from tl_keras.errors import ExportError
 
@@ -53,6 +53,16 @@ def test_a_model_that_ends_its_process_is_named(models, tmp_path):
     cut.write_bytes(models["tflite-fp32"].read_bytes()[:2000])
     with pytest.raises(ExportError, match=r"cut\.tflite (does not answer|cannot be loaded)"):
         bench({"cut": cut}, threads=[1])
+
+
+def test_a_runtime_that_crashes_does_so_in_a_process_of_its_own_and_is_named(
+    models, tmp_path, monkeypatch
+):
+    (tmp_path / "onnxruntime.py").write_text("import os; os.abort()")
+    try_out(list(models.values()))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ExportError, match=r"onnx-fp32\.onnx crashes its runtime \(Aborted"):
+        try_out(list(models.values()))
 
 
 @pytest.mark.parametrize("flags", ["flags: avx2 fma", "flags: avx2 avx512_vnni", "avx_vnni"])

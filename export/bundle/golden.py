@@ -19,6 +19,7 @@ import numpy as np
 
 from export.bundle.manifest import as_json
 from export.bundle.read import read_bundle
+from export.runtime.bench import try_out
 from export.runtime.runtimes import load
 from export.source import Source
 from export.variant import Variant
@@ -261,6 +262,7 @@ def verify_bundle(bundle: str | os.PathLike[str]) -> CheckedBundle:
     with read_bundle(bundle) as found:
         inputs, golden = read_golden(found.folder, found.manifest)
         outcomes = []
+        try_out([found.model(variant["name"]) for variant in found.manifest["variants"]])
         for variant in found.manifest["variants"]:
             name = variant["name"]
             answers = load(found.model(name), 1).predict(inputs)

@@ -37,11 +37,13 @@ def predict(
         import numpy as np
 
         from export.bundle.read import read_bundle
+        from export.runtime.bench import try_out
         from export.runtime.runtimes import load
         from tl_keras import tasks
 
         with read_bundle(bundle) as found:
             inputs, chosen = found.read_samples(images), found.variant(variant)
+            try_out([found.folder / chosen["file"]])
             answers = load(found.folder / chosen["file"], threads).predict(inputs)
         names = found.manifest["classes"]
         if answers.shape[1:] != (len(names),):

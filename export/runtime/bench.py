@@ -31,7 +31,7 @@ from tl_keras.utils.quiet import start_tensorflow
 
 __all__ = [
     "RUNTIMES", "SLOWER", "as_record", "bench", "choose_default", "count_threads", "main",
-    "take_turns", "time_variants",
+    "take_turns", "time_variants", "try_out",
 ]  # fmt: skip
 
 ROUNDS, WARM_UP = 50, 5
@@ -180,13 +180,11 @@ class _Child:
 
     def __init__(self, path: str, threads: int) -> None:
         command = [sys.executable, "-m", "export.runtime.bench", path, str(threads)]
-        place = str(Path(__file__).resolve().parents[2])
-        paths = os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))
         self._path = path
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
-            env={**os.environ, "PYTHONPATH": paths},
+            env=_environment(),
         )  # fmt: skip
         self.cost: dict[str, Any] = self._read()
 
@@ -211,11 +209,10 @@ class _Child:
         self.stop()
         if code == MISTAKE:
             raise ExportError(said)
+        if code < 0:
+            raise _crashed(self._path, code)
         last = said.splitlines()[-1][:300] if said else "nothing was said"
-        why = f"its runtime crashed ({signal.strsignal(-code)})" if code < 0 else last
-        raise ExportError(
-            f"{self._path} does not answer: {why}. The file may be damaged; get it anew."
-        )
+        raise ExportError(f"{self._path} does not answer: {last}. Is it damaged? Get it anew.")
 
     def stop(self) -> None:
         """End the process."""
@@ -223,6 +220,37 @@ class _Child:
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
         self._said.close()
+
+
+def try_out(paths: Sequence[str | os.PathLike[str]]) -> None:
+    """Let models answer once in a process of their own, since a runtime may crash on a bad file.
+
+    What they answer, or raise, is not looked at.
+
+    Args:
+        paths: .tflite or .onnx files.
+
+    Raises:
+        ExportError: if one of them ends the process.
+    """
+    names = [os.fspath(path) for path in paths]
+    command = [sys.executable, "-m", "export.runtime.bench", "--try", *names]
+    done = subprocess.run(command, capture_output=True, env=_environment(), timeout=_PATIENCE)
+    if done.returncode < 0:
+        raise _crashed(names[min(len(done.stdout.split()), len(names) - 1)], done.returncode)
+
+
+def _environment() -> dict[str, str]:
+    place = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": paths}
+
+
+def _crashed(path: str | os.PathLike[str], code: int) -> ExportError:
+    return ExportError(
+        f"{os.fspath(path)} crashes its runtime ({signal.strsignal(-code)}); it is damaged, or not "
+        "for this machine. Get it anew."
+    )
 
 
 def as_record(
@@ -337,10 +365,19 @@ def _read_peak() -> float | None:
 
 
 def main() -> None:
-    """Read the command line, print the cost as JSON, then time an answer for each line."""
+    """Read the command line, print the cost as JSON, then time an answer for each line.
+
+    After `--try`, each file named answers once, and a line says so.
+    """
     # What a runtime prints shall not be taken for an answer.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    if sys.argv[1] == "--try":
+        for path in sys.argv[2:]:
+            with contextlib.suppress(Exception):
+                _make_timer(load(path, 1))()
+            print("done", file=out, flush=True)
+        return
     try:
         cost, time_answer = _measure_cost(sys.argv[1], int(sys.argv[2]))
         print(json.dumps(cost), file=out, flush=True)

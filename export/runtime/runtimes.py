@@ -76,7 +76,11 @@ class Runtime(ABC):
         Raises:
             ExportError: if the batch has other inputs or another shape.
         """
-        return np.asarray(self._run(self._fit(self._named(batch))), np.float32)
+        ready = self._fit(self._named(batch))
+        try:
+            return np.asarray(self._run(ready), np.float32)
+        except (ValueError, RuntimeError) as error:  # such as sizes within a damaged file
+            raise ExportError(f"The model does not answer ({error}); get it anew.") from error
 
     def prepare(self, batch: Batch) -> Callable[[], object]:
         """Return a call that answers for a batch whose numbers are in their final form.
@@ -368,4 +372,9 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Runtime:
     file = check_file(path)
     if file.suffix == ".keras":
         return KerasRuntime(file, threads)
-    return (LiteRTRuntime if file.suffix == ".tflite" else OnnxRuntime)(file, threads)
+    try:
+        return (LiteRTRuntime if file.suffix == ".tflite" else OnnxRuntime)(file, threads)
+    except (ValueError, RuntimeError, KeyError, IndexError) as error:
+        if isinstance(error, ExportError):
+            raise
+        raise ExportError(f"{file} is damaged ({error}); get it anew.") from error

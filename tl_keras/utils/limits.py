@@ -14,7 +14,10 @@ from tl_keras.errors import RunError, StorageError
 __all__ = ["name_full_disk", "name_small_memory", "ran_out_of_memory"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WORDS = ("failed to allocate memory", "bad allocation", "bad_alloc", "oom when allocating")
+_WORDS = (
+    "failed to allocate memory", "bad allocation", "bad_alloc", "oom when allocating",
+    "failed to map segment", "cannot allocate memory",
+)  # fmt: skip
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
