@@ -193,3 +193,10 @@ def test_dropping_a_whole_branch_is_kept_in_stock_layers():
     scale = model.get_layer("convnext_tiny_stage_0_block_0_layer_scale")
     assert isinstance(scale, keras.layers.DepthwiseConv2D)
     np.testing.assert_allclose(scale.get_weights()[0], 1e-6)
+
+
+def test_a_base_that_only_scales_pixels_is_taken_whole():
+    pixels = keras.Input((8, 8, 3))
+    scaled = keras.Model(pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))
+    model = build_model(scaled, 3, head=Head("flatten"))
+    assert model.count_params() == 3 * (8 * 8 * 3 + 1)

@@ -167,7 +167,7 @@ def _remove_head(model: keras.Model) -> keras.Model:
     replaced = [step for step in steps(model)[end.position + 1 :]]
     names = ", ".join(dict.fromkeys(step.name for step in replaced))
     body = _cut_at(model, end.layer)
-    if not has_weights(steps(body)):
+    if replaced and not has_weights(steps(body)):
         raise ModelError(
             f"'{model.name}' has no layer with weights before what a new head would replace "
             f"({names}); name the layer whose output to keep (features=NAME), or choose pooling "
