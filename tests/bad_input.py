@@ -455,7 +455,7 @@ def harmed_runs() -> Iterator[Case]:
         for turn, (what, harm, light) in enumerate(harms):
             yield Case(
                 program, command, what, words, lambda place, h=harm: h(place / "run"), light,
-                slow=(turn + index) % 3 > 0,
+                slow=(turn + index) % 6 > 0,
             )  # fmt: skip
 
 
@@ -643,7 +643,7 @@ def harmed_bundles() -> Iterator[Case]:
         for turn, (what, harm) in enumerate(HARMED_BUNDLES.items()):
             if command != "check" and what.startswith("golden"):
                 continue
-            slow = (turn + index) % 3 > 0 or what == "a zip that is a bomb" and index > 0
+            slow = (turn + index) % 6 > 0 or what == "a zip that is a bomb" and index > 0
             yield Case(
                 program, command, what, words, lambda place, h=harm: h(place / "bundle"), True, slow
             )  # fmt: skip
@@ -807,11 +807,11 @@ def harmed_data() -> Iterator[Case]:
         for turn, (what, harm) in enumerate(HARMED_PHOTOS.items()):
             if (run or command == "advise") and "class" in what or run and "split" in what:
                 continue
-            slow = (turn + index) % 4 > 0 or bool(run)
+            slow = (turn + index) % 8 > 0 or bool(run)
             yield Case(program, command, f"{one.name} has {what}", words, harm, False, slow)
         words = call(program, command, **{one.name: "odd.csv"})
         for turn, (what, contents) in enumerate(CSV_HARMS.items()):
-            slow = (turn + index) % 4 > 0 or bool(run)
+            slow = (turn + index) % 8 > 0 or bool(run)
             yield Case(
                 program, command, f"{one.name} is a CSV {what}", words,
                 write("odd.csv", contents), False, slow,
