@@ -28,6 +28,7 @@ from tl_keras.runs.lifecycle import (
     finish,
     guard,
     hold,
+    initial_model,
     record_training,
 )
 from tl_keras.training.config import FitOptions, FitResult
@@ -205,7 +206,7 @@ def _train(
 ) -> _Trained:
     from tl_keras.training.trainer import fit_with
 
-    student = run.model(run.state / INITIAL)
+    student = initial_model(run)
     options = FitOptions(
         seed=ready.config.run.seed,
         state_dir=run.state / name,

@@ -26,6 +26,7 @@ from tl_keras.peft.files import merge_and_save
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.prepare import PreparedData
+from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.files import atomic_path, remove_leavings
 from tl_keras.utils.limits import name_full_disk, name_small_memory
 from tl_keras.utils.locks import lock_folder
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from tl_keras.training.config import FitResult
 
 __all__ = [
-    "INITIAL", "create", "draw", "finish", "first_record", "guard", "hold", "record_training",
+    "INITIAL", "create", "draw", "finish", "first_record", "guard", "hold", "initial_model",
+    "record_training",
     "reopen", "save_model", "score",
 ]  # fmt: skip
 
@@ -109,6 +111,15 @@ def reopen(path: str | Path) -> RunDirectory:
     if why := run.record.get("stopped"):
         raise RunError(f"{run.path} cannot go on, it would stop again: {why}")
     return run
+
+
+def initial_model(run: RunDirectory) -> keras.Model:
+    """Return a run's model as it is before training, the same whenever it is asked for.
+
+    Files do not hold the seeds of dropout layers: they come from the run's seed.
+    """
+    with repeatable(run.fact("seed")):
+        return run.model(run.state / INITIAL)
 
 
 def first_record(

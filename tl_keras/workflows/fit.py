@@ -12,11 +12,11 @@ from tl_keras.errors import PlanError, RunError
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import (
-    INITIAL,
     create,
     finish,
     guard,
     hold,
+    initial_model,
     record_training,
     reopen,
 )
@@ -53,7 +53,7 @@ def train(
     state = "choosing" if config.plan.name == "auto" else "incomplete"
     create(out, config, data, model, command=command, resumable=True, state=state)
     with hold(out):
-        return _go_on(RunDirectory(out), model, data.splits, progress)
+        return _go_on(RunDirectory(out), data.splits, progress)
 
 
 def _prepare_all(config: RunConfig, progress: Progress) -> tuple[keras.Model, PreparedData]:
@@ -107,17 +107,17 @@ def resume(
                 config=run.config.replace(source=data).to_dict(),
             )
         start_tensorflow()
-        return _go_on(run, run.model(run.state / INITIAL), samples, progress)
+        return _go_on(run, samples, progress)
 
 
-def _go_on(run: RunDirectory, model: keras.Model, data: Splits, progress: Progress) -> RunDirectory:
+def _go_on(run: RunDirectory, data: Splits, progress: Progress) -> RunDirectory:
     from tl_keras.training.config import FitOptions
     from tl_keras.training.trainer import fit_with
 
     if run.record["state"] == "choosing":
         with guard(run):
-            model = decide_plan(run, data, progress)
-    config = run.config
+            decide_plan(run, data, progress)
+    config, model = run.config, initial_model(run)
     plan, began = plan_for(config, model), time.perf_counter()
     run.update(plan=plan.to_dict())
     options = FitOptions(
