@@ -166,8 +166,9 @@ def test_where_a_short_run_was_better_its_model_is_kept(tmp_path):
     from tl_keras.runs.directory import RunDirectory
     from tl_keras.workflows.auto_plan import keep_best
 
-    run = RunDirectory.create(tmp_path / "run", {"state": "incomplete"})
     data, (make, arms) = splits(96, 30), made([])
+    names = list(data.train.class_names)
+    run = RunDirectory.create(tmp_path / "run", {"state": "incomplete", "classes": names})
     choice = choose_plan(make, data, arms=arms[2:3], minutes=600)
     (run.state).mkdir()
     choice.model.save(run.state / "auto.keras")
