@@ -20,7 +20,7 @@ class Mixing:
     Source: Zhang et al., "mixup: Beyond empirical risk minimization", arXiv 1710.09412.
 
     Args:
-        rows: Pictures.
+        rows: Images.
         seed: Decides the pairs, with the view's number.
         alpha: Parameter of the Beta distribution of the shares, above 0.
     """

@@ -1,4 +1,4 @@
-"""How accurate a model is on pictures that nobody labelled, from its confidence on them."""
+"""How accurate a model is on images that nobody labelled, from its confidence on them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def negative_entropy(probabilities: np.ndarray) -> np.ndarray:
 def transport_cost(
     probabilities: np.ndarray, shares: np.ndarray, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what it costs to give each picture a class so that classes have their shares.
+    """Return what it costs to give each image a class so that classes have their shares.
 
     The cost of a class is 1 minus its probability, and the sum of costs is the least possible
     (an assignment problem).
@@ -77,10 +77,10 @@ def estimate_accuracy(
     seed: int = 0,
     resamples: int = 1000,
 ) -> AccuracyEstimate:
-    """Estimate the accuracy on new pictures from labelled ones of the known kind.
+    """Estimate the accuracy on new images from labelled ones of the known kind.
 
-    A threshold on a score is set so that as many labelled pictures lie below it as were
-    answered wrongly; the share of new pictures above it is the estimate. The score is
+    A threshold on a score is set so that as many labelled images lie below it as were
+    answered wrongly; the share of new images above it is the estimate. The score is
 
     - "atc", average thresholded confidence: the negative entropy (Garg et al., 'Leveraging
       unlabeled data to predict out-of-distribution performance', ICLR 2022, arXiv 2201.04234);
@@ -91,18 +91,18 @@ def estimate_accuracy(
     - "mean": the mean of both. On corrupted photos the first errs upwards, the second
       downwards (benchmarks/README.md).
 
-    The interval resamples the labelled and the new pictures.
+    The interval resamples the labelled and the new images.
 
     Args:
-        probabilities: float (n, classes) of labelled pictures not trained on; rows sum to 1.
+        probabilities: float (n, classes) of labelled images not trained on; rows sum to 1.
         labels: int (n,), their classes.
-        new_probabilities: float (m, classes) of the new pictures.
+        new_probabilities: float (m, classes) of the new images.
         method: "mean", "atc" or "cott".
         seed: Makes the interval repeatable.
         resamples: Bootstrap samples.
 
     Raises:
-        DataError: A side has no picture, the shapes do not fit, or the method is unknown.
+        DataError: A side has no image, the shapes do not fit, or the method is unknown.
     """
     _check(probabilities, labels, new_probabilities)
     if method != "mean" and method not in _SCORES:
@@ -123,7 +123,7 @@ def _estimate(
     seed: int,
     resamples: int,
 ) -> tuple[float, list[float]]:
-    """Return the estimate and those of resampled pictures, the same ones for any method."""
+    """Return the estimate and those of resampled images, the same ones for any method."""
     shares = np.bincount(labels, minlength=probabilities.shape[1]) / len(labels)
     scores, rows = _SCORES[method](probabilities, shares, seed)
     fresh, _ = _SCORES[method](new, shares, seed)
@@ -168,7 +168,7 @@ def _threshold(scores: np.ndarray, right: np.ndarray) -> float:
     if wrong == len(ordered):
         return np.inf
     below = ordered[wrong - 1] if wrong else ordered[0]
-    # Between two pictures, so that neither decides alone where the border lies.
+    # Between two images, so that neither decides alone where the border lies.
     return float((below + ordered[wrong]) / 2)
 
 

@@ -1,4 +1,4 @@
-"""All that is found between the pictures a model knows and other ones, put together."""
+"""All that is found between the images a model knows and other ones, put together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FEATURES_KEPT = 10
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """What a model makes of some pictures.
+    """What a model makes of some images.
 
     Attributes:
         features: float (n, features), where its base ends.
@@ -55,7 +55,7 @@ class Shift:
         facts: JSON-able figures, see :func:`find_drift`.
         mmd: The discrepancy with its null distribution.
         points: Both sides on two principal components, float (n, 2) and (m, 2).
-        novelty: Both sides' distances to the training pictures.
+        novelty: Both sides' distances to the training images.
         confidence: Both sides' largest probabilities; empty where the task has no classes.
     """
 
@@ -75,25 +75,25 @@ def find_drift(
     extra: np.ndarray | None = None,
     seed: int = 0,
 ) -> Shift:
-    """Compare new pictures with those that a model knows.
+    """Compare new images with those that a model knows.
 
     Args:
-        bank: float (b, features) of training pictures.
-        known: Pictures of the known kind that the model was not trained on, with labels.
-        new: The other pictures; labels only where they are true ones.
+        bank: float (b, features) of training images.
+        known: Images of the known kind that the model was not trained on, with labels.
+        new: The other images; labels only where they are true ones.
         class_names: In output order; empty for tasks without classes, whose answers then are
             not looked at.
-        extra: float (e, features) of further pictures whose features can be compared: training
-            pictures, where the features were not trained on them.
+        extra: float (e, features) of further images whose features can be compared: training
+            images, where the features were not trained on them.
         seed: Makes everything that is drawn repeatable.
 
     Returns:
         Facts: `pictures`, `shifted`, `mmd`, `domain`, `features` (how many shifted, and the
-        strongest), `unlike` (share of new pictures further from the training set than 95 % of
+        strongest), `unlike` (share of new images further from the training set than 95 % of
         the known ones), and for classes `classes`, `confidence`, `accuracy`.
 
     Raises:
-        DataError: Too few pictures on a side.
+        DataError: Too few images on a side.
     """
     reference = known.features if extra is None else np.concatenate([known.features, extra])
     mmd = discrepancy(reference, new.features, seed=seed)

@@ -1,4 +1,4 @@
-"""How far two sets of pictures lie apart, from their features alone.
+"""How far two sets of images lie apart, from their features alone.
 
 Three views of the same question: can a classifier tell the sets apart (proxy A-distance), do
 their distributions differ beyond chance (maximum mean discrepancy with a permutation test),
@@ -48,7 +48,7 @@ class DomainError:
     """How well a classifier tells two sets apart.
 
     Attributes:
-        error: Balanced error of the classifier on pictures it was not trained on, 0..1.
+        error: Balanced error of the classifier on images it was not trained on, 0..1.
         distance: Proxy A-distance, 2 (1 - 2 error), cut off at 0: 0 for sets that cannot be
             told apart, 2 for sets that always can.
     """
@@ -96,17 +96,17 @@ def discrepancy(
 
     Gretton et al., 'A kernel two-sample test' (JMLR 2012): the unbiased estimate of the
     squared MMD with a Gaussian kernel, whose bandwidth is the median distance between
-    pictures; the p-value is (1 + values at least as large) / (1 + permutations), which is
-    valid for any number of pictures.
+    images; the p-value is (1 + values at least as large) / (1 + permutations), which is
+    valid for any number of images.
 
     Args:
         reference: float (n, features), n at least `FEWEST`.
         new: float (m, features) of the same layer, m at least `FEWEST`.
         permutations: Random partitions; the least p-value is 1 / (permutations + 1).
-        seed: Makes sampling (above 1000 pictures a side) and partitions repeatable.
+        seed: Makes sampling (above 1000 images a side) and partitions repeatable.
 
     Raises:
-        DataError: Too few pictures, other features, or values that are not finite.
+        DataError: Too few images, other features, or values that are not finite.
     """
     generator = np.random.default_rng(seed)
     sides = [_sample(side, generator) for side in _sides(reference, new)]
@@ -153,7 +153,7 @@ def proxy_a_distance(reference: np.ndarray, new: np.ndarray, *, seed: int = 0) -
         seed: Makes sampling and folds repeatable.
 
     Raises:
-        DataError: Too few pictures, other features, or values that are not finite.
+        DataError: Too few images, other features, or values that are not finite.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -178,10 +178,10 @@ def _components(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def projection(reference: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both sets on the first two principal components of all pictures, (n, 2), (m, 2).
+    """Return both sets on the first two principal components of all images, (n, 2), (m, 2).
 
     Raises:
-        DataError: Too few pictures, other features, or values that are not finite.
+        DataError: Too few images, other features, or values that are not finite.
     """
     rows = np.concatenate(_sides(reference, new))
     left, strength, _ = np.linalg.svd(rows, full_matrices=False)
@@ -208,12 +208,12 @@ def feature_shifts(reference: np.ndarray, new: np.ndarray) -> list[dict[str, Any
 
     Returns:
         For each feature its index, `shift` (difference of means in pooled standard
-        deviations, above 0 where the new pictures have more), `ks` (largest difference of the
+        deviations, above 0 where the new images have more), `ks` (largest difference of the
         distribution functions, Kolmogorov and Smirnov, 0..1) and `p_value` (Holm's, for all
         features together).
 
     Raises:
-        DataError: Too few pictures, other features, or values that are not finite.
+        DataError: Too few images, other features, or values that are not finite.
     """
     from scipy.stats import kstwobign
 
@@ -262,7 +262,7 @@ def class_shifts(
 
     Returns:
         For each class its name, counts and shares on both sides, and the p-value (Holm's) of
-        the discrepancy within it; None where a side has fewer than `FEWEST` pictures.
+        the discrepancy within it; None where a side has fewer than `FEWEST` images.
     """
     rows = []
     for index, name in enumerate(class_names):
@@ -285,23 +285,23 @@ _NEIGHBOURS = 5
 def novelty(
     bank: np.ndarray, known: np.ndarray, new: np.ndarray, *, neighbours: int = _NEIGHBOURS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return how unlike the training pictures each picture is.
+    """Return how unlike the training images each image is.
 
-    The distance to the k-th nearest training picture between features scaled to length 1
+    The distance to the k-th nearest training image between features scaled to length 1
     (Sun et al., 'Out-of-distribution detection with deep nearest neighbors', ICML 2022,
-    arXiv 2204.06507). Pictures of the known kind that were not trained on show what is usual.
+    arXiv 2204.06507). Images of the known kind that were not trained on show what is usual.
 
     Args:
-        bank: float (b, features) of training pictures, b at least `neighbours`.
-        known: float (n, features) of pictures of the known kind that are not in the bank.
+        bank: float (b, features) of training images, b at least `neighbours`.
+        known: float (n, features) of images of the known kind that are not in the bank.
         new: float (m, features) of the same layer.
         neighbours: k.
 
     Returns:
-        The distances of the known pictures, float64 (n,), and of the new ones, (m,); 0..2.
+        The distances of the known images, float64 (n,), and of the new ones, (m,); 0..2.
 
     Raises:
-        DataError: There are fewer training pictures than neighbours.
+        DataError: There are fewer training images than neighbours.
     """
     if len(bank) < neighbours:
         raise DataError(f"got {len(bank)} training pictures; expected at least {neighbours}")

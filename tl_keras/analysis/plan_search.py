@@ -1,4 +1,4 @@
-"""Chooses a plan by short runs on a share of the pictures, the better half going on."""
+"""Chooses a plan by short runs on a share of the images, the better half going on."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Trial:
 
     Attributes:
         plan: Its plan's name.
-        share: Of the training pictures, 0..1.
-        accuracy: On all validation pictures, 0..1; None where it did not end.
+        share: Of the training images, 0..1.
+        accuracy: On all validation images, 0..1; None where it did not end.
         loss: There, the mean negative log-likelihood (or squared error).
         seconds: What it took.
         note: Why it did not end.
@@ -94,7 +94,7 @@ def choose_plan(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Choice:
-    """Try plans on a quarter of the training pictures, the better half of them on one half.
+    """Try plans on a quarter of the training images, the better half of them on one half.
 
     Successive halving (Jamieson and Talwalkar, 'Non-stochastic best arm identification and
     hyperparameter optimization', AISTATS 2016, arXiv 1502.07943). All are judged on the whole
@@ -106,11 +106,11 @@ def choose_plan(
         data: Training and validation samples.
         arms: Names of plans, the cheap ones first.
         minutes: For all trials together, above 0.
-        seed: Decides which pictures are in a share.
+        seed: Decides which images are in a share.
         progress: Called with a task's name, what is done and of how much.
 
     Raises:
-        DataError: There are no validation pictures to judge by.
+        DataError: There are no validation images to judge by.
     """
     if not len(data.val):
         raise DataError("plan auto is judged on validation pictures and there are none; set --val")

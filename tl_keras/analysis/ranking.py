@@ -21,10 +21,10 @@ class Costs:
     """What a candidate costs on this machine.
 
     Attributes:
-        fine_tuning: Seconds that the plan lp-ft would take on all training pictures, estimated
+        fine_tuning: Seconds that the plan lp-ft would take on all training images, estimated
             from a few measured steps.
         size: Bytes of the candidate as an ONNX file, up to the features.
-        latency: Milliseconds a picture in ONNX Runtime, one at a time; a median.
+        latency: Milliseconds an image in ONNX Runtime, one at a time; a median.
         appraisal: Seconds that scores and measurements took.
     """
 
@@ -44,7 +44,7 @@ class Appraisal:
             "ridge_log_likelihood", and "leep" where the base has a classifier.
         intervals: 95 % intervals (low, high) of "knn" and "ridge".
         costs: What it costs.
-        dimensions: Features a picture.
+        dimensions: Features an image.
     """
 
     name: str
@@ -69,7 +69,7 @@ def in_order(appraisals: Sequence[Appraisal], by: str = JUDGE) -> list[Appraisal
 
 
 def as_good(appraisals: Sequence[Appraisal]) -> list[Appraisal]:
-    """Return the candidates that these pictures do not tell from the first, in their order.
+    """Return the candidates that these images do not tell from the first, in their order.
 
     Their ridge accuracy lies within the 95 % interval of the most promising one's.
     """
@@ -108,7 +108,7 @@ def _percent(share: float) -> str:
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast a candidate runs here, in pictures a second.
+    """How fast a candidate runs here, in images a second.
 
     Attributes:
         forward: Frozen, in ONNX Runtime.
@@ -125,7 +125,7 @@ def fine_tune_seconds(pictures: int, views: int, epochs: int, rates: Rates) -> f
     What the head takes on kept features is left out: it is small.
 
     Args:
-        pictures: Training pictures.
+        pictures: Training images.
         views: Views of each that the head sees.
         epochs: Epochs of the stage that trains all.
         rates: Measured.

@@ -1,4 +1,4 @@
-"""Pretrained against scratch: the same model, pictures and budget, several seeds each."""
+"""Pretrained against scratch: the same model, images and budget, several seeds each."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Comparison:
 
     Attributes:
         verdict: What they say together.
-        pretrained: bool (seeds, pictures), right answers.
-        scratch: bool (seeds, pictures).
+        pretrained: bool (seeds, images), right answers.
+        scratch: bool (seeds, images).
     """
 
     verdict: Verdict
@@ -48,14 +48,14 @@ def scratch_plan(plan: Plan, rate: float = 2e-3) -> Plan:
     """Return the plan that trains all from scratch for as many epochs as another plan.
 
     The rate is plan "scratch"'s: a fresh model learns little at the gentle rates that suit a
-    pretrained one. Neither stops early, so that both see every picture equally often.
+    pretrained one. Neither stops early, so that both see every image equally often.
     """
     stage = Stage("scratch", ("all",), epochs=plan.epochs, learning_rate=rate, batchnorm="train")
     return dataclasses.replace(plan, name="scratch", stages=(stage,))
 
 
 def fresh(model: keras.Model) -> keras.Model:
-    """Return the same model with new initial weights; what only scales pictures is kept."""
+    """Return the same model with new initial weights; what only scales images is kept."""
     import keras
 
     made = keras.models.clone_model(model)
@@ -76,9 +76,9 @@ def compare_transfer(
 ) -> Comparison:
     """Train pretrained and from scratch with the same budget, and compare.
 
-    The budget is the number of times that each picture is seen. Both ways get their own usual
+    The budget is the number of times that each image is seen. Both ways get their own usual
     rates and keep their epoch with the least validation loss. They are judged on the test
-    pictures; without any, on the validation pictures, which flatter both alike.
+    images; without any, on the validation images, which flatter both alike.
 
     Args:
         build: Makes the pretrained model with its head, from a seed.
@@ -90,7 +90,7 @@ def compare_transfer(
 
     Raises:
         PlanError: Fewer than 2 seeds.
-        DataError: Another task, or fewer than 20 pictures to judge on.
+        DataError: Another task, or fewer than 20 images to judge on.
     """
     judged = data.val if data.test is None else data.test
     _check(judged, seeds)
@@ -145,7 +145,7 @@ class Verdict:
         pretrained: Mean accuracy over the seeds, 0..1.
         scratch: The same, trained from scratch.
         seeds: Runs of each way.
-        pictures: Pictures both were judged on.
+        pictures: Images both were judged on.
     """
 
     word: str
@@ -182,9 +182,9 @@ def transfer_verdict(
     `margin`, hurts where the opposite holds, and makes no difference otherwise.
 
     Args:
-        pretrained: bool (seeds, pictures), right answers of the pretrained runs.
-        scratch: bool (seeds, pictures), those from scratch with the same budget.
-        margin: Least difference that matters, a share of the pictures.
+        pretrained: bool (seeds, images), right answers of the pretrained runs.
+        scratch: bool (seeds, images), those from scratch with the same budget.
+        margin: Least difference that matters, a share of the images.
         seed: Makes the interval repeatable.
 
     Raises:

@@ -149,7 +149,7 @@ def fisher(
 def _asked(
     answer: Callable[[Any], Any], picture: Any, label: int | None
 ) -> list[tuple[int, float]]:
-    """The labels whose gradients count for a picture, each with its share."""
+    """The labels whose gradients count for an image, each with its share."""
     if label is not None:
         return [(label, 1.0)]
     said = np.asarray(answer(picture))[0]

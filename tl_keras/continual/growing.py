@@ -56,7 +56,7 @@ def grow(model: keras.Model, outputs: int) -> keras.Model:
     """Return a copy of a model with more outputs; the old ones stay as they are.
 
     A new output begins as the mean of the old ones, weights and bias. The mean of some numbers
-    is never above the largest of them: so the grown model at first says of every picture
+    is never above the largest of them: so the grown model at first says of every image
     what the old one says.
 
     Args:

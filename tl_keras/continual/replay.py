@@ -1,6 +1,6 @@
-"""Exemplars: which old pictures are kept, so that they can be learnt from again.
+"""Exemplars: which old images are kept, so that they can be learnt from again.
 
-Each way gives an order of all pictures; the first that a budget of bytes holds are kept. So
+Each way gives an order of all images; the first that a budget of bytes holds are kept. So
 a smaller budget keeps a part of what a larger one does.
 """
 

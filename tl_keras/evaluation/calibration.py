@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 BINS = 15
-SMALLEST = 1e-12  # stands in for a probability of zero: log 0 would drown every other picture
+SMALLEST = 1e-12  # stands in for a probability of zero: log 0 would drown every other image
 _BOUNDS = (0.05, 20.0)
 
 
@@ -46,7 +46,7 @@ def reliability_bins(
         bins: how many.
 
     Returns:
-        A dict for each bin that holds a picture: low, high (its borders), count, confidence
+        A dict for each bin that holds an image: low, high (its borders), count, confidence
         (mean probability of the predicted class), accuracy.
     """
     probabilities, labels = checked_classes(probabilities, labels)
@@ -67,10 +67,10 @@ def reliability_bins(
 def expected_calibration_error(
     probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS
 ) -> float:
-    """Mean gap between confidence and accuracy, weighted by the pictures in each bin.
+    """Mean gap between confidence and accuracy, weighted by the images in each bin.
 
     Naeini et al. 2015, as used by Guo et al. (arXiv 1706.04599): 15 bins of equal width over
-    the confidence in the predicted class. On few pictures it is biased upwards.
+    the confidence in the predicted class. On few images it is biased upwards.
 
     Args:
         probabilities: (n, classes), rows sum to 1.
@@ -108,8 +108,8 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     Guo et al., 'On Calibration of Modern Neural Networks' (arXiv 1706.04599). Fit it on the
     validation split, apply it to the test split. The likelihood has one peak in T, which a
-    bounded search finds within 0.05..20. Where every picture is right there is no peak (the
-    sharper the better, without end) and the answer is 1: few pictures are no reason to
+    bounded search finds within 0.05..20. Where every image is right there is no peak (the
+    sharper the better, without end) and the answer is 1: few images are no reason to
     claim certainty.
 
     Args:

@@ -43,7 +43,7 @@ def confusion_matrix(predicted: np.ndarray, labels: np.ndarray, classes: int) ->
 
 
 def worst_mistakes(probabilities: np.ndarray, labels: np.ndarray, n: int = 16) -> np.ndarray:
-    """The pictures the model got wrong and was most sure of.
+    """The images the model got wrong and was most sure of.
 
     Args:
         probabilities: (m, classes), rows sum to 1.

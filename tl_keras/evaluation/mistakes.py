@@ -1,4 +1,4 @@
-"""The mistakes a model was most sure of, as pictures."""
+"""The mistakes a model was most sure of, as images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def collect_mistakes(
     class_names: Sequence[str],
     n: int = 16,
 ) -> list[Mistake]:
-    """The n wrong predictions with the highest confidence, with their pictures.
+    """The n wrong predictions with the highest confidence, with their images.
 
     Args:
         items: one an entry of the labels: paths or arrays (Samples.items).

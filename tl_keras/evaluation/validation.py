@@ -14,7 +14,7 @@ _SUM_TOLERANCE = 0.1  # int8 outputs come in steps of 1/256 and need not sum to 
 
 
 def checked_classes(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of one class a picture, and the true classes.
+    """Probabilities of one class an image, and the true classes.
 
     Args:
         probabilities: (n, classes), 0..1, rows sum to 1 (within 0.1: rounded int8 outputs).
@@ -50,7 +50,7 @@ def checked_classes(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.n
 
 
 def checked_tags(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of several labels a picture, and the truth.
+    """Probabilities of several labels an image, and the truth.
 
     Args:
         probabilities: (n, tags), each 0..1.

@@ -61,7 +61,7 @@ class LinearHead:
 
 
 def calibrate(head: LinearHead, features: np.ndarray, labels: np.ndarray) -> LinearHead:
-    """Scale a head so that its probabilities fit pictures it has not learnt from.
+    """Scale a head so that its probabilities fit images it has not learnt from.
 
     Temperature scaling (Guo et al. 2017, arXiv 1706.04599); the predicted classes stay.
 

@@ -43,7 +43,7 @@ class PlaceScore:
 
     Attributes:
         place: The layers, as in "a+b".
-        dimensions: Features a picture.
+        dimensions: Features an image.
         accuracy: On the validation split and, leave-one-out, on the training split together.
         log_loss: Likewise, in nats.
     """
@@ -61,7 +61,7 @@ class Probe:
     Attributes:
         place: The layers.
         classifier: What was found.
-        model: From pictures to probabilities: one flat model.
+        model: From images to probabilities: one flat model.
         compared: Every place tried, the best first.
         features: Of all samples at all places.
         seconds: What the features, the comparison and the classifier took.

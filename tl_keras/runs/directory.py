@@ -273,7 +273,7 @@ class RunDirectory:
             root: Where the data is now, when it moved.
 
         Raises:
-            DataError: The data, or some pictures of it, are not where they were.
+            DataError: The data, or some images of it, are not where they were.
         """
         samples, chosen, missing = self.find(root)
         if missing:

@@ -315,7 +315,7 @@ def draw(
     metrics: dict[str, Any],
     temperature: float | None,
 ) -> tuple[dict[str, Path], list[Mistake]]:
-    """Draw what there is to see; return the pictures by name, and the worst mistakes.
+    """Draw what there is to see; return the images by name, and the worst mistakes.
 
     Args:
         folder: Where to write.

@@ -39,9 +39,9 @@ class PreparedData:
         splits: The samples.
         fingerprint: SHA-256 of their keys, labels and pixels.
         left_out: What was left out, each with a path and a reason.
-        duplicates: Keys of pictures that are there more than once, a list for each.
+        duplicates: Keys of images that are there more than once, a list for each.
         seconds: What the check took.
-        digests: Hash of each picture's pixels, by its key.
+        digests: Hash of each image's pixels, by its key.
         notes: What the check decided over the whole set, one sentence each.
     """
 
@@ -115,7 +115,7 @@ def prepare(
     samples: Samples | None = None,
     report: CheckReport | None = None,
 ) -> PreparedData:
-    """Look at every picture, and split.
+    """Look at every image, and split.
 
     Args:
         config: What to look at.
@@ -124,7 +124,7 @@ def prepare(
         report: Of the check of these samples if it was made already.
 
     Raises:
-        DataError: Pictures cannot be used, or the same one is in two splits or classes, and
+        DataError: Images cannot be used, or the same one is in two splits or classes, and
             `skip_bad` is not set.
     """
     began = time.perf_counter()

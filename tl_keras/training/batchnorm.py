@@ -30,7 +30,7 @@ def reestimate(model: keras.Model, batches: Iterable[Batch], prior: int = PRIOR)
     Args:
         model: Changed in place; nothing but the moving statistics changes.
         batches: What the model takes, each best of 32 samples or more.
-        prior: Pictures that the old statistics count for, 0 or more.
+        prior: Images that the old statistics count for, 0 or more.
 
     Returns:
         How many layers were measured.

@@ -62,7 +62,7 @@ def lr_find(
         data: Samples; as many training images are read as the steps need.
         train: Selectors of what learns.
         steps: Steps at most, at least 10.
-        batch_size: Pictures a step.
+        batch_size: Images a step.
         seed: Decides which images, in which order.
         progress: Called with a task's name, what is done and of how much.
 

@@ -1,4 +1,4 @@
-"""Whether a stage made the model better, or only luckier on few validation pictures."""
+"""Whether a stage made the model better, or only luckier on few validation images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["average", "clearly_better", "lower"]
 def clearly_better(new: np.ndarray, old: np.ndarray) -> bool:
     """Return whether losses fell by more than one standard error of their paired difference.
 
-    With few validation pictures, a stage that trains many weights often looks a little better
+    With few validation images, a stage that trains many weights often looks a little better
     by chance. The one-standard-error rule (Breiman et al., Classification and Regression
     Trees, 1984) keeps the simpler one then.
 
@@ -38,7 +38,7 @@ def average(old: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> list[np.nda
     """Return the weights half-way between two states of one model.
 
     Fine-tuned weights averaged with those they started from are often better than either, most
-    of all on pictures unlike the training set (Wortsman et al., arXiv 2109.01903).
+    of all on images unlike the training set (Wortsman et al., arXiv 2109.01903).
 
     Args:
         old: Arrays of the earlier state.

@@ -67,7 +67,7 @@ class Plan:
     Attributes:
         name: The plan's name.
         stages: At least one stage; their names differ.
-        batch_size: Pictures a step, at least 1.
+        batch_size: Images a step, at least 1.
         augment: Names of the views' transforms joined with "+", or "none".
         views: Augmented views of each training image that a cached stage keeps, at least 1. View 0
             is the plain image. With `augment="none"` there is just that one.

@@ -51,15 +51,15 @@ def percentile_interval(drawn: np.ndarray | Sequence[float]) -> tuple[float, flo
 def paired_difference(
     after: np.ndarray, before: np.ndarray, *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Return the difference of two accuracies on the same pictures, with a 95 % interval.
+    """Return the difference of two accuracies on the same images, with a 95 % interval.
 
-    Bootstrap (Efron 1979) over pictures, the same ones for both ways, and over seeds, those
+    Bootstrap (Efron 1979) over images, the same ones for both ways, and over seeds, those
     of each way on their own: runs with another seed would have come out otherwise too. Where
-    the resampled spread is less than one picture the interval is one picture wide each way.
+    the resampled spread is less than one image the interval is one image wide each way.
 
     Args:
-        after: bool (seeds, pictures), right answers of one way.
-        before: bool (other seeds, pictures), those of the other on the same pictures.
+        after: bool (seeds, images), right answers of one way.
+        before: bool (other seeds, images), those of the other on the same images.
         seed: Makes the resamples repeatable.
 
     Returns:
@@ -75,7 +75,7 @@ def paired_difference(
             "over the same pictures, at least one"
         )
     generator, pictures = np.random.default_rng(seed), after.shape[1]
-    # Pictures that all runs answered alike are drawn together: few kinds, however many pictures.
+    # Images that all runs answered alike are drawn together: few kinds, however many images.
     kinds, many = np.unique(np.concatenate([after, before]), axis=1, return_counts=True)
     counts = generator.multinomial(pictures, many / pictures, 2 * RESAMPLES)
     sides = kinds[: len(after)], kinds[len(after) :]
@@ -87,7 +87,7 @@ def paired_difference(
 
 
 def _redrawn(right: np.ndarray, counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Accuracy of every resample: kinds of pictures by their counts, seeds drawn anew."""
+    """Accuracy of every resample: kinds of images by their counts, seeds drawn anew."""
     of_seeds = counts @ right.T / counts[0].sum()
     chosen = generator.integers(0, len(right), of_seeds.shape)
     drawn, mean = np.take_along_axis(of_seeds, chosen, axis=1).mean(axis=1), of_seeds.mean(axis=1)
@@ -115,12 +115,12 @@ def scores(confusion: np.ndarray) -> dict[str, float]:
 def bootstrap(confusion: np.ndarray, seed: int, resamples: int = RESAMPLES) -> dict[str, dict]:
     """Accuracy, balanced accuracy and macro F1 with bootstrap 95 % intervals.
 
-    Percentile bootstrap over pictures (Efron 1979). Where every picture or none is right,
+    Percentile bootstrap over images (Efron 1979). Where every image or none is right,
     resampling cannot vary and would claim certainty: Wilson's interval stands in, for the
-    class means with the number of pictures that gives a mean recall's variance.
+    class means with the number of images that gives a mean recall's variance.
 
     Args:
-        confusion: int (classes, classes), rows are the true class; at least one picture.
+        confusion: int (classes, classes), rows are the true class; at least one image.
         seed: makes the resamples repeatable.
         resamples: how many.
 

@@ -124,7 +124,7 @@ def adapt(
 def _new_parts(
     run: RunDirectory, data: str, name: str, others: Others, progress: Progress
 ) -> PreparedData | None:
-    """Return the new pictures in splits, or None where nobody labelled them."""
+    """Return the new images in splits, or None where nobody labelled them."""
     present = set(others.samples.labels.tolist()) if others.labelled else set()
     if others.samples.kind.single_label and len(present) == len(run.fact("classes")):
         config = _config_of(run, data)

@@ -1,4 +1,4 @@
-"""Appraises candidates on a user's pictures: scores from features alone, and measured costs."""
+"""Appraises candidates on a user's images: scores from features alone, and measured costs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _RUNS = 15
 
 
 def choose_samples(samples: Samples, most: int, seed: int = 0) -> Samples:
-    """Return the pictures that scores are taken on: as many of each class as of the others.
+    """Return the images that scores are taken on: as many of each class as of the others.
 
-    Pictures of a test split are left out.
+    Images of a test split are left out.
 
     Args:
         samples: Task "classes".
@@ -48,7 +48,7 @@ def choose_samples(samples: Samples, most: int, seed: int = 0) -> Samples:
         seed: Chooses among them.
 
     Raises:
-        DataError: A class has fewer than two pictures, or the task is another.
+        DataError: A class has fewer than two images, or the task is another.
     """
     samples.kind.require_single_label("advice")
     words = samples.splits or ("",) * len(samples)
@@ -80,12 +80,12 @@ def appraise(
     Args:
         candidate: The base.
         samples: From :func:`choose_samples`.
-        pictures: Training pictures there are in all, for the time of fine-tuning.
+        pictures: Training images there are in all, for the time of fine-tuning.
         seed: Decides random weights.
         progress: Called with a task's name, what is done and of how much.
 
     Raises:
-        TLKerasError: The base cannot be had, or a picture cannot be read.
+        TLKerasError: The base cannot be had, or an image cannot be read.
     """
     began = time.perf_counter()
     opened = _open(candidate, seed)

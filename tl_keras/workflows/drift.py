@@ -1,4 +1,4 @@
-"""A run against other pictures: what the model makes of both, compared, drawn and reported."""
+"""A run against other images: what the model makes of both, compared, drawn and reported."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _MOST_TRAINING = 1000
 
 @dataclass(frozen=True, eq=False)
 class Others:
-    """Other pictures, and what is known of them.
+    """Other images, and what is known of them.
 
     Attributes:
-        samples: The pictures; labels are the run's classes where `labelled`.
+        samples: The images; labels are the run's classes where `labelled`.
         labelled: Whether the labels can be compared with the run's answers.
         note: Why not, for the reader.
     """
@@ -55,11 +55,11 @@ class DriftReport:
     """A comparison and where it was written.
 
     Attributes:
-        title: Which run and which pictures.
+        title: Which run and which images.
         shift: What was found.
-        others: The new pictures.
+        others: The new images.
         notes: Sentences for the reader.
-        page: The report, drift.json and the pictures beside it.
+        page: The report, drift.json and the images beside it.
     """
 
     title: str
@@ -101,23 +101,23 @@ def report_drift(
     skip_bad: bool = False,
     progress: Progress = silent,
 ) -> DriftReport:
-    """Compare other pictures with those a run knows, and write a report.
+    """Compare other images with those a run knows, and write a report.
 
     Args:
         path: A complete run.
-        data: Other pictures: class folders, a folder of pictures, a CSV file or a built-in
+        data: Other images: class folders, a folder of images, a CSV file or a built-in
             name; None with a corruption.
-        corruption: Compare one half of the run's held-out pictures with the other half,
-            corrupted so ("blur:3"), in place of other pictures.
+        corruption: Compare one half of the run's held-out images with the other half,
+            corrupted so ("blur:3"), in place of other images.
         out: The folder to write; `drift` in the run's by default. An older report of a shift
             that is there is replaced, anything else is left alone.
         seed: Makes everything that is drawn repeatable.
-        skip_bad: Go on without other pictures that cannot be read.
+        skip_bad: Go on without other images that cannot be read.
         progress: Called with a task's name, what is done and of how much.
 
     Raises:
         RunError: The run is not complete, or `out` holds something else.
-        DataError: The pictures are too few, or neither or both of data and corruption are given.
+        DataError: The images are too few, or neither or both of data and corruption are given.
     """
     run = RunDirectory(path)
     run.require_complete()
@@ -144,9 +144,9 @@ def report_drift(
 def find_others(
     run: RunDirectory, data: str, skip_bad: bool = False, progress: Progress = silent
 ) -> Others:
-    """Return other pictures, with labels where their classes are the run's.
+    """Return other images, with labels where their classes are the run's.
 
-    A folder without class folders is taken as pictures that nobody labelled.
+    A folder without class folders is taken as images that nobody labelled.
 
     Raises:
         DataError: There is nothing there.
@@ -176,7 +176,7 @@ def _found_others(run: RunDirectory, data: str) -> Others:
 
 
 def held_out(run: RunDirectory) -> Samples:
-    """Return the run's validation and test pictures, which it was not trained on."""
+    """Return the run's validation and test images, which it was not trained on."""
     splits = run.splits()
     return splits.val if splits.test is None else _joined(splits.val, splits.test)
 
@@ -237,7 +237,7 @@ def _found(
 def base_untouched(run: RunDirectory) -> bool:
     """Whether the model's features are those of its base as it came.
 
-    Features that were trained on the training pictures lie elsewhere for these than for any
+    Features that were trained on the training images lie elsewhere for these than for any
     others: to compare with them would show a shift where there is none.
     """
     names = [stage["name"] for stage in run.record["plan"]["stages"]]
@@ -262,14 +262,14 @@ def describe_pictures(
 
     Args:
         model: A run's model.
-        sets: The pictures.
+        sets: The images.
         progress: Called with a task's name, what is done and of how much.
 
     Returns:
         For each set, float32 features (n, channels) and outputs (n, outputs), no labels.
 
     Raises:
-        DataError: A picture cannot be read.
+        DataError: An image cannot be read.
     """
     import keras
 

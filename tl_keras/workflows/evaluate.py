@@ -93,16 +93,16 @@ def _other(run: RunDirectory, data: str, split: str | None) -> tuple[Samples, st
 def predict_files(
     path: Path, pictures: Sequence[Path], top: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Return a row for each picture: its path and its highest outputs (name, value).
+    """Return a row for each image: its path and its highest outputs (name, value).
 
     Args:
         path: A complete run.
-        pictures: Files, and folders whose pictures are taken (subfolders too).
+        pictures: Files, and folders whose images are taken (subfolders too).
         top: How many outputs, highest first; all of them for task "values".
         progress: Called with a task's name, what is done and of how much.
 
     Raises:
-        DataError: There is no such file, or one is no picture.
+        DataError: There is no such file, or one is no image.
     """
     run = _complete(path)
     modality = run.modality

@@ -84,7 +84,7 @@ def probe(
 ) -> tuple[RunDirectory, Probe]:
     """Fit a classifier on a base's features, into a new run directory.
 
-    The run is like one that `fit` made: its `model.keras` takes pictures and gives
+    The run is like one that `fit` made: its `model.keras` takes images and gives
     probabilities. Whatever stops the work leaves nothing behind.
 
     Args:
@@ -170,7 +170,7 @@ def _stage(made: Probe) -> dict[str, Any]:
 
 
 def _held_out(made: Probe) -> tuple[np.ndarray, np.ndarray] | None:
-    """Log probabilities and labels of the validation pictures; None where there are none."""
+    """Log probabilities and labels of the validation images; None where there are none."""
     labels = made.features.samples["val"].labels
     if not len(labels):
         return None

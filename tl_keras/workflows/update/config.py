@@ -29,16 +29,16 @@ class UpdateConfig:
 
     Attributes:
         run: A complete run of task "classes".
-        data: New pictures: class folders (one is enough), or a CSV file.
+        data: New images: class folders (one is enough), or a CSV file.
         keep: Of `REMEDIES`; none at all shows what is forgotten.
-        memory: Bytes of the pictures that the new run keeps, such as "20MB": with replay four
+        memory: Bytes of the images that the new run keeps, such as "20MB": with replay four
             fifths to learn from, always one fifth to score with.
         exemplars: Of `tl_keras.continual.replay.WAYS`.
         new_classes: Classes that are new though their name looks like another's.
         epochs: Epochs of the stages, head and all; empty keeps the plan's.
         rate: Factor on the rates, above 0.
         strength: Factor on the pull of ewc, l2sp and lwf, above 0.
-        skip_bad: Go on without pictures that cannot be used or are known already.
+        skip_bad: Go on without images that cannot be used or are known already.
     """
 
     run: str

@@ -31,7 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 KNOWN = "known.txt"
-"""In the memory's folder: the hash of every picture that was ever learnt from or scored with."""
+"""In the memory's folder: the hash of every image that was ever learnt from or scored with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Pool:
     Attributes:
         samples: Their keys are hashes of their pixels, each there once; with splits.
         tasks: int64 (n,), the step in which each came.
-        known: Hashes of all pictures that were seen, at hand or not.
+        known: Hashes of all images that were seen, at hand or not.
         gone: How many of them are not at hand.
     """
 
@@ -51,12 +51,12 @@ class Pool:
     gone: int = 0
 
     def of(self, *splits: str) -> np.ndarray:
-        """Return the places of the pictures in some splits, int64 (n,)."""
+        """Return the places of the images in some splits, int64 (n,)."""
         words = np.array(self.samples.splits or (), dtype="U5")
         return np.flatnonzero(np.isin(words, splits))
 
     def take(self, places: np.ndarray | Sequence[int]) -> Pool:
-        """Return some of the pictures, in the given order."""
+        """Return some of the images, in the given order."""
         index = np.asarray(places, np.int64)
         return dataclasses.replace(self, samples=self.samples.take(index), tasks=self.tasks[index])
 
@@ -82,7 +82,7 @@ def join_pools(parts: Sequence[Pool], class_names: Sequence[str]) -> Pool:
 
 
 def find_previous(run: RunDirectory, progress: Progress) -> Pool:
-    """Return what is at hand of the pictures that a run learnt from and was scored with.
+    """Return what is at hand of the images that a run learnt from and was scored with.
 
     Args:
         run: A complete run of task "classes".
@@ -142,7 +142,7 @@ def _listed(path: Path) -> list[str]:
 
 
 def load_new(request: UpdateConfig, run: RunDirectory) -> tuple[Samples, tuple[str, ...]]:
-    """Return the new pictures, not looked at yet, and all classes, the old ones first.
+    """Return the new images, not looked at yet, and all classes, the old ones first.
 
     Raises:
         DataError: There is nothing there, or a class is written almost as another.
@@ -164,21 +164,21 @@ def prepare_new(
     previous: Pool,
     progress: Progress,
 ) -> tuple[Pool, PreparedData]:
-    """Check the new pictures and split them.
+    """Check the new images and split them.
 
     Args:
         request: The update.
-        config: Of the old run: its shares and its seed split the new pictures too.
+        config: Of the old run: its shares and its seed split the new images too.
         samples: From :func:`load_new`.
         classes: All classes, the old ones first.
         previous: What the run knows.
         progress: Called with a task's name, what is done and of how much.
 
     Returns:
-        The pictures, their labels counted as the classes do; and the check's facts.
+        The images, their labels counted as the classes do; and the check's facts.
 
     Raises:
-        DataError: Pictures cannot be used or are known already, or none is new.
+        DataError: Images cannot be used or are known already, or none is new.
     """
     report = samples.modality.check(
         samples, progress=lambda d, n: progress("check of images", d, n)
@@ -207,7 +207,7 @@ def _already_known(request: UpdateConfig, samples: Samples, known: list[int]) ->
 
 
 def _of_present(samples: Samples) -> Samples:
-    """Drop the names of classes that have no picture left: they are old and known."""
+    """Drop the names of classes that have no image left: they are old and known."""
     present = [samples.class_names[label] for label in np.unique(samples.labels)]
     return in_order(samples, present)
 
@@ -242,10 +242,10 @@ _TO_LEARN = 0.8
 
 @dataclass
 class ReplayBuffer:
-    """The pictures to keep.
+    """The images to keep.
 
     Attributes:
-        exemplars: Places in the pool of the pictures to learn from again.
+        exemplars: Places in the pool of the images to learn from again.
         held_out: Places of those to score with.
         files: Ending and content of each kept sample's file, by place.
     """
@@ -256,7 +256,7 @@ class ReplayBuffer:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all kept pictures."""
+        """Bytes of all kept images."""
         return sum(len(self.files[i][1]) for i in {*self.exemplars, *self.held_out})
 
 
@@ -267,17 +267,17 @@ def choose_buffer(
     seed: int,
     features: Callable[[np.ndarray], np.ndarray],
 ) -> ReplayBuffer:
-    """Choose what the new run keeps, old and new pictures alike.
+    """Choose what the new run keeps, old and new images alike.
 
     Args:
         request: Its remedies, budget and way to choose.
-        pool: All pictures at hand.
+        pool: All images at hand.
         specs: What the model sees.
         seed: Decides chance.
         features: From places in the pool to features (n, d); asked for by herding alone.
 
     Raises:
-        DataError: With replay, the budget holds fewer than one picture a class.
+        DataError: With replay, the budget holds fewer than one image a class.
     """
     memory, budget = ReplayBuffer(), float(request.budget)
 
@@ -332,7 +332,7 @@ def _refuse_too_small(
 
 
 def write_buffer(folder: Path, pool: Pool, memory: ReplayBuffer, known: Iterable[str]) -> None:
-    """Write the kept pictures and what is known into a run.
+    """Write the kept images and what is known into a run.
 
     Raises:
         StorageError: The disk is full.
@@ -348,7 +348,7 @@ def write_buffer(folder: Path, pool: Pool, memory: ReplayBuffer, known: Iterable
 def list_rows(pool: Pool, memory: ReplayBuffer, newest: int) -> list[exemplars.Row]:
     """Return the rows of a new run's table: what it learns from and is scored with.
 
-    Old pictures are those that it keeps; new ones (of the newest step) are all there, at
+    Old images are those that it keeps; new ones (of the newest step) are all there, at
     their own place.
     """
     rows, names = [], pool.samples.class_names

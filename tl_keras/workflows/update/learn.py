@@ -51,8 +51,8 @@ class Learning:
         config: Of the old run.
         old: The old model.
         run: The old run.
-        previous: Its pictures at hand.
-        new: The new pictures.
+        previous: Its images at hand.
+        new: The new images.
         data: What is trained on and judged by.
         folder: The new run.
         progress: Called with a task's name, what is done and of how much.
@@ -70,7 +70,7 @@ class Learning:
 
 
 def refuse_lost(request: UpdateConfig, run: RunDirectory, previous: Pool) -> None:
-    """Check that each remedy has the old pictures that it needs, or what stands for them.
+    """Check that each remedy has the old images that it needs, or what stands for them.
 
     Raises:
         RunError: One has not; those that need none are named.
@@ -102,8 +102,8 @@ def solve(learning: Learning, grown: keras.Model) -> None:
     """Set a grown model's head from the sums of all features, and keep these in the new run.
 
     Ridge regression needs the features' Gram matrix and each class's sum alone, so old
-    pictures need not be there once they were counted; nothing of the base changes. How sure
-    the head is comes from the validation pictures.
+    images need not be there once they were counted; nothing of the base changes. How sure
+    the head is comes from the validation images.
     """
     features = feature_model(grown)
     sums = StreamingRidge(int(features.output_shape[-1]), int(grown.output_shape[-1]))
@@ -198,7 +198,7 @@ def _anchor(learning: Learning) -> Anchor | None:
 
 
 def _importance(learning: Learning) -> Anchor:
-    """Of the old pictures at hand, else what the old run kept."""
+    """Of the old images at hand, else what the old run kept."""
     kept = learning.run.path / IMPORTANCE
     if not kept.exists():
         return _measure_importance(learning, learning.old, learning.previous)
@@ -219,7 +219,7 @@ def _measure_importance(learning: Learning, model: keras.Model, pool: Pool) -> A
 
 
 def _keep_importance(learning: Learning, grown: keras.Model) -> None:
-    """Keep the mean of the old and the new pictures' importance for the next update."""
+    """Keep the mean of the old and the new images' importance for the next update."""
     new, old = _measure_importance(learning, grown, learning.new), _importance(learning)
     counts = len(learning.previous.known), len(learning.new.samples)
     share = counts[0] / max(sum(counts), 1)

@@ -1,4 +1,4 @@
-"""From a trained run and new pictures to a new run that knows both."""
+"""From a trained run and new images to a new run that knows both."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def update(
     progress: Progress = silent,
     command: str = "",
 ) -> RunDirectory:
-    """Teach a trained run new classes, or new pictures of its own, into a new run.
+    """Teach a trained run new classes, or new images of its own, into a new run.
 
     The old run is only read. The new one appears whole, or not at all.
 
@@ -236,7 +236,7 @@ def measure(
 
     Returns:
         "accuracy": rows by what they are of, each with "count", "before", "after" (a share with
-        its 95 % interval, or None); "matrix": accuracy on each step's pictures after each
+        its 95 % interval, or None); "matrix": accuracy on each step's images after each
         step; and :func:`tl_keras.continual.forgetting.transfer` of it.
     """
     steps, labels, known_classes = pool.tasks, pool.samples.labels, before.shape[1]
@@ -262,7 +262,7 @@ def measure(
         matrix[newest][task] = _mean(after[steps == task])
         known = (steps == task) & old_class
         matrix[newest - 1][task] = _mean(before[known])
-    # What was measured at each step is compared on the pictures that are at hand today.
+    # What was measured at each step is compared on the images that are at hand today.
     start = [1 / max(known_classes, 1)] * (newest + 1)
     filled = [[np.nan if value is None else value for value in row] for row in matrix]
     return {"accuracy": accuracy, "matrix": matrix, **transfer(filled, start)}
