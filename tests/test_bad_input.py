@@ -170,7 +170,11 @@ def start(program, command, words, shell='exec "$@"', environment=None):
 
 
 def end(process):
-    output, said = process.communicate(timeout=240)
+    try:
+        output, said = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"it hangs: {process.args}")
     return process.returncode, output.decode("utf-8", "replace"), said.decode("utf-8", "replace")
 
 
@@ -233,8 +237,11 @@ def test_wrong_surroundings_are_borne_or_refused_with_one_message(child: Child, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("name", WRITING, ids=" ".join)
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [(name, (signal.SIGINT, signal.SIGTERM)[turn % 2]) for turn, name in enumerate(WRITING)],
+    ids=[" ".join(name) for name in WRITING],
+)
 def test_a_signal_at_any_moment_stops_with_one_message_and_no_half_written_thing(
     name, number, kit, place
 ):
