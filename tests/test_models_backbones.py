@@ -72,11 +72,16 @@ def test_every_classifier_of_keras_is_in_the_registry():
 
 
 @pytest.mark.slow
-def test_every_base_ends_at_the_layer_that_its_entry_declares():
-    for name, info in registry.BACKBONES.items():
+def test_bases_of_every_family_end_at_the_layer_that_their_entries_declare():
+    first = {(info.module, info.features): name for name, info in
+             reversed(registry.BACKBONES.items())}  # fmt: skip
+    for name in first.values():
+        info = registry.BACKBONES[name]
         plain = registry.construct(info, info.minimum_size)
         built = bases.build_backbone(name, size=info.minimum_size, weights=None)
-        assert len(built.weights) == len(plain.weights), name
+        # Keras' Normalization becomes a Rescaling, which has no weights.
+        kept = [weight for weight in plain.weights if not weight.path.startswith("normalization/")]
+        assert len(built.weights) == len(kept), name
         assert built.output_shape == plain.output_shape, name
         keras.backend.clear_session()
 
