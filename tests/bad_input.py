@@ -888,7 +888,8 @@ WRITING = {
     (KERAS, "lr-find"): call(KERAS, "lr-find", out="new.png"),
     (KERAS, "drift"): call(KERAS, "drift", out="new"),
     (KERAS, "evaluate"): call(KERAS, "evaluate", out="new.json"),
-    (EXPORT, "run"): (*call(EXPORT, "run", out="new"), "--quantize", "int8"),
+    # An option in second place would say that the first word is the run.
+    (EXPORT, "run"): ("run", "--to", "tflite", "--quantize", "int8", "--out", "new"),
     (EXPORT, "distill"): (*call(EXPORT, "distill"), "--epochs", "1,20"),
     (EXPORT, "compress"): (*call(EXPORT, "compress"), "--epochs", "9"),
     (EXPORT, "bench"): call(EXPORT, "bench", plot="new.png"),

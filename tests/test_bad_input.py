@@ -24,6 +24,8 @@ CASES = table()
 PATIENCE = 60
 SMALL = ("small_resnet", 16, "none")
 
+# The kit's few images are too few for the others, which refuse them before they have begun.
+LONG = [name for name in WRITING if name[1] not in ("update", "verdict", "drift")]
 KNOWN: dict[str, str] = {}
 """What is wrong and not yet mended: the case's name, and the reason."""
 
@@ -239,8 +241,8 @@ def test_wrong_surroundings_are_borne_or_refused_with_one_message(child: Child, 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number"),
-    [(name, (signal.SIGINT, signal.SIGTERM)[turn % 2]) for turn, name in enumerate(WRITING)],
-    ids=[" ".join(name) for name in WRITING],
+    [(name, (signal.SIGINT, signal.SIGTERM)[turn % 2]) for turn, name in enumerate(LONG)],
+    ids=[" ".join(name) for name in LONG],
 )
 def test_a_signal_at_any_moment_stops_with_one_message_and_no_half_written_thing(
     name, number, kit, place

@@ -92,7 +92,8 @@ class Program(TyperGroup):
         if command is None:
             return [self.default, *args]
         # A run whose folder is called like a command, and no other word that could be its value.
-        options = {name for one in default.params for name in one.opts} if default else set()
+        every = {name for one in default.params for name in one.opts} if default else set()
+        options = {name for name in every if name.startswith("-")}
         alone = len(args) == 1 or args[1].partition("=")[0] in options - {"--debug"}
         if alone and os.path.isfile(os.path.join(word, "run.json")):
             return [self.default, *args]
