@@ -149,7 +149,7 @@ def show_split(args) -> None:
 
 def split_run(args, exemplars: int, seed: int) -> float:
     from tl_keras.continual.growing import feature_model, grow
-    from tl_keras.continual.replay import herding
+    from tl_keras.continual.replay import select_by_herding
 
     x, y = digits(seed)
     model, old_x, old_y = network(2, args.width, seed), x["train"][:0], y["train"][:0]
@@ -164,7 +164,7 @@ def split_run(args, exemplars: int, seed: int) -> float:
         features = np.asarray(feature_model(model)(new_x))
         for label in (2 * task, 2 * task + 1) if exemplars else ():
             members = np.flatnonzero(new_y == label)
-            kept = members[herding(features[members], exemplars)]
+            kept = members[select_by_herding(features[members], exemplars)]
             old_x, old_y = np.concatenate([old_x, new_x[kept]]), np.r_[old_y, new_y[kept]]
     return accuracy(model, x["test"], y["test"])
 

@@ -14,7 +14,7 @@ import argparse
 import numpy as np
 
 from tl_keras.analysis.accuracy_estimate import estimate_accuracy
-from tl_keras.analysis.drift import Described
+from tl_keras.analysis.drift import FeatureSet
 from tl_keras.analysis.drift_tests import discrepancy, proxy_a_distance
 from tl_keras.modalities.image.corruptions import CORRUPTIONS, corrupted
 from tl_keras.runs.directory import RunDirectory
@@ -45,7 +45,7 @@ def main() -> None:
         )
 
 
-def _halves(known: Described) -> None:
+def _halves(known: FeatureSet) -> None:
     values = []
     for seed in range(SPLITS):
         order = np.random.default_rng(seed).permutation(len(known.features))
@@ -59,7 +59,7 @@ def _halves(known: Described) -> None:
     )
 
 
-def _line(name: str, known: Described, new: Described, labels: np.ndarray) -> list[float]:
+def _line(name: str, known: FeatureSet, new: FeatureSet, labels: np.ndarray) -> list[float]:
     order = np.random.default_rng(0).permutation(len(labels))
     halves = order[::2], order[1::2]
     sides = known.features[halves[0]], new.features[halves[1]]
@@ -74,8 +74,8 @@ def _line(name: str, known: Described, new: Described, labels: np.ndarray) -> li
 
 
 def _estimated(
-    known: Described,
-    new: Described,
+    known: FeatureSet,
+    new: FeatureSet,
     labels: np.ndarray,
     halves: tuple[np.ndarray, np.ndarray],
     method: str,

@@ -70,7 +70,7 @@ def _export(path: Path):
     made = table(heading, "file", "size", "largest difference", "labels")
     for one in variants:
         same = one.verdict
-        equal = f"{round(same.agreement * same.pictures)} of {same.pictures} equal"
+        equal = f"{round(same.agreement * same.count)} of {same.count} equal"
         made.add_row(one.name, f"{one.bytes / 1e6:.2f} MB", f"{same.max_difference:.1e}", equal)
     return made
 
