@@ -250,7 +250,7 @@ def test_a_signal_at_any_moment_stops_with_one_message_and_no_half_written_thing
     bring(kit, place, (*WRITING[name], "other"))
     before, chance = look(place.parent), random.Random(f"{name} {number}")
     process = start(*name, WRITING[name])
-    time.sleep(chance.uniform(0.7, 15))
+    time.sleep(chance.uniform(2, 15))
     process.send_signal(number)
     code, output, said = end(process)
     assert "Traceback" not in output + said, said
