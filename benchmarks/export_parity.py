@@ -39,6 +39,7 @@ SMALLEST = {
     "densenet": "densenet121", "inception_v3": "inception_v3",
     "inception_resnet_v2": "inception_resnet_v2", "xception": "xception",
     "nasnet": "nasnet_mobile", "convnext": "convnext_tiny", "small_resnet": "small_resnet",
+    "efficientnet_lite": "efficientnet_lite0",
 }  # fmt: skip
 # At 75 px its last map is one pixel, and LiteRT's converter makes reshapes for one picture of the
 # convolutions there: such a file does not take another batch.

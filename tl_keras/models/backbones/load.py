@@ -1,4 +1,4 @@
-"""Bases by name: every classifier of `keras.applications`, and the project's own small one.
+"""Bases by name: every classifier of `keras.applications`, and the project's own.
 
 `build_backbone` turns an entry of the registry into one flat functional model that takes
 raw RGB pixels: the scaling each base was trained with is one `Rescaling` layer behind the
@@ -92,7 +92,8 @@ def build_backbone(
     Args:
         name: A name of `backbone_names()`, "@alpha" behind a MobileNet.
         size: Side of the input in pixels; None is the base's own.
-        weights: "default" (the base's published weights), "imagenet" (downloaded by Keras),
+        weights: "default" (the base's published weights), "imagenet" (downloaded by Keras; for an
+            EfficientNet-Lite from where it would lie then),
             "glyphs" (shipped, for small_resnet), a file (.weights.h5, .h5 or .keras), or None
             for random ones.
 

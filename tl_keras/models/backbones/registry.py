@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["BACKBONES", "MODEL_FILES", "BackboneInfo", "construct", "is_model_file"]
+__all__ = ["BACKBONES", "MODEL_FILES", "BackboneInfo", "construct", "is_model_file", "is_own"]
 
 MODEL_FILES = (".keras", ".h5")
 """Endings of files that hold a whole model."""
 
-OWN = "tl_keras.models.backbones.small_resnet"
+OWN = "tl_keras.models.backbones."
+"""What the modules of this project's own bases begin with."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ _EFFICIENT = ("efficientnet", "top_activation", "included", "Apache-2.0",
               "Tan and Le 2019, arXiv 1905.11946")
 _EFFICIENT_V2 = ("efficientnet_v2", "top_activation", "included", "Apache-2.0",
                  "Tan and Le 2021, arXiv 2104.00298")
+_EFFICIENT_LITE = (f"{OWN}efficientnet_lite", "top_activation", "included", "Apache-2.0",
+                   "Tan and Le 2019, arXiv 1905.11946; Lite: Google 2020, tensorflow/tpu")
 _DENSENET = ("densenet", "relu", "torch", "BSD-3-Clause", "Huang et al. 2016, arXiv 1608.06993")
 _INCEPTION = ("inception_v3", "mixed10", "tf", "Apache-2.0",
               "Szegedy et al. 2015, arXiv 1512.00567")
@@ -117,6 +120,11 @@ _ROWS: tuple[tuple[str, str, tuple[str, str, str, str, str], int, int], ...] = (
     ("convnext_base", "ConvNeXtBase", _CONVNEXT, 224, 32),
     ("convnext_large", "ConvNeXtLarge", _CONVNEXT, 224, 32),
     ("convnext_xlarge", "ConvNeXtXLarge", _CONVNEXT, 224, 32),
+    ("efficientnet_lite0", "efficientnet_lite0", _EFFICIENT_LITE, 224, 32),
+    ("efficientnet_lite1", "efficientnet_lite1", _EFFICIENT_LITE, 240, 32),
+    ("efficientnet_lite2", "efficientnet_lite2", _EFFICIENT_LITE, 260, 32),
+    ("efficientnet_lite3", "efficientnet_lite3", _EFFICIENT_LITE, 280, 32),
+    ("efficientnet_lite4", "efficientnet_lite4", _EFFICIENT_LITE, 300, 32),
 )
 
 
@@ -128,7 +136,8 @@ def _registry() -> dict[str, BackboneInfo]:
         found[name] = BackboneInfo(
             name, constructor, module, end, scaling, size, least, licence, paper, alpha)
     found["small_resnet"] = BackboneInfo(
-        "small_resnet", "small_resnet", OWN, "stage3_block2_relu", "included", 32, 16, "Apache-2.0",
+        "small_resnet", "small_resnet", f"{OWN}small_resnet", "stage3_block2_relu", "included",
+        32, 16, "Apache-2.0",
         "this project; residual after He et al. 2015, arXiv 1512.03385",
         default_weights="glyphs")
     return found
@@ -143,7 +152,7 @@ def construct(info: BackboneInfo, size: int, weights: str | None = None) -> kera
     Args:
         info: Its entry.
         size: Side of the input in pixels.
-        weights: "imagenet" or None; the project's own base knows None only.
+        weights: "imagenet" or None; the project's own bases know None only.
 
     Returns:
         A functional model that takes what `info.scaling` says.
@@ -152,11 +161,16 @@ def construct(info: BackboneInfo, size: int, weights: str | None = None) -> kera
 
     import keras
 
-    if info.module == OWN:
-        return getattr(importlib.import_module(OWN), info.constructor)(size)
+    if is_own(info):
+        return getattr(importlib.import_module(info.module), info.constructor)(size)
     options: dict[str, Any] = {"alpha": info.alpha} if info.alpha is not None else {}
     return getattr(keras.applications, info.constructor)(
         include_top=False, weights=weights, input_shape=(size, size, 3), **options)
+
+
+def is_own(info: BackboneInfo) -> bool:
+    """Whether this project builds a base itself, so that Keras fetches no weights for it."""
+    return info.module.startswith(OWN)
 
 
 def is_model_file(name: str) -> bool:

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from tl_keras.errors import DownloadError, ModelError
 from tl_keras.models.backbones import preprocessing as scaling
 from tl_keras.models.backbones import registry
 from tl_keras.models.backbones.keras2_files import keras2_version, load_keras2
-from tl_keras.models.graph import head_layers
+from tl_keras.models.graph import head_layers, steps
 from tl_keras.models.rewrite import flatten
 from tl_keras.utils.files import irregular
 
@@ -50,8 +50,10 @@ def load_weights(info: registry.BackboneInfo, size: int, weights: str | Path | N
 
     Raises:
         ModelError: When the file is missing, unreadable or of another base.
-        DownloadError: When "imagenet" cannot be fetched.
+        DownloadError: When "imagenet" cannot be fetched, or must be put in its place first.
     """
+    if weights == "imagenet" and registry.is_own(info):
+        weights = _placed(info)
     if weights is not None and str(weights).endswith(".keras"):
         return _from_keras_file(info, size, Path(weights))
     plain = _imagenet(info, size) if weights == "imagenet" else registry.construct(info, size)
@@ -99,11 +101,27 @@ def own_scaling(plain: keras.Model, info: registry.BackboneInfo) -> scaling.Scal
     return chain
 
 
-def _imagenet(info: registry.BackboneInfo, size: int) -> keras.Model:
+def _placed(info: registry.BackboneInfo) -> Path:
+    """The file of published weights that Keras does not fetch, where Keras keeps its own."""
     if info.default_weights != "imagenet":
         raise ModelError(
             f"got weights 'imagenet' for {info.name}, which has none; expected "
             f"{info.default_weights!r}, a file or None")
+    stem = _keras_home() / "models" / f"{info.name}_imagenet"
+    files = [stem.with_name(stem.name + suffix) for suffix in (".keras", ".weights.h5", ".h5")]
+    for file in files:
+        if file.is_file():
+            return file
+    raise DownloadError(
+        f"Keras has no weights of {info.name} to download; put a file of them at {files[0]} "
+        "(or .weights.h5), or give one, or weights None for random ones")
+
+
+def _keras_home() -> Path:
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+
+
+def _imagenet(info: registry.BackboneInfo, size: int) -> keras.Model:
     # NASNet's constructor takes its published weights at its own size only.
     own = info.default_size if info.module == "nasnet" else size
     published = _download(lambda: registry.construct(info, own, "imagenet"), info)
@@ -135,8 +153,7 @@ def _asked_for(traceback: TracebackType | None) -> tuple[str, str]:
         frame = traceback.tb_frame
         if frame.f_code.co_name == "get_file" and frame.f_locals.get("origin"):
             known = frame.f_locals
-            home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-            return known["origin"], str(home / known["cache_subdir"] / known["fname"])
+            return known["origin"], str(_keras_home() / known["cache_subdir"] / known["fname"])
         traceback = traceback.tb_next
     return "", ""
 
@@ -257,7 +274,7 @@ def _from_keras_file(info: registry.BackboneInfo, size: int, path: Path) -> kera
     own = scaling.read_chain(plain).layers
     model = scaling.with_scaling(
         plain, scaling.Scaling(scale.scale, scale.offset, layers=own), source.name)
-    _copy_by_name(source, model, path, info)
+    _copy(source, model, path, info)
     model = rename_model(model, info)
     if scale.swapped:
         scaling.swap_channels(model)
@@ -271,12 +288,16 @@ def rename_model(model: keras.Model, info: registry.BackboneInfo) -> keras.Model
     return keras.Model(model.inputs[0], model.outputs[0], name=info.name.replace("@", "_"))
 
 
-def _copy_by_name(source: keras.Model, model: keras.Model, path: Path,
-                  info: registry.BackboneInfo) -> None:
+def _copy(source: keras.Model, model: keras.Model, path: Path,
+          info: registry.BackboneInfo) -> None:
+    """Copy weights by the layers' names, or in order where the same graph has other names."""
     head = set(head_layers(source))
     held = {layer.name: layer for layer in source.layers if layer.weights}
     wanted = [layer for layer in model.layers if layer.weights]
-    spare = set(held) - {layer.name for layer in wanted} - head
+    if not any(layer.name in held for layer in wanted) and _graph(source, head) == _graph(model):
+        ordered = [s.operation for s in steps(source) if s.name not in head]
+        held = dict(zip([s.name for s in steps(model)], ordered, strict=True))
+    spare = {name for name in held if held[name].weights} - {layer.name for layer in wanted} - head
     missing = [layer.name for layer in wanted if layer.name not in held]
     if missing or spare:
         name = missing[0] if missing else sorted(spare)[0]
@@ -286,3 +307,15 @@ def _copy_by_name(source: keras.Model, model: keras.Model, path: Path,
             layer.set_weights(held[layer.name].get_weights())
         except ValueError as error:
             raise _mismatch(path, info, f"layer {layer.name!r}: {_brief(error)}") from error
+
+
+def _graph(model: keras.Model, head: Collection[str] = ()) -> list[tuple[str, ...]]:
+    """What the steps of a base do, in order, whatever they are called."""
+    settings = ("activation", "epsilon", "max_value", "padding", "strides")
+    found = []
+    for step in steps(model):
+        if step.name not in head:
+            config = step.operation.get_config() if hasattr(step.operation, "get_config") else {}
+            kind = type(step.operation).__name__
+            found.append((kind, *(str(config.get(key)) for key in settings)))
+    return found
