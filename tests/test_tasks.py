@@ -83,3 +83,52 @@ def test_a_command_tells_of_a_prediction_worse_than_the_mean(capsys):
     labels = np.arange(10.0)[:, None]
     show_scores("scores", {"val": tasks.evaluate(labels[::-1], labels, ["weight"], task="values")})
     assert "warning: 'weight' is predicted worse" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["classes", "tags", "values"])
+def test_two_models_answers_are_as_far_apart_as_scipy_says(name):
+    from scipy.stats import bernoulli, entropy, norm
+
+    generator, task = np.random.default_rng(0), tasks.get(name)
+    p, q = generator.dirichlet(np.full(3, 5.0), (2, 40))
+    if name == "classes":
+        expected = [entropy(a, b) for a, b in zip(p, q)]
+    elif name == "tags":
+        expected = [
+            np.mean([entropy(bernoulli.pmf([0, 1], a), bernoulli.pmf([0, 1], b))
+                     for a, b in zip(*pair)]) for pair in zip(p, q)
+        ]  # fmt: skip
+    else:
+        grid = np.linspace(-1.5, 2.5, 40_001)
+        wide = p.std(axis=0)
+        expected = [
+            np.mean([entropy(norm.pdf(grid, a, s), norm.pdf(grid, b, s))
+                     for a, b, s in zip(*pair, wide)]) for pair in zip(p[:3], q[:3])
+        ]  # fmt: skip
+    found = task.divergences(p, q)
+    np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-4)
+    assert (task.divergences(p, p) == 0).all()
+    assert np.isinf(task.divergences(p, np.full_like(p, np.nan))).all()
+
+
+@pytest.mark.parametrize("name", ["classes", "tags"])
+def test_the_expected_loss_is_the_drop_of_accuracy_where_probabilities_are_true(name):
+    generator, task = np.random.default_rng(1), tasks.get(name)
+    p = generator.dirichlet(np.ones(3), 200_000)
+    others = np.clip(p + generator.normal(0, 0.1, p.shape), 0, 1)
+    drawn = generator.uniform(size=(len(p), 1))
+    labels = (p.cumsum(1) < drawn).sum(1)
+    if name == "tags":
+        labels = generator.uniform(size=p.shape) < p
+    drop = task.correct(p, labels).mean() - task.correct(others, labels).mean()
+    lost = task.expected_losses(p, others)
+    assert drop == pytest.approx(lost.mean(), abs=0.003)
+    assert ((lost == 0) | ~task.agree(p, others)).all()
+    assert (task.expected_losses(p[:2], np.full((2, 3), np.nan)) == 1).all()
+
+
+def test_numbers_that_changed_their_meaning_are_lost():
+    p = np.random.default_rng(2).normal(size=(50, 1))
+    others = p.copy()
+    others[:4] += 1
+    assert tasks.get("values").expected_losses(p, others).sum() == 4

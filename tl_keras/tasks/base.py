@@ -11,7 +11,9 @@ import numpy as np
 
 from tl_keras.errors import DataError
 
-__all__ = ["Scale", "Task"]
+__all__ = ["Scale", "Task", "kullback_leibler"]
+
+_LEAST = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,11 +183,39 @@ class Task:
         """Return how far answers lie apart, float64 (n, outputs)."""
         return np.abs(np.asarray(outputs, np.float64) - np.asarray(others, np.float64))
 
+    def divergences(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return each sample's Kullback-Leibler divergence, float64 (n,), in nats; inf for NaN.
+
+        It is of the distributions that the outputs stand for, the mean where there are several;
+        the log loss that the others cost more, if the outputs are the truth.
+        """
+        raise NotImplementedError
+
+    def expected_losses(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return how much less likely others are right for each sample, float64 (n,), 0..1.
+
+        A sample whose answer means the same costs nothing. Of one whose answer changed it is the
+        outputs' own belief in their answer less that in the other one, so that a tie which falls
+        the other way costs next to nothing; all of it where outputs are no beliefs.
+        """
+        return 1.0 - self.agree(outputs, others)
+
     def agree_within(
         self, outputs: np.ndarray, others: np.ndarray, tolerance: float
     ) -> np.ndarray:
         """Return bool (n,): as `agree`, but what is a tie within the tolerance counts as agreed."""
         raise NotImplementedError
+
+
+def kullback_leibler(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return p log(p / q) - p + q, elementwise, never below 0, in nats; inf for NaN.
+
+    Its sum over distributions is their divergence. What lies below a thousandth counts as that:
+    a file whose outputs are whole numbers has 0 there.
+    """
+    p, q = (np.clip(np.asarray(one, np.float64), _LEAST, None) for one in (p, q))
+    found = p * np.log(p / q) - p + q
+    return np.where(np.isfinite(found), np.maximum(found, 0.0), np.inf)
 
 
 def _check_columns(

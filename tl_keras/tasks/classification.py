@@ -10,7 +10,7 @@ import numpy as np
 from tl_keras.errors import DataError
 from tl_keras.evaluation.calibration import fit_temperature
 from tl_keras.evaluation.metrics import evaluate_classes, evaluate_tags
-from tl_keras.tasks.base import Task
+from tl_keras.tasks.base import Task, kullback_leibler
 
 __all__ = ["Multiclass", "Multilabel"]
 
@@ -154,6 +154,17 @@ class Multiclass(Task):
         same = np.asarray(outputs).argmax(axis=1) == np.asarray(others).argmax(axis=1)
         return same & np.isfinite(others).all(axis=1)
 
+    def divergences(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return the divergence of the classes' probabilities."""
+        return kullback_leibler(outputs, others).sum(axis=1)
+
+    def expected_losses(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return the largest probability less that of the others' class; 1 for NaN."""
+        rows = np.arange(len(outputs))
+        lost = outputs.max(axis=1) - outputs[rows, np.asarray(others).argmax(axis=1)]
+        fine = np.isfinite(others).all(axis=1) & np.isfinite(lost)
+        return np.where(fine, np.clip(lost.astype(np.float64), 0, 1), 1.0)
+
     def agree_within(
         self, outputs: np.ndarray, others: np.ndarray, tolerance: float
     ) -> np.ndarray:
@@ -255,6 +266,18 @@ class Multilabel(Task):
         """Return where the same outputs are at least 0.5."""
         same = ((outputs >= 0.5) == (others >= 0.5)).all(axis=1)
         return same & np.isfinite(others).all(axis=1)
+
+    def divergences(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return the divergence of a tag's probability, mean over tags."""
+        p, q = np.asarray(outputs, np.float64), np.asarray(others, np.float64)
+        return (kullback_leibler(p, q) + kullback_leibler(1 - p, 1 - q)).mean(axis=1)
+
+    def expected_losses(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return how much less probable it is that all the others' tags are right; 1 for NaN."""
+        p = np.asarray(outputs, np.float64)
+        right = [np.where(np.asarray(one) >= 0.5, p, 1 - p).prod(axis=1) for one in (p, others)]
+        lost = np.clip(right[0] - right[1], 0, 1)
+        return np.where(np.isfinite(others).all(axis=1) & np.isfinite(lost), lost, 1.0)
 
     def agree_within(
         self, outputs: np.ndarray, others: np.ndarray, tolerance: float

@@ -104,6 +104,12 @@ class Regression(Task):
         near = (np.abs(outputs - others) <= NEAR * spread).all(axis=1)
         return near & np.isfinite(others).all(axis=1)
 
+    def divergences(self, outputs: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Return that of normal distributions as wide as an output is spread, mean over outputs."""
+        spread = np.maximum(np.asarray(outputs, np.float64).std(axis=0), 1e-6)
+        off = (np.asarray(others, np.float64) - outputs) / spread
+        return np.where(np.isfinite(off), off**2 / 2, np.inf).mean(axis=1)
+
     def agree_within(
         self, outputs: np.ndarray, others: np.ndarray, tolerance: float
     ) -> np.ndarray:
