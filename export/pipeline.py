@@ -6,14 +6,21 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from export.agreement import compare, measure_agreement, predict_all, require_parity
+from export.agreement import (
+    compare,
+    is_refuted,
+    judge,
+    measure_agreement,
+    predict_all,
+    require_parity,
+)
 from export.bundle.card import check_license
 from export.bundle.metadata import add_metadata
 from export.bundle.read import is_bundle
@@ -21,11 +28,11 @@ from export.bundle.write import write_bundle
 from export.convert import onnx, tflite
 from export.quantize.recipes import FLOAT, Recipe, choose_recipes
 from export.quantize.search import Limits, QuantizationSearch, QuantizationTask
-from export.runtime.bench import choose_default, time_variants
+from export.runtime.bench import time_variants
 from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source
-from export.variant import Attempt, Variant, Verdict
-from tl_keras.errors import ExportError
+from export.variant import Attempt, Variant, Verdict, choose_default
+from tl_keras.errors import ExportError, GateError
 from tl_keras.runs.lifecycle import guard
 from tl_keras.utils.files import atomic_path, is_within, unwritable
 from tl_keras.utils.progress import Progress, silent
@@ -158,8 +165,9 @@ def export(
     """Write a bundle: a model in several formats and sizes, each compared with Keras first.
 
     Float32 files must give Keras' answers within their format's tolerance. Quantized ones may
-    lose what `config.limits` allows on all samples of the source; where one loses more, the
-    strategies of `export.quantize.search` are tried. Everything is made in a temporary folder
+    lose what `config.limits` allows on the samples of the source that decide; where one loses
+    more, the strategies of `export.quantize.search` are tried. What is reported comes from other
+    samples, which may only refuse a file that they refute. Everything is made in a temporary folder
     beside `out`: after a failure, `out` is as it was.
 
     Args:
@@ -220,7 +228,7 @@ def ship(
     variants = time_variants(variants, fresh, progress)
     said = {key: value for key, value in facts.items() if value}
     versions = {**source.facts.get("versions", {}), **_read_versions(variants)}
-    record = {**source.facts, "versions": versions, **said}
+    record = {**source.facts, "versions": versions, "images": source.describe_images(), **said}
     write_bundle(
         source, variants, out, default=choose_default(variants), facts=record, more=more
     )
@@ -234,15 +242,17 @@ def _make_variants(
     folder: Path,
     progress: Progress,
 ) -> list[Variant]:
-    truth = ask_keras(source, progress)
+    keras = KerasRuntime(source.model, names=list(source.inputs))
+    truth = deciding = predict_all(keras, source.inputs, progress, "Keras")
+    if recipes and source.deciding is not source.shown:
+        deciding = predict_all(keras, source.deciding.inputs, progress, "Keras")
     variants = []
     for name in dict.fromkeys(config.formats):
         contents, plain = _convert(name, source, truth, folder, progress)
         variants.append(plain)
         for recipe in (one for one in recipes if one.format == name):
-            variants.append(
-                _quantize(recipe, contents, source, truth, folder, config.limits, progress)
-            )
+            task = _describe_task(recipe, contents, source, deciding, folder)
+            variants.append(_quantize(task, truth, config.limits, progress))
     return variants
 
 
@@ -266,36 +276,62 @@ def _convert(
     return contents, describe_variant(name, FLOAT, file, verdict)
 
 
-def _quantize(
-    recipe: Recipe,
-    contents: bytes,
-    source: Source,
-    truth: np.ndarray,
-    folder: Path,
-    limits: Limits,
-    progress: Progress,
-) -> Variant:
-    format_, file = FORMATS[recipe.format], folder / recipe.file
-    task = QuantizationTask(
+def _describe_task(
+    recipe: Recipe, contents: bytes, source: Source, truth: np.ndarray, folder: Path
+) -> QuantizationTask:
+    format_ = FORMATS[recipe.format]
+    return QuantizationTask(
         source=source,
         truth=truth,
         recipe=recipe,
         contents=contents,
-        path=file,
+        path=folder / recipe.file,
         convert=lambda model: format_.convert(source, model),
         finish=lambda made: format_.finish(source, made),
     )
+
+
+def _quantize(
+    task: QuantizationTask, truth: np.ndarray, limits: Limits, progress: Progress
+) -> Variant:
+    """Search for a quantized file, and see on other samples whether it is what it was taken for."""
+    source, recipe, file = task.source, task.recipe, task.path
     found = QuantizationSearch(task, limits, progress).run()
+    verdict = found.verdict
+    if source.deciding is not source.shown:
+        given = predict_all(load(file), source.inputs, progress, file.name)
+        verdict = measure_agreement(truth, given, source)
+    if is_refuted(verdict, limits.max_drop):
+        raise GateError(
+            f"{file.name} passed on the samples that decide, and loses more than "
+            f"{100 * limits.max_drop:.2f} points on {len(source)} {source.origin} "
+            f"({judge(verdict, limits.max_drop).why}). Nothing was written; allow more with "
+            "--max-drop, take fp16, or give more samples of the kind the device sees with "
+            "--unlabeled."
+        )
     taken = recipe.input_dtype if source.signature.in_bytes else "float32"
-    facts = {"tool": recipe.tool, **found.settings.record()}
-    return describe_variant(
+    facts = {"tool": recipe.tool, **found.settings.record(), "chosen_on": asdict(found.verdict)}
+    made = describe_variant(
         recipe.format,
         recipe.name,
         file,
-        found.verdict,
+        verdict,
         facts=facts,
         attempts=found.attempts,
         dtypes=(taken, recipe.output_dtype),
+    )
+    if found.proven:
+        return made
+    return replace(made, proven=False, notes=(_warn(found.verdict, limits.max_drop),))
+
+
+def _warn(verdict: Verdict, max_drop: float) -> str:
+    """Say that too few samples speak for a file."""
+    return (
+        f"not proven: {verdict.count} images are too few to tell a loss of "
+        f"{100 * max_drop:g} points from one of {200 * max_drop:g} (expected "
+        f"{100 * verdict.expected_drop:.2f}, at most {100 * verdict.expected_high:.2f}). Give "
+        "images of the kind the device sees with --unlabeled; until then it is never the default."
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.quantize.calibration import choose_stratified
 from tl_keras import modalities, tasks
+from tl_keras.data.folders import from_unlabeled
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, ModelError
@@ -23,7 +25,13 @@ from tl_keras.utils.quiet import start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Signature", "Source", "from_run", "read_signature"]
+__all__ = [
+    "ENOUGH", "MOST_FIGURES", "Duties", "Part", "Shown", "Signature", "Source", "allot",
+    "from_run", "read_signature",
+]  # fmt: skip
+
+ENOUGH, MOST_FIGURES = 500, 500
+"""Samples that decide well about a point of accuracy, and that show it well enough."""
 
 # Nothing that tells where things lay on the machine that trained.
 _FACTS = ("data", "base", "plan", "seed", "metrics", "versions")
@@ -86,8 +94,41 @@ def read_signature(
 
 
 @dataclass(frozen=True, eq=False)
+class Shown:
+    """Samples that files are compared on.
+
+    Attributes:
+        inputs: by the input's name, (n, ...).
+        labels: of the first samples, as `Samples` has them; None where nobody knows any.
+        images: which samples they are, in words, with how many: {"test images": 153}.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    images: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Samples that a search may choose by.
+
+    Attributes:
+        name: which they are, such as "validation images".
+        samples: in order; nothing is read yet.
+        labelled: whether their labels tell how good a model is: not where it learned them.
+    """
+
+    name: str
+    samples: Samples
+    labelled: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Source:
     """A trained model and the samples that its artifacts are compared on.
+
+    What is reported comes from `inputs`. What is chosen is chosen by `parts`, and what is
+    calibrated from `calibration`, which have no sample in common with each other or with those.
 
     Attributes:
         model: functional, with one output (n, outputs).
@@ -99,10 +140,13 @@ class Source:
         name: what to call it.
         labels: of the samples, as `Samples` has them; None where nobody knows them: what is
             made is then judged by whether it agrees with Keras.
-        data: the run's samples; what is quantized is calibrated (and, if need be, trained) on
-            those of "train". None allows only what needs neither.
+        data: the run's samples; what is compressed is trained on those of "train", which has none
+            of those compared on. None allows only what needs neither training nor calibration.
         modality: what the samples are.
         facts: what the run's record says, for the bundle's card.
+        origin: which samples are compared on, in words, such as "test images".
+        parts: what a search chooses by, those with labels first; by default the samples above.
+        calibration: what files are calibrated with; by default `data.train`.
 
     Raises:
         ExportError: if names, outputs, labels and samples do not belong together.
@@ -118,6 +162,9 @@ class Source:
     data: Splits | None = None
     modality: Modality = field(default_factory=lambda: modalities.get("image"))
     facts: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = "samples"
+    parts: tuple[Part, ...] = ()
+    calibration: Samples | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -156,6 +203,48 @@ class Source:
         """The task itself."""
         return tasks.get(self.task)
 
+    @functools.cached_property
+    def shown(self) -> Shown:
+        """The samples that reported figures come from."""
+        return Shown(self.inputs, self.labels, {self.origin: len(self)})
+
+    @functools.cached_property
+    def deciding(self) -> Shown:
+        """The samples that a search chooses by, read when they are first asked for.
+
+        Raises:
+            DataError: if one cannot be read.
+        """
+        if not self.parts:
+            return self.shown
+        specs = dict(self.signature.inputs)
+        read = [
+            one.samples.modality.reader(one.samples, specs).read(range(len(one.samples)), 0)
+            for one in self.parts
+        ]
+        labels = [one.samples.labels for one in self.parts if one.labelled]
+        return Shown(
+            {name: np.concatenate([one[name] for one in read]) for name in specs},
+            np.concatenate(labels) if labels else None,
+            {one.name: len(one.samples) for one in self.parts},
+        )
+
+    @property
+    def calibrating(self) -> Samples | None:
+        """The samples that files are calibrated with."""
+        if self.calibration is not None or self.data is None:
+            return self.calibration
+        return self.data.train
+
+    def describe_images(self) -> dict[str, dict[str, int]]:
+        """Return which samples do what, in words with their number, for the record."""
+        noun = f"{self.modality.noun}s"
+        chosen = {one.name: len(one.samples) for one in self.parts} or dict(self.shown.images)
+        found = {"figures": dict(self.shown.images), "choice": chosen}
+        if self.calibrating is not None:
+            found["calibration"] = {f"training {noun}": len(self.calibrating)}
+        return found
+
 
 def _describe(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
@@ -166,13 +255,17 @@ def from_run(
     *,
     data: str | os.PathLike[str] | None = None,
     samples: int | None = None,
+    unlabeled: str | os.PathLike[str] | None = None,
 ) -> Source:
-    """Read a finished run.
+    """Read a finished run, and give each of its samples one duty, see :func:`allot`.
 
     Args:
         run: a run directory.
         data: where the run's samples are now, when they moved.
-        samples: at most so many of validation, spread evenly over all; all by default.
+        samples: compare and choose on at most so many each, spread evenly over all; all by
+            default.
+        unlabeled: a folder of files without labels to choose by, such as those that the device
+            will see.
 
     Raises:
         RunError: if the run is missing, damaged or not complete.
@@ -184,7 +277,9 @@ def from_run(
     directory = RunDirectory(run)
     directory.require_complete()
     splits = directory.splits(data)
-    chosen = _spread(splits.val, samples)
+    others = None if unlabeled is None else from_unlabeled(str(unlabeled), splits.train.modality)
+    duties = allot(splits, others, samples)
+    chosen = duties.figures.samples
     start_tensorflow()
     model = directory.model()
     signature = read_signature(model, chosen.modality, chosen.task)
@@ -196,15 +291,90 @@ def from_run(
         keys=chosen.keys,
         task=chosen.task,
         name=Path(run).resolve().name,
-        labels=chosen.labels,
-        data=splits,
+        labels=chosen.labels if duties.figures.labelled else None,
+        data=duties.data,
         modality=chosen.modality,
         facts={key: directory.record[key] for key in _FACTS if key in directory.record},
+        origin=duties.figures.name,
+        parts=duties.choice,
+        calibration=duties.calibration,
     )
 
 
-def _spread(samples: Samples, count: int | None) -> Samples:
+@dataclass(frozen=True, eq=False)
+class Duties:
+    """Which samples of a run do what.
+
+    Attributes:
+        figures: what is reported comes from them.
+        choice: a search chooses by them, those with labels first.
+        calibration: what files are calibrated with.
+        data: the run's samples, without those of `figures` in "train".
+    """
+
+    figures: Part
+    choice: tuple[Part, ...]
+    calibration: Samples
+    data: Splits
+
+
+def allot(splits: Splits, unlabeled: Samples | None = None, most: int | None = None) -> Duties:
+    """Give each sample of a run one duty.
+
+    Figures come from the test split. Without one, half of validation is kept for them, and without
+    both a quarter of training, `MOST_FIGURES` at most; a model has learned those, so that no
+    accuracy is taken from them. A search chooses by the rest of validation, by what was given
+    without labels, and where those are fewer than `ENOUGH` by half of training at most. What is
+    left of training calibrates. The shares are stratified, and the same each time.
+
+    Args:
+        splits: the run's samples.
+        unlabeled: others, without labels.
+        most: how many may be compared and chosen on, each; no limit by default.
+
+    Raises:
+        ExportError: if there is no sample.
+    """
+    noun, data = f"{splits.train.modality.noun}s", splits
+    train = _shuffled(splits.train)
+    val = _shuffled(splits.val) if splits.val is not None else train.take([])
+    test = splits.test
+    if test is not None and len(test):
+        figures = Part(f"test {noun}", test, True)
+    elif len(val):
+        half = (len(val) + 1) // 2
+        figures = Part(f"validation {noun}", val.take(range(half)), True)
+        val = val.take(range(half, len(val)))
+    elif len(train):
+        held = min(MOST_FIGURES, max(1, len(splits.train) // 4))
+        first = len(train) - held
+        figures = Part(f"held-back training {noun}", train.take(range(first, len(train))), False)
+        train = train.take(range(max(1, first)))
+        data = replace(splits, train=train)
+    else:
+        raise ExportError(f"The run has no {noun} to compare on.")
+    choice = [Part(f"validation {noun}", val, True)] if len(val) else []
+    if unlabeled is not None and len(unlabeled):
+        choice.append(Part(f"unlabeled {noun}", unlabeled, False))
+    lacking = ENOUGH - sum(len(one.samples) for one in choice)
+    taken = min(lacking, len(splits.train) // 2, len(train) - 1)
+    if taken > 0:
+        first = len(train) - taken
+        choice.append(Part(f"training {noun}", train.take(range(first, len(train))), False))
+        train = train.take(range(first))
+    if most is not None:
+        figures = replace(figures, samples=_spread(figures.samples, most))
+        choice = [replace(one, samples=_spread(one.samples, most)) for one in choice]
+    return Duties(figures, tuple(choice), train, data)
+
+
+def _shuffled(samples: Samples) -> Samples:
+    """Put samples in an order of which every part is stratified."""
     if not len(samples):
-        raise ExportError(f"The run has no validation {samples.modality.noun}s to compare on.")
-    count = min(count or len(samples), len(samples))
+        return samples
+    return samples.take(choose_stratified(samples, len(samples)))
+
+
+def _spread(samples: Samples, count: int) -> Samples:
+    count = min(count, len(samples))
     return samples.take(np.linspace(0, len(samples) - 1, count).round().astype(int))

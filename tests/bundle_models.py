@@ -35,7 +35,7 @@ def toy_source(count=12):
 def toy_variant(folder, format_, recipe, contents, **changes):
     path = folder / f"{format_}-{recipe}.{format_}"
     path.write_bytes(contents)
-    verdict = Verdict(12, 0.75, 0.43, 0.95, 0.75, 1.0, 1e-6, 1e-7, dict.fromkeys(NAMES, 0.0))
+    verdict = Verdict(12, 0.75, 0.43, 0.95, 0.75, 1.0, 1e-6, 1e-7)
     made = Variant(
         format_, recipe, path, "float32", "float32", len(contents),
         hashlib.sha256(contents).hexdigest(), verdict,

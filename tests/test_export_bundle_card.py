@@ -22,8 +22,9 @@ def bundle(folder, task):
     """A manifest and the variants it describes; every name in it is hostile."""
     accuracy = None if task == "values" else 0.75
     low, high = (None, None) if task == "values" else (0.4, 0.9)
-    verdict = Verdict(12, accuracy, low, high, accuracy, 1.0, 1e-6, 1e-7, {EVIL: 0.25})
-    tried = (Attempt("first try", True, 0.0, 1.0, 2.0, EVIL),)
+    drops = {EVIL: (0.25, -0.1, 0.6)}
+    verdict = Verdict(12, accuracy, low, high, accuracy, 1.0, 1e-6, 1e-7, drops)
+    tried = (Attempt("first try", True, 0.0, 1.0, 2.0, EVIL, why=EVIL),)
     made = [
         Variant(
             format_, "fp32", folder / format_, "float32", "float32", 2_000_000, "0" * 64, verdict,
@@ -36,7 +37,8 @@ def bundle(folder, task):
         modality=modalities.get("image"), kind=tasks.get(task),
         signature=Signature({"image": InputSpec((16, 24, 3), "uint8", "RGB")}, 2, "scores"),
     )  # fmt: skip
-    facts = {"base": EVIL, "versions": {"tl_keras": "1"}, "data": {"fingerprint": "ab" * 32}}
+    facts = {"images": {"figures": {"test images": 12}}}
+    facts |= {"base": EVIL, "versions": {"tl_keras": "1"}, "data": {"fingerprint": "ab" * 32}}
     return make_manifest(source, made, [], "onnx-fp32", facts), made
 
 

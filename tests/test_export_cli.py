@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 from export_models import settle, small_model
 from typer.testing import CliRunner
@@ -59,12 +60,30 @@ def test_a_finished_run_leaves_as_a_bundle_with_a_closing_table(run):
         {"tflite-fp16.tflite", "onnx-fp16.onnx"},
     )
     assert models == {*float_, *half, "tflite-dynamic_int8.tflite"}
-    count = len(RunDirectory(run).splits().val)
-    assert result.stdout.count(f"{count} of {count}") >= 2
+    splits = RunDirectory(run).splits()
+    test, val = len(splits.test), len(splits.val)
+    assert result.stdout.count(f"{test} of {test}") >= 2
+    said = f"figures: {test} test images; quantized files were chosen by {val} validation images"
+    assert said in flat(result.stdout)
     for heading in ("size", "accuracy", "drop", "labels equal", "ms"):
         assert heading in result.stdout
     assert "onnx has no recipe dynamic_int8: skipped." in flat(result.stdout)
     assert (run / "export" / "labels.txt").read_text() == (run / "labels.txt").read_text()
+
+
+def test_images_without_labels_decide_where_they_are_given(run, tmp_path):
+    from PIL import Image
+
+    shown = tmp_path / "shown"
+    shown.mkdir()
+    for index, image in enumerate(builtin("digits").items[:9]):
+        Image.fromarray(np.repeat(image[..., :1], 3, -1)).save(shown / f"{index}.png")
+    words = ("--to", "tflite", "--quantize", "fp16", "--samples", 20, "--max-drop", 0.5)
+    result = invoke(run, *words, "--unlabeled", shown)
+    assert result.exit_code == 0, result.output
+    said = "20 validation images and 9 unlabeled images and 20 training images"
+    assert said in flat(result.stdout)
+    assert invoke(run, "--unlabeled", shown).exit_code == 2, "nothing is decided"
 
 
 def test_formats_and_a_zip_can_be_chosen(run, tmp_path):

@@ -16,6 +16,7 @@ from export.quantize import search as searching
 from export.quantize.search import Limits
 from export.runtime.inspect import inspect_model
 from export.runtime.runtimes import load
+from export.source import Part
 from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError, GateError, ParityError
@@ -121,6 +122,72 @@ def test_an_artifact_with_other_answers_fails_loudly_and_nothing_is_left(
     with pytest.raises(ParityError, match=r"model\.tflite does not give .* cats/\d+\.jpg"):
         stage.export(source, BOTH, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_reported_comes_from_other_pictures_than_what_is_chosen_by(source, tmp_path):
+    deciding = from_arrays(pictures(60)[20:], np.arange(40) % 3)
+    part = Part("training images", deciding, False)
+    parted = dataclasses.replace(source, parts=(part,), origin="test images")
+    config = ExportConfig(("tflite",), ("int8",), Limits(0.2, train=False), fresh=False)
+    plain, small = stage.export(parted, config, tmp_path / "out")
+    assert small.verdict.images == plain.verdict.images == {"test images": 20}
+    assert small.facts["chosen_on"]["images"] == {"training images": 40}
+    truth, given = (
+        load_answers(one, deciding.items) for one in (source.model, tmp_path / "out/models")
+    )
+    difference = small.facts["chosen_on"]["max_difference"]
+    assert difference == pytest.approx(np.abs(truth - given).max(), abs=1e-6)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["images"] == {
+        "figures": {"test images": 20}, "choice": {"training images": 40},
+        "calibration": {"training images": 24},
+    }  # fmt: skip
+    card = " ".join((tmp_path / "out/README.md").read_text().split())
+    said = "on 20 test images. Quantized files were chosen by 40 training images and calibrated"
+    assert said in card
+
+
+def load_answers(model, shown):
+    if hasattr(model, "predict"):
+        return model.predict(shown.astype("float32"), verbose=0)
+    return load(model / "tflite-int8.tflite").predict(shown)
+
+
+def test_a_file_that_too_few_pictures_speak_for_is_warned_of_and_never_the_default(
+    source, tmp_path
+):
+    config = ExportConfig(("tflite",), ("fp16",), Limits(0.01), fresh=False)
+    plain, half = stage.export(source, config, tmp_path / "out")
+    assert plain.proven and not half.proven
+    assert "20 images are too few to tell a loss of 1 points from one of 2" in half.notes[0]
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["default"] == "tflite-fp32"
+    many = ExportConfig(("tflite",), ("fp16",), Limits(0.2), fresh=False)
+    assert stage.export(source, many, tmp_path / "other")[1].proven
+
+
+def test_a_file_that_other_pictures_refute_is_not_shipped(source, monkeypatch, tmp_path):
+    """What the search found good is another file on the disk."""
+    deciding = Part("training images", from_arrays(pictures(60)[20:], np.arange(40) % 3), False)
+    parted = dataclasses.replace(source, parts=(deciding,), labels=None, origin="test images")
+    search = searching.QuantizationSearch
+    monkeypatch.setattr(search, "run", spoil(search.run))
+    config = ExportConfig(("tflite",), ("fp16",), Limits(0.01, train=False), fresh=False)
+    with pytest.raises(GateError, match="passed on the samples that decide.*20 test images"):
+        stage.export(parted, config, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def spoil(run):
+    def spoiled(search):
+        import keras
+
+        found = run(search)
+        other = keras.models.clone_model(search.task.source.model)
+        other.set_weights([-weight for weight in search.task.source.model.get_weights()])
+        search.task.path.write_bytes(stage.tflite.convert(other))
+        return found
+
+    return spoiled
 
 
 def test_a_quantized_file_that_loses_too_much_leaves_no_bundle(source, monkeypatch, tmp_path):

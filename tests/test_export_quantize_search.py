@@ -12,6 +12,7 @@ from export.quantize import equalize
 from export.quantize.recipes import find_recipe
 from export.quantize.search import (
     STRATEGIES,
+    TOOLS,
     Limits,
     QuantizationSearch,
     QuantizationTask,
@@ -164,7 +165,7 @@ def test_the_search_repairs_an_ill_scaled_network_without_labels(spread_source, 
     made = search(job(spread_source, tmp_path), Limits(0.02, train=False))
     assert made.attempts[0].drop > 0.2
     assert made.attempts[-1].strategy == "equalization and bias correction"
-    assert made.attempts[-1].passed
+    assert made.attempts[-1].passed and made.proven
     assert made.verdict.accuracy is None
     assert made.verdict.agreement >= 0.98
     assert all(attempt.seconds > 0 for attempt in made.attempts)
@@ -182,7 +183,8 @@ def test_the_most_sensitive_layers_are_found_and_left_in_float(spread_source, tm
 
 def test_if_no_strategy_passes_each_is_named_with_its_drop(spread_source, tmp_path):
     task = job(spread_source, tmp_path)
-    with pytest.raises(GateError, match=r"first try .*: \d+\.\d\d; range clipping .*--max-drop"):
+    tried = r"first try .*: \d+ of 150 answers.*; range clipping .*--max-drop"
+    with pytest.raises(GateError, match=tried):
         search(task, Limits(0.0, 16, 16), [STRATEGIES[0], STRATEGIES[2]])
 
 
@@ -261,6 +263,28 @@ def plain(quantizer, best):
 
 NO_COUNTERPART = failing(ExportError("Layer 'odd' has no counterpart in tf_keras."))
 NO_NUMBER = failing(TrainingError("The loss became nan while compressing."))
+
+
+def test_among_files_of_which_none_is_proven_the_nearest_is_taken(spread_source, tmp_path):
+    """Enough pictures to prove a file that loses nothing, too few where one answer was lost."""
+    task = job(spread_source, tmp_path)
+    half = TOOLS["tflite"].quantize(task.contents, find_recipe("fp16", "tflite"))
+    truth = answers(spread_source.model, pictures(150))
+    order = np.argsort(truth, 1)
+    first, second = np.sort(truth, 1)[:, :-3:-1].T
+    row = np.abs(first - second - 0.5).argmin()
+    truth[row, order[row, -2:]] = truth[row, order[row, :-3:-1]]
+    task = dataclasses.replace(task, truth=truth)
+    for files in ([half, task.contents], [task.contents, half]):
+        strategies = [
+            (str(place), lambda quantizer, best, one=one: iter([(Settings(b"", finished=one), "")]))
+            for place, one in enumerate(files)
+        ]
+        made = search(task, Limits(0.0126), strategies)
+        assert [one.passed for one in made.attempts] == [True, True] and not made.proven
+        found = [one.divergence for one in made.attempts]
+        assert found[0] != found[1] and made.verdict.divergence == min(found)
+        assert (tmp_path / "x.tflite").read_bytes() == files[int(np.argmin(found))]
 
 
 def test_strategies_that_fail_are_named_where_none_passes(spread_source, tmp_path):

@@ -59,12 +59,30 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
         "task": task_words(manifest),
         "chosen": next(v for v in variants if v.name == manifest["default"]),
         "input": f"{noun}s of {' and '.join(sides)}",
-        "count": variants[0].verdict.count,
+        "images": _describe_images(manifest, variants, f"{noun}s"),
         "largest": max(variant.bytes for variant in variants),
         "scored": any(variant.verdict.accuracy is not None for variant in variants),
         "timed": any(variant.latencies for variant in variants),
         "versions": ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()),
     }
+
+
+def _describe_images(
+    manifest: Mapping[str, Any], variants: Sequence[Variant], nouns: str
+) -> dict[str, str]:
+    """Say which samples figures, choices and calibration come from: "153 test images"."""
+    said = manifest.get("images") or {"figures": {nouns: variants[0].verdict.count}}
+    words = {
+        duty: " and ".join(f"{count} {name}" for name, count in found.items())
+        for duty, found in said.items()
+    }
+    used = [v.facts["calibration_samples"] for v in variants if "calibration_samples" in v.facts]
+    if used and "calibration" in said:
+        (name,) = said["calibration"]
+        words["calibration"] = f"{max(used)} other {name}"
+    searched = any(variant.attempts for variant in variants)
+    same = " (the same that the figures come from)" * (words.get("choice") == words["figures"])
+    return {**words, "searched": words.get("choice", "") + same if searched else ""}
 
 
 def card(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
@@ -83,7 +101,7 @@ def card(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
     made.filters = {**made.filters, "code": _code, "yaml": _yaml, "raw": _Raw}
     return made.get_template("card.md.j2").render(
         **shown,
-        head=_head(manifest, variants, shown["task"]),
+        head=_head(manifest, variants, shown),
         formats=list(dict.fromkeys(variant.format for variant in variants)),
         runtimes={"tflite": "ai-edge-litert", "onnx": "onnxruntime"},
         tflite=next((v["file"] for v in manifest["variants"] if v["format"] == "tflite"), ""),
@@ -94,9 +112,10 @@ def card(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
 
 
 def _head(
-    manifest: Mapping[str, Any], variants: Sequence[Variant], task: Mapping[str, Any]
+    manifest: Mapping[str, Any], variants: Sequence[Variant], shown: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the Hub reads: task, library, tags, license, accuracies."""
+    task = shown["task"]
     formats = list(dict.fromkeys(variant.format for variant in variants))
     head: dict[str, Any] = {"pipeline_tag": task["on_hub"]} if task["on_hub"] else {}
     head["library_name"] = "onnx" if formats == ["onnx"] else "tflite"
@@ -109,7 +128,7 @@ def _head(
     ]  # fmt: skip
     if metrics:
         kind = f"{manifest.get('modality', 'image')}folder"
-        data = {"name": f"validation data of {manifest['name']}", "type": kind}
+        data = {"name": f"{shown['images']['figures']} of {manifest['name']}", "type": kind}
         result = {"task": {"type": task["name"]}, "dataset": data, "metrics": metrics}
         head["model-index"] = [{"name": manifest["name"], "results": [result]}]
     return head

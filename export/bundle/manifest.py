@@ -15,6 +15,7 @@ manifest.json (schema 1), UTF-8:
                 attempts, notes, latencies (milliseconds), facts
     files       path, bytes and sha256 of every file but the manifest, in order of their paths
     versions, data, metrics, facts    of what made it, of the samples, of the trained model
+    images      which samples do what, in words with their number: figures, choice, calibration
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = ["MANIFEST", "SCHEMA", "as_json", "make_manifest", "model_file", "pars
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-_LIFTED = ("versions", "data", "metrics")
+_LIFTED = ("versions", "data", "metrics", "images")
 # A FlatBuffer, and an ONNX file without external data, ends there.
 _LARGEST = 2**31
 _MOST_VALUES, _MOST_AXES = 2**26, 8

@@ -24,13 +24,13 @@ def report(manifest: Mapping[str, Any], variants: Sequence[Variant], plot: Path)
     Returns:
         HTML that needs neither script nor network.
     """
-    # Where any class lost or won recall: by class, the variant in which it lost most first.
-    changed = [v for v in variants if any(v.verdict.per_class_drop.values())]
-    names = dict.fromkeys(name for v in changed for name in v.verdict.per_class_drop)
-    drops = [(name, [v.verdict.per_class_drop.get(name, 0.0) for v in changed]) for name in names]
+    # By class, the variant in which it lost most recall first.
+    changed = [v for v in variants if v.verdict.recall_drops]
+    names = dict.fromkeys(name for v in changed for name in v.verdict.recall_drops)
+    drops = [(name, [v.verdict.recall_drops.get(name) for v in changed]) for name in names]
     shown = {key: v for key, v in manifest["facts"].items() if isinstance(v, str | int | float)}
     return render(
         "bundle.html.j2", TEMPLATES, title=f"{manifest['name']}: files for a device", plot=plot,
         **context(manifest, variants), changed=changed, facts=shown,
-        drops=sorted(drops, key=lambda row: -max(row[1])),
+        drops=sorted(drops, key=lambda row: -max(one[0] for one in row[1] if one)),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from tl_keras.cli.console import bars, error_boundary, show, table
 from tl_keras.utils.quiet import start_tensorflow
 
 if TYPE_CHECKING:
+    from export.source import Source
     from export.variant import Attempt, Variant
 
 __all__ = ["export_run"]
@@ -42,8 +43,15 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
     data: opt.MovedData = None,
     samples: Annotated[
         int | None,
-        opt.number("Compare on at most so many images.", 1, 1_000_000_000,
-               show_default="all of validation"),
+        opt.number("Choose and compare on at most so many images each.", 1, 1_000_000_000,
+               show_default="all"),
+    ] = None,
+    unlabeled: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of images without labels, such as the device will see, to decide by.",
+            show_default="training images",
+        ),
     ] = None,
     train: Annotated[
         bool, typer.Option("--train/--no-train", help="Allow quantization-aware training.")
@@ -56,10 +64,12 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
 ) -> None:  # fmt: skip
     """Turn a finished run into a bundle of proven files.
 
-    Files in float32 must give the answers of Keras on the validation images, and quantized ones
-    may lose no more than --max-drop, or nothing is written and the exit code is 3. Where one
-    loses more, repairs are tried one after the other, from more calibration images to
-    quantization-aware training.
+    Files in float32 must give the answers of Keras, and quantized ones may lose no more than
+    --max-drop, or nothing is written and the exit code is 3. Where one loses more, repairs are
+    tried one after the other, from more calibration images to quantization-aware training.
+
+    What decides is validation images, those of --unlabeled, and training images where these are
+    few; the figures come from the test images, or from others that were held back.
 
     Example:  tl-export runs/photos --quantize int8,fp16 --out bundle.zip
     """
@@ -72,6 +82,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
 
         opt.refuse_unused("--max-drop", max_drop, bool(quantize), "--quantize")
         opt.refuse_unused("--no-train", not train, bool(quantize), "--quantize")
+        opt.refuse_unused("--unlabeled", unlabeled, bool(quantize), "--quantize")
         limits = Limits(max_drop=0.01 if max_drop is None else max_drop, train=train)
         formats, recipes = opt.split_words(to), opt.split_words(quantize)
         config = ExportConfig(formats, recipes, limits, license=license)
@@ -80,12 +91,12 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         start_tensorflow()
         with bars(still=True) as bar:
             bar("reading the run", 0, 1)
-            source = from_run(run, data=data, samples=samples)
+            source = from_run(run, data=data, samples=samples, unlabeled=unlabeled)
             made = export(source, config, target, force=force, progress=bar)
-        _show(made, notes, target)
+        _show(made, notes, target, source)
 
 
-def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
+def _show(made: Sequence[Variant], notes: Sequence[str], out: Path, source: Source) -> None:
     columns = ("file", "size", "accuracy", "drop", "labels equal", "ms")
     rows = table(f"written to {out}", *columns)
     for one in made:
@@ -99,7 +110,12 @@ def _show(made: Sequence[Variant], notes: Sequence[str], out: Path) -> None:
             f"{one.latencies[-1].median_ms:.2f}" if one.latencies else "",
         )
     show(rows)
-    remarks = [*notes, *(f"{one.name}: {line}" for one in made for line in _remarks(one))]
+    duties = source.describe_images()
+    said = {duty: " and ".join(f"{n} {of}" for of, n in duties[duty].items()) for duty in duties}
+    figures = f"figures: {said['figures']}"
+    if any(one.attempts for one in made):
+        figures += f"; quantized files were chosen by {said['choice']}"
+    remarks = [figures, *notes, *(f"{one.name}: {line}" for one in made for line in _remarks(one))]
     show(*remarks)
 
 
@@ -110,6 +126,6 @@ def _remarks(variant: Variant) -> list[str]:
 
 
 def _describe_attempt(attempt: Attempt) -> str:
-    word = "passed" if attempt.passed else "lost"
+    word = "passed" if attempt.passed else "failed"
     note = f" ({attempt.note})" if attempt.note else ""
-    return f"{attempt.strategy}{note} {word} {100 * attempt.drop:+.2f} in {attempt.seconds:.0f} s"
+    return f"{attempt.strategy}{note} {word} in {attempt.seconds:.0f} s: {attempt.why}"

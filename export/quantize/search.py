@@ -14,7 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
-from export.agreement import measure_agreement, predict_all
+from export.agreement import Decision, can_decide, judge, measure, predict_all
 from export.convert.graph import fold_batch_normalization
 from export.quantize import onnx, tflite
 from export.quantize.calibration import CLIPS, Observed, clip_ranges, read_calibration_inputs
@@ -43,7 +43,7 @@ class Limits:
     """What a quantized file may lose, and what may be spent on it.
 
     Attributes:
-        max_drop: largest `Verdict.drop` that passes, 0..1.
+        max_drop: accuracy that may be lost, 0..1, see `export.agreement.judge`.
         calibration: training samples that ranges are taken from.
         more: how many the strategy "more calibration" takes.
         seed: chooses them.
@@ -76,7 +76,7 @@ class QuantizationTask:
 
     Attributes:
         source: what it was made from, and what it is judged by.
-        truth: float32 (samples, outputs), what Keras answers.
+        truth: float32 (samples, outputs), what Keras answers for `source.deciding`.
         recipe: what to make of it.
         contents: of the float32 file.
         finish: what is done to each new file before it is judged, such as adding metadata.
@@ -124,14 +124,16 @@ class SearchResult:
     """What passed.
 
     Attributes:
-        verdict: of the file that lies at the task's path.
-        attempts: the strategies tried; the last one passed.
+        verdict: of the file that lies at the task's path, on the samples that decided.
+        attempts: the strategies tried.
         settings: of the file.
+        proven: whether there were samples enough to decide, see `export.agreement.judge`.
     """
 
     verdict: Verdict
     attempts: tuple[Attempt, ...]
     settings: Settings
+    proven: bool = True
 
 
 Strategy = Callable[["Quantizer", Settings], Iterator[tuple[Settings, str]]]
@@ -152,8 +154,8 @@ class Quantizer:
 
     def available(self, count: int) -> int:
         """Return how many samples there are to calibrate with, at most `count`."""
-        data = self.task.source.data
-        return 0 if data is None else min(count, len(data.train))
+        samples = self.task.source.calibrating
+        return 0 if samples is None else min(count, len(samples))
 
     def read(self, count: int) -> dict[str, np.ndarray]:
         """Read so many samples to calibrate with, by the input's name.
@@ -161,14 +163,15 @@ class Quantizer:
         Raises:
             ExportError: if the source has no training samples.
         """
-        data, source = self.task.source.data, self.task.source
-        if data is None:
+        source = self.task.source
+        samples = source.calibrating
+        if samples is None:
             raise ExportError(
                 f"{self.task.recipe.name} needs training samples to calibrate with, and the "
                 "source has none; give it the run's splits, or take fp16."
             )
         specs = source.signature.inputs
-        return read_calibration_inputs(data.train, specs, count, self.limits.seed)
+        return read_calibration_inputs(samples, specs, count, self.limits.seed)
 
     def make(self, settings: Settings) -> bytes:
         """Return the contents of the file by these settings."""
@@ -199,9 +202,10 @@ class QuantizationSearch:
     """Quantizes, and where that loses too much tries one strategy after the other.
 
     Each strategy starts from the best settings so far; one that a model does not allow, such as
-    training a layer that has no counterpart in tf_keras, is passed over. Nothing but
-    `Verdict.drop` decides, which is the share of samples that disagree with Keras where nobody
-    knows their labels.
+    training a layer that has no counterpart in tf_keras, is passed over. What decides is
+    `export.agreement.judge`, on samples that neither calibrated nor are reported on. The first file
+    that is proven is taken. One that nothing speaks against but too few samples speak for ends
+    the search only where no file could be proven; else it is taken where no other one is.
 
     Args:
         task: the file that shall become smaller.
@@ -233,27 +237,47 @@ class QuantizationSearch:
         quantizer = Quantizer(self.task, self.limits, self.progress)
         calibrated = self.task.recipe.calibrated
         count = quantizer.available(self.limits.calibration) if calibrated else 0
-        best, least = Settings(self.task.contents, count), np.inf
+        best, least = Settings(self.task.contents, count), (np.inf, np.inf)
+        unproven: tuple[tuple[float, float], SearchResult, bytes] | None = None
+        hopeless = not can_decide(len(self.task.truth), self.limits.max_drop)
         for name, strategy in self.strategies:
             start = time.perf_counter()
             for settings, note in self._offers(strategy(quantizer, best), name):
-                verdict = self._measure(quantizer.make(settings))
-                passed = verdict.drop <= self.limits.max_drop + 1e-12
+                contents = quantizer.make(settings)
+                verdict = self._measure(contents)
+                decision = judge(verdict, self.limits.max_drop)
                 seconds, start = time.perf_counter() - start, time.perf_counter()
-                self._attempts.append(
-                    Attempt(name, passed, verdict.drop, verdict.agreement, seconds, note)
-                )
-                if passed:
-                    return SearchResult(verdict, tuple(self._attempts), settings)
-                if verdict.drop < least:
-                    best, least = settings, verdict.drop
-        raise GateError(self._describe_loss())
+                self._note(name, verdict, decision, seconds, note)
+                found = SearchResult(verdict, tuple(self._attempts), settings, decision.proven)
+                if decision.proven or decision.passed and hopeless:
+                    return found
+                loss = (verdict.expected_drop, verdict.divergence)
+                if decision.passed and (unproven is None or loss < unproven[0]):
+                    unproven = (loss, found, contents)
+                if loss < least:
+                    best, least = settings, loss
+        if unproven is None:
+            raise GateError(self._describe_loss())
+        self.task.path.write_bytes(unproven[2])
+        return replace(unproven[1], attempts=tuple(self._attempts))
+
+    def _note(
+        self, name: str, verdict: Verdict, decision: Decision, seconds: float, note: str
+    ) -> None:
+        self._attempts.append(
+            Attempt(
+                name, decision.passed, verdict.drop, verdict.agreement, seconds, note,
+                verdict.divergence, decision.why,
+            )
+        )  # fmt: skip
 
     def _measure(self, contents: bytes) -> Verdict:
         path, source = self.task.path, self.task.source
         path.write_bytes(contents)
-        given = predict_all(load(path), source.inputs, self.progress, path.name)
-        return measure_agreement(self.task.truth, given, source)
+        given = predict_all(load(path), source.deciding.inputs, self.progress, path.name)
+        return measure(
+            self.task.truth, given, source.deciding, source.kind, source.class_names
+        )
 
     def _offers(
         self, offers: Iterator[tuple[Settings, str]], name: str
@@ -267,16 +291,17 @@ class QuantizationSearch:
 
     def _describe_loss(self) -> str:
         tried = "; ".join(
-            f"{one.strategy}{f' ({one.note})' if one.note else ''}: {100 * one.drop:.2f}"
+            f"{one.strategy}{f' ({one.note})' if one.note else ''}: {one.why}"
             for one in self._attempts
         )
         tried += "".join(
             f"; {name}: not possible, {reason}" for name, reason in self._failed.items()
         )
+        images = " and ".join(f"{n} {of}" for of, n in self.task.source.deciding.images.items())
         return (
-            f"{self.task.recipe.file} loses more than {100 * self.limits.max_drop:.2f} points on "
-            f"{len(self.task.source)} validation samples, whatever is tried ({tried}). "
-            "Nothing was written; allow more with --max-drop, or take fp16."
+            f"{self.task.recipe.file} loses more than {100 * self.limits.max_drop:.2f} points, "
+            f"whatever is tried, on {images} ({tried}). Nothing was written; allow more with "
+            "--max-drop, or take fp16."
         )
 
 
@@ -360,13 +385,15 @@ def train_quantized(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Sett
     """Train a little with rounded weights and activations."""
     task = quantizer.task
     ready = task.recipe.name == "int8" and task.recipe.format == "tflite"
-    if not ready or not quantizer.limits.train or task.source.data is None:
+    data, samples = task.source.data, task.source.calibrating
+    if not ready or not quantizer.limits.train or data is None or samples is None:
         return
     from export.compress.fine_tune import FineTune
     from export.compress.methods import compress
 
     how = FineTune(seed=quantizer.limits.seed, progress=quantizer.progress)
-    made = compress(task.source.model, task.source.data, "qat", how)
+    # Not with samples that decide, or that figures come from.
+    made = compress(task.source.model, replace(data, train=samples), "qat", how)
     yield replace(best, finished=made.tflite, samples=0, keep=()), ""
 
 

@@ -24,20 +24,18 @@ import numpy as np
 
 from export.quantize.recipes import FLOAT
 from export.runtime.runtimes import Runtime, check_file, check_threads, default_threads, load
-from export.variant import Latency, Variant
+from export.variant import Latency, Variant, is_slower
 from tl_keras.errors import ExportError, TLKerasError
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
 __all__ = [
-    "RUNTIMES", "SLOWER", "as_record", "bench", "choose_default", "count_threads", "main",
-    "take_turns", "time_variants", "try_out",
+    "RUNTIMES", "as_record", "bench", "count_threads", "main", "take_turns", "time_variants",
+    "try_out",
 ]  # fmt: skip
 
 ROUNDS, WARM_UP = 50, 5
 RUNTIMES = {"tflite": "LiteRT", "onnx": "ONNX Runtime", "keras": "Keras"}
-SLOWER = 1.05
-"""A file is called slower than the float one beyond this ratio: less is noise."""
 _VARIANT_ROUNDS = 30
 _PATIENCE = 600
 MISTAKE = 2
@@ -101,7 +99,8 @@ def bench(
         for name, path in models.items():
             median, p90 = np.percentile(times[name], [50, 90])
             runtime = RUNTIMES[Path(path).suffix[1:]]
-            found[name].append(Latency(runtime, count, float(median), float(p90), **costs[name]))
+            measured = Latency(runtime, count, float(median), float(p90), rounds=rounds)
+            found[name].append(replace(measured, **costs[name]))
     return {name: tuple(latencies) for name, latencies in found.items()}
 
 
@@ -290,7 +289,8 @@ def time_variants(
     for one in variants:
         plain = found.get(f"{one.format}-{FLOAT}", found[one.name])
         ratio = found[one.name][-1].median_ms / plain[-1].median_ms
-        notes = one.notes + ((_slower(one, ratio),) if ratio > SLOWER else ())
+        slower = is_slower(found[one.name][-1], plain[-1])
+        notes = one.notes + ((_slower(one, ratio),) if slower else ())
         made.append(replace(one, latencies=found[one.name], notes=notes))
     return made
 
@@ -300,27 +300,6 @@ def _slower(variant: Variant, ratio: float) -> str:
         f"{ratio:.1f} times slower than fp32 in {RUNTIMES[variant.format]} here: "
         "measure it on your device before you choose it for speed."
     )
-
-
-def choose_default(variants: Sequence[Variant]) -> str:
-    """Choose what a bundle offers first.
-
-    Of the first variant's format the fastest that was timed; one that is slower than the float
-    file in its own runtime is never chosen.
-
-    Args:
-        variants: timed, the float one of each format among them.
-    """
-    same = [one for one in variants if one.format == variants[0].format]
-    limit = next((one.latencies[-1].median_ms for one in same if one.recipe == FLOAT), np.inf)
-    allowed = [
-        one
-        for one in same
-        if one.recipe == FLOAT
-        or one.latencies[-1].median_ms <= limit
-        and not any("slower" in note for note in one.notes)
-    ]
-    return min(allowed or same, key=lambda one: one.latencies[-1].median_ms).name
 
 
 def _measure_cost(path: str, threads: int) -> tuple[dict[str, float | None], Callable[[], float]]:

@@ -283,11 +283,9 @@ class RunDirectory:
                 f"{missing[0]}; put them back, or where the folder moved give --data to resume or "
                 "tl-export"
             )
-        empty = [name for name in ("train", "val") if not chosen[name]]
-        if empty and self.fact("data", "root") != kept.ROOT:
+        if not chosen["train"] and self.fact("data", "root") != kept.ROOT:
             raise RunError(
-                f"{self.path / 'split.csv'} names no sample to {' and '.join(empty)}; the run "
-                "cannot be used"
+                f"{self.path / 'split.csv'} names no sample to train; the run cannot be used"
             )
         parts = {name: samples.take(indices) for name, indices in chosen.items()}
         return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)
