@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from export.bundle.golden import verify_bundle
 from export.cli.app import app
 from export.compress.fine_tune import FineTune
-from export.compress.methods import METHODS, _choose_spared, compress
+from export.compress.graph import fold_trainable
+from export.compress.methods import METHODS, compress
+from export.compress.prune import choose_spared, fine_tune_kept
 from export.runtime.inspect import inspect_model
 from tl_keras.data.samples import from_arrays
 from tl_keras.data.splits import Splits
@@ -121,9 +123,22 @@ def test_pruning_leaves_the_wanted_share_of_zeros_in_a_plain_keras_model(pruned,
         if layer.name in ("block1_conv", "block2_conv", "head_logits"):
             assert np.mean(layer.get_weights()[0] == 0) == pytest.approx(0.5, abs=0.02)
     assert isinstance(pruned.model, keras.Model)
+    facts = pruned.facts["pruning"]
+    assert facts["kept"] == min(facts["loss"], key=facts["loss"].get)
+    assert (facts["judged_on"], facts["held_out"]) == (9, True)
     given = pruned.model.predict(data.val.items.astype("float32"), verbose=0)
     assert accuracy(given, data.val) >= 0.8
     np.testing.assert_allclose(answers(pruned.tflite, data.val.items), given, atol=1e-4)
+
+
+def test_a_fine_tune_moves_what_is_not_zero_and_nothing_else(model, data):
+    slim = fold_trainable(model)
+    kernel, bias = slim.get_layer("block2_conv").get_weights()
+    kernel[:, :, 1] = 0
+    slim.get_layer("block2_conv").set_weights([kernel, bias])
+    tuned = fine_tune_kept(slim, model, data, HOW).get_layer("block2_conv").get_weights()[0]
+    np.testing.assert_array_equal(tuned == 0, kernel == 0)
+    assert np.abs(tuned - kernel).max() > 1e-3
 
 
 def test_the_smallest_kernels_keep_their_weights_and_the_others_make_up_for_it():
@@ -136,11 +151,11 @@ def test_the_smallest_kernels_keep_their_weights_and_the_others_make_up_for_it()
     model = keras.Model(image, keras.layers.Flatten()(x))
     sizes = {"tiny": 8, "middle": 2 * 9 * 32, "large": 32 * 9 * 64}
     total = sum(sizes.values())
-    spared, share = _choose_spared(model, 0.5)
+    spared, share = choose_spared(model, 0.5)
     assert spared == {"tiny", "middle"}
     assert share * sizes["large"] == pytest.approx(0.5 * total)
-    assert _choose_spared(model, 0.89)[0] == {"tiny"}, "else the large one is sparser than 0.9"
-    assert _choose_spared(model, 0.95) == (set(), pytest.approx(0.95))
+    assert choose_spared(model, 0.89)[0] == {"tiny"}, "else the large one is sparser than 0.9"
+    assert choose_spared(model, 0.95) == (set(), pytest.approx(0.95))
 
 
 @pytest.mark.slow

@@ -11,7 +11,9 @@ from training_models import small_model, splits
 from export.distill.config import DistillationConfig as Config
 from export.distill.mixup import Mixing
 from export.distill.objectives import BaselineObjective, DistillationObjective, make_view_reader
-from export.distill.teacher import Teacher, TeacherCache, make_answering_model
+from export.distill.students import with_judges
+from export.distill.teacher import Teacher, TeacherCache, load_teacher, make_answering_model
+from tl_keras.data.splits import Splits
 from tl_keras.errors import ExportError
 from tl_keras.models.logits import logits_of, with_own_softmax
 from tl_keras.training.config import FitOptions
@@ -280,3 +282,74 @@ def test_both_students_go_through_every_epoch(tmp_path, folder):
     ready = prepare_distillation(request, Teacher(small_model(), None, "teacher"), lambda *_: None)
     assert [stage.name for stage in ready.plan.stages] == ["head", "all"]
     assert [stage.patience for stage in ready.plan.stages] == [0, 0]
+
+
+def taught(seed, run=None):
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    return Teacher(small_model(), run, f"teacher {seed}")
+
+
+def save_several(tmp_path, count):
+    places = []
+    for seed in range(count):
+        places.append(tmp_path / f"{seed}.keras")
+        taught(seed).model.save(places[-1])
+    return places
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_logits(tmp_path):
+    import keras
+
+    places = save_several(tmp_path, 3)
+    pictures = splits().train.items[:4].astype(np.float32)
+    wanted = np.mean(
+        [
+            keras.Model(one.inputs, logits_of(one)).predict(pictures, verbose=0)
+            for one in map(keras.saving.load_model, places)
+        ],
+        axis=0,
+    )
+    teacher = load_teacher(places[0], places[1:])
+    model, _ = make_answering_model(teacher, small_model(), Config())
+    np.testing.assert_allclose(model.predict(pictures, verbose=0), wanted, atol=1e-5)
+    assert teacher.name == "ensemble of 0.keras, 1.keras, 2.keras"
+
+
+def test_a_soup_is_the_mean_of_the_weights(tmp_path):
+    import keras
+
+    places = save_several(tmp_path, 2)
+    columns = zip(*(keras.saving.load_model(one).get_weights() for one in places), strict=True)
+    soup = load_teacher(places[0], places[1:], "soup").model
+    for found, column in zip(soup.get_weights(), columns, strict=True):
+        np.testing.assert_allclose(found, (column[0] + column[1]) / 2, atol=1e-7)
+
+
+def test_teachers_of_other_classes_are_refused(tmp_path):
+    (place,) = save_several(tmp_path, 1)
+    small_model(outputs=5).save(tmp_path / "five.keras")
+    with pytest.raises(ExportError, match="expected teachers of the same size and classes"):
+        load_teacher(place, [tmp_path / "five.keras"])
+
+
+def test_a_teacher_that_learned_what_the_first_is_judged_by_is_refused(trained, tmp_path):
+    import shutil
+
+    copied = shutil.copytree(trained, tmp_path / "other")
+    text = (copied / "split.csv").read_text()
+    assert ",val," in text
+    (copied / "split.csv").write_text(text.replace(",val,", ",train,", 1))
+    with pytest.raises(ExportError, match="trained on 1 samples by which .* is judged"):
+        load_teacher(trained, [copied])
+
+
+def test_without_validation_a_fifth_of_training_is_held_out_to_choose_by():
+    data = splits(40, 10)
+    kept = with_judges(data, 0, {})
+    assert kept is data
+    found = with_judges(Splits(data.train, data.val.take([]), None), 0, {})
+    assert len(found.val) == pytest.approx(8, abs=2)
+    assert sorted((*found.train.keys, *found.val.keys)) == sorted(data.train.keys)
+    assert set(found.val.labels) == set(data.train.labels)

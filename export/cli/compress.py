@@ -85,5 +85,12 @@ def _show(made: Variant, out: Path) -> None:
         f"{round(proof.agreement * proof.count)} of {proof.count}",
     )
     show(rows)
+    if pruning := made.facts.get("pruning"):
+        losses = pruning["loss"]
+        show(
+            f"kept: {pruning['kept'].replace('_', '-')} (loss {losses['reconstructed']:.4f} "
+            f"reconstructed, {losses['fine_tuned']:.4f} fine-tuned, on {pruning['judged_on']} "
+            "training samples)"
+        )
     if left := made.facts["left_in_float"]:
         show(f"left in float: {', '.join(left)}")

@@ -19,7 +19,11 @@ __all__ = ["distill"]
 
 def distill(  # noqa: PLR0913 - a command's options are its arguments
     teacher: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A finished run, or a .keras file with --data.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A finished run, or a .keras file with --data. Several: their mean.",
+        ),
     ],
     student: Annotated[
         str, typer.Option(help="A backbone (see: tl-keras bases) or a .keras file.")
@@ -44,6 +48,9 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
             show_default="the last feature maps",
         ),
     ] = "",
+    soup: Annotated[
+        bool, typer.Option("--soup", help="Of several runs, average weights instead of answers.")
+    ] = False,
     mixup: Annotated[bool, typer.Option("--mixup", help="Mix images in pairs.")] = False,
     baseline: Annotated[
         bool, typer.Option("--baseline/--no-baseline", help="Train the student alone, too.")
@@ -88,14 +95,16 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
             kinds = {"features"} if name == "beta" else {"kd", "dist"}
             purpose = f"--loss {' or '.join(sorted(kinds))}"
             opt.refuse_unused(f"--{name}", value, bool(kinds & parts), purpose)
+        opt.refuse_unused("--soup", soup or None, len(teacher) > 1, "several runs")
         amounts = {name: value for name, value in given.items() if value is not None}
         mixed = 1.0 if mixup else 0.0
         losses = DistillationConfig(loss, layers=_pairs(features), mixup=mixed, **amounts)
         settings: dict[str, Any] = {"batch_size": batch_size, "views": views}
         settings |= {"augment": augment} if augment else {}
         request = Distillation(
-            str(teacher), student, losses, data, size, weights, plan, settings,
+            str(teacher[0]), student, losses, data, size, weights, plan, settings,
             opt.split_numbers(epochs), lr_scale, seed, baseline, precision,
+            tuple(str(other) for other in teacher[1:]), "soup" if soup else "ensemble",
         )  # fmt: skip
         with bars() as progress:
             command = command_line("tl-export")
@@ -128,5 +137,10 @@ def _show(run: RunDirectory) -> None:
     for name, scores in facts["scores"].items():
         cells = [percent(scores[split]["accuracy"]) for split in splits]
         made.add_row(titles[name], *cells, f"{facts['seconds'][name]:.1f}")
+    if held := facts["held_out"]:
+        show(
+            f"The run has no validation samples: {held} of its training samples were held out to "
+            "choose the student by; the teacher has seen them."
+        )
     show(made, facts["why"], f"written: {run.path} ({titles[facts['kept']]})")
     show(f"report: {run.path / 'report.html'}")

@@ -9,7 +9,6 @@ import numpy as np
 
 from export.convert.graph import (
     WEIGHTED,
-    copy_flat,
     fold_batch_normalization,
     read_scale_and_offset,
     rewrite,
@@ -20,19 +19,10 @@ from tl_keras.models.rewrite import Rewriter
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENTRY", "flatten_trainable", "fold_trainable", "make_quantizable"]
+__all__ = ["ENTRY", "fold_trainable", "make_quantizable"]
 
 ENTRY = "input_rounding"
 """Name of the layer behind the input, in what `make_quantizable` returns."""
-
-
-def flatten_trainable(model: keras.Model) -> keras.Model:
-    """Copy a model flat; all is trainable but its batch normalisations, which stay as they are.
-
-    Raises:
-        ExportError: if the graph cannot be rewritten.
-    """
-    return _set_trainable(copy_flat(model))
 
 
 def fold_trainable(model: keras.Model) -> keras.Model:

@@ -87,7 +87,8 @@ def compress_run(
 
     Returns:
         What was written. Its facts hold "zipped" (bytes when deflated), "zipped_of_fp32" (of the
-        run's own .tflite file in float32) and "left_in_float" (layers that QAT did not round).
+        run's own .tflite file in float32), "left_in_float" (layers that QAT did not round), and
+        those of `Compressed.facts`.
 
     Raises:
         RunError: if the run is missing, damaged or not complete.
@@ -146,6 +147,7 @@ def _prove(
         "zipped": zipped,
         "zipped_of_fp32": zipped / len(tflite.convert(source.model, source.signature)),
         "left_in_float": list(given.left_in_float),
+        **given.facts,
     }
     in_bytes = given.model is None and source.signature.in_bytes
     dtypes = ("uint8" if in_bytes else "float32", "float32")

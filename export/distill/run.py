@@ -78,7 +78,7 @@ def distill(
     if unfinished is None:
         refuse_existing(Path(out), request.data, _samples_of(request.teacher))
     start_tensorflow()
-    teacher = load_teacher(request.teacher)
+    teacher = load_teacher(request.teacher, request.others, request.together)
     ready = prepare_distillation(request, teacher, progress)
     # What does not fit together is said before anything is written.
     model, pairs = make_answering_model(teacher, ready.student, request.losses)
@@ -156,11 +156,20 @@ def _begin(request: Distillation, ready: Prepared, out: str | Path, command: str
             "digest": _digest(ready.teacher.model),
             "parameters": int(ready.teacher.model.count_params()),
         },
+        "held_out": _held_out(ready),
     }
     create(
         out, ready.config, ready.data, ready.student, command=command, resumable=True,
         distillation=facts, plan=ready.plan.to_dict(),
     )  # fmt: skip
+
+
+def _held_out(ready: Prepared) -> int:
+    """Samples of validation that the teacher was trained on, having had no validation."""
+    run = ready.teacher.run
+    if run is None:
+        return 0
+    return len(set(ready.data.splits.val.keys).intersection(run.split_keys()["train"]))
 
 
 def _digest(model: keras.Model) -> str:

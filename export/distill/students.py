@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from export.distill.teacher import Teacher
 from tl_keras import modalities
 from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
+from tl_keras.data.splits import Splits, split
 from tl_keras.errors import DataError, ExportError
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.weights import load_user_model
@@ -32,7 +34,7 @@ from tl_keras.utils.progress import Progress
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Distillation", "Prepared", "prepare"]
+__all__ = ["Distillation", "Prepared", "prepare_distillation", "with_judges"]
 
 VIEWS = 8
 
@@ -56,6 +58,8 @@ class Distillation:
         seed: None is the run's own, or 0.
         baseline: Also train the student without the teacher.
         precision: What computes the teacher and frozen layers.
+        others: More teachers, see `export.distill.teacher.load_teacher`.
+        together: What several teachers are: "ensemble" or "soup".
     """
 
     teacher: str
@@ -71,6 +75,8 @@ class Distillation:
     seed: int | None = None
     baseline: bool = True
     precision: str = "auto"
+    others: tuple[str, ...] = ()
+    together: str = "ensemble"
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense for any teacher, before one is loaded.
@@ -83,6 +89,13 @@ class Distillation:
             plan=self.plan, settings=self.settings, epochs=self.epochs, lr_scale=self.rate,
             precision=self.precision,
         )  # fmt: skip
+        if self.together not in ("ensemble", "soup"):
+            raise ExportError(f"Got {self.together!r}; several teachers are ensemble or soup.")
+        if self.others and self.together == "ensemble" and "features" in self.losses.parts:
+            raise ExportError(
+                f"The loss is {self.losses.loss} and an ensemble has no features of its own; give "
+                "one teacher, or --soup."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +106,8 @@ class Prepared:
         teacher: The teacher.
         config: The student's configuration, as `tl-keras fit` would have it.
         student: The student with its first weights.
-        data: The teacher's own splits.
+        data: The teacher's own splits; without validation samples, a fifth of those to train on
+            is held out as such, since students are chosen by them.
         plan: The student's plan; its `views` is how many views there are, and no stage of it
             has patience.
     """
@@ -187,7 +201,24 @@ def _data(
             f"{_listed(found)}; give the samples it was trained on"
         )
     kept = facts.get("left_out", []), facts.get("duplicates", [])
+    splits = with_judges(splits, config.run.seed, teacher.run.digests())
     return PreparedData(splits, facts.get("fingerprint", ""), *kept, 0.0, teacher.run.digests())
+
+
+def with_judges(splits: Splits, seed: int, digests: Mapping[str, str]) -> Splits:
+    """Hold a fifth of training out where there is no validation: the students are chosen by it.
+
+    Args:
+        splits: Returned as they are where they have validation samples.
+        seed: Decides which.
+        digests: Hash of each sample's content by its key: copies stay together.
+    """
+    if len(splits.val):
+        return splits
+    train = dataclasses.replace(splits.train, splits=None)
+    groups = [digests.get(key, "") for key in train.keys]
+    parts = split(train, seed=seed, groups=groups)
+    return Splits(parts.train, parts.val, splits.test)
 
 
 def _student(config: RunConfig, samples: Samples) -> keras.Model:

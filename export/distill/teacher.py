@@ -7,6 +7,7 @@ consistent", Beyer et al., arXiv 2106.05237). Views are seeded, so the teacher c
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from tl_keras.features import backends as engines
 from tl_keras.features.extract import collect, fill, open_backend
 from tl_keras.features.store import FeatureFile, require_room
 from tl_keras.modalities.base import Reader
+from tl_keras.models import graph
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import last_map, layer_tensor, logits_of
@@ -39,11 +41,11 @@ _FEATURE_DTYPE = "float16"
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A trained classifier.
+    """A trained classifier, or several as one.
 
     Attributes:
         model: As it was loaded; it is never changed.
-        run: The run it comes from; None for a file.
+        run: The run it comes from, the first of several; None for a file.
         name: What to call it.
     """
 
@@ -52,14 +54,35 @@ class Teacher:
     name: str
 
 
-def load_teacher(path: str | Path) -> Teacher:
-    """Load a teacher: a finished run, or a model file.
+def load_teacher(path: str | Path, others: Sequence[str | Path] = (), how: str = "") -> Teacher:
+    """Load a teacher: a finished run, a model file, or several as one.
+
+    Args:
+        path: A run or a model file.
+        others: More of them, for the same classes, which learned from none of the samples that
+            the first was judged by.
+        how: What becomes of several: "ensemble" (the mean of their logits; the default) or
+            "soup" (the mean of their weights, which must be fine-tuned from one start: Wortsman
+            et al., arXiv 2203.05482).
 
     Raises:
-        RunError: The run is missing, damaged or not complete.
-        ModelError: The file does not load.
-        ExportError: The run names no classes.
+        RunError: A run is missing, damaged or not complete.
+        ModelError: A file does not load.
+        ExportError: A run names no classes, or they do not belong together.
     """
+    first = _load_one(path)
+    if not others:
+        return first
+    every = [first, *(_load_one(other) for other in others)]
+    for other in every[1:]:
+        _check_apart(first, other)
+    models = [flatten(one.model) for one in every]
+    name = f"{how or 'ensemble'} of {', '.join(one.name for one in every)}"
+    model = _average_weights(models) if how == "soup" else _average_logits(models)
+    return Teacher(model, first.run, name)
+
+
+def _load_one(path: str | Path) -> Teacher:
     place = Path(path)
     if place.is_file() and is_model_file(place.name):
         return Teacher(load_user_model(place), None, place.name)
@@ -68,6 +91,56 @@ def load_teacher(path: str | Path) -> Teacher:
     if not tasks.get(task := run.fact("data", "task")).single_label:
         raise ExportError(f"{place} was trained on {task}; a teacher names classes.")
     return Teacher(run.model(), run, place.resolve().name)
+
+
+def _check_apart(first: Teacher, other: Teacher) -> None:
+    """Refuse teachers of other classes or inputs, and one that knows the other's judges."""
+    shapes = [[tuple(t.shape) for t in (*one.model.inputs, *one.model.outputs)]
+              for one in (first, other)]  # fmt: skip
+    if shapes[0] != shapes[1]:
+        raise ExportError(
+            f"{first.name} has inputs and outputs {shapes[0]}, {other.name} {shapes[1]}; expected "
+            "teachers of the same size and classes."
+        )
+    if first.run is None or other.run is None:
+        return
+    if (names := other.run.fact("classes")) != first.run.fact("classes"):
+        raise ExportError(f"{other.name} knows other classes than {first.name}: {names[:5]}.")
+    learned = other.run.split_keys()["train"]
+    judges = {key for part in ("val", "test") for key in first.run.split_keys()[part]}
+    if known := sorted(judges.intersection(learned)):
+        raise ExportError(
+            f"{other.name} was trained on {len(known)} samples by which {first.name} is judged, "
+            f"such as {known[0]}; train both on one split (tl-keras fit --seed, or folders train, "
+            "val and test)."
+        )
+
+
+def _average_logits(models: Sequence[keras.Model]) -> keras.Model:
+    import keras
+
+    inputs = [keras.Input(t.shape[1:], dtype=t.dtype, name=t.name) for t in models[0].inputs]
+    answers = [
+        keras.Model(
+            graph.alone(model.inputs), logits_of(model, "teacher"), name=f"teacher_{number}"
+        )(graph.alone(inputs))
+        for number, model in enumerate(models)
+    ]
+    mean = keras.layers.Average(name="teachers_mean")(answers)
+    softmax = keras.layers.Activation("softmax", dtype="float32", name="teachers_softmax")
+    return keras.Model(graph.alone(inputs), softmax(mean), name="teachers")
+
+
+def _average_weights(models: Sequence[keras.Model]) -> keras.Model:
+    shapes = [[one.shape for one in model.get_weights()] for model in models]
+    if any(shape != shapes[0] for shape in shapes[1:]):
+        raise ExportError(
+            "The teachers have other weights than each other, which cannot be averaged; expected "
+            "one backbone and head, or leave out --soup."
+        )
+    columns = zip(*(model.get_weights() for model in models), strict=True)
+    models[0].set_weights([np.mean(column, axis=0) for column in columns])
+    return models[0]
 
 
 def _pair_layers(

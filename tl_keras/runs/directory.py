@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_keras import modalities, tasks
-from tl_keras.data.samples import Samples, in_order
+from tl_keras.data.samples import SPLITS, Samples, in_order
 from tl_keras.data.sources import load_again
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, ModelError, RunError, TLKerasError
@@ -187,6 +187,13 @@ class RunDirectory:
         """Return the hash of each sample's content by its key, empty for an older run."""
         rows = _read_csv(self.path / "split.csv", "key")
         return {row["key"]: row["digest"] for row in rows if row.get("digest")}
+
+    def split_keys(self) -> dict[str, set[str]]:
+        """Return the keys of the samples of each split ("train", "val", "test")."""
+        keys: dict[str, set[str]] = {name: set() for name in SPLITS}
+        for row in _read_csv(self.path / "split.csv", "key", "split"):
+            keys.setdefault(row["split"], set()).add(row["key"])
+        return keys
 
     def require_unchanged(self, data: Splits, progress: Progress) -> None:
         """Check that samples are what the run began with: their labels and their content.

@@ -1,0 +1,347 @@
+"""Prune a model without labels: drop weights, and solve those that stay anew, layer by layer.
+
+What a layer gave before is what it shall give again. With X its inputs in the network as pruned so
+far, and Y its answers to the original's inputs, the weights that stay are those of
+
+    min ||Y - (X W + b)||² + ridge ||W - W0||²,   W zero where it is pruned,
+
+over places of unlabeled samples. Channels were pruned like this by He, Zhang and Sun 2017
+(arXiv 1707.06168), single weights by Frantar and Alistarh 2023 (SparseGPT, arXiv 2301.00774). Of
+X and Y only the means and covariances are kept. Each output has zeros of its own, and so a system
+of its own; all of them are solved side by side by conjugate gradients on the weights that stay.
+
+Which weights go is decided in rounds (Zhu and Gupta 2017, arXiv 1710.01878), after each of which
+the others are solved anew: those whose loss costs least if the others make up for it, w² over the
+diagonal of the inverse covariance (Hassibi and Stork 1993, "Optimal brain surgeon").
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.convert.graph import copy_flat
+from tl_keras.features.backends import pack_inputs
+from tl_keras.features.extract import read_ahead
+from tl_keras.modalities.base import Reader
+from tl_keras.models.graph import Step, alone, cut_points, steps
+from tl_keras.utils.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["TWO_OF_FOUR", "prune_and_reconstruct", "solve_kept"]
+
+TWO_OF_FOUR = -1.0
+"""In place of a share: two of each four weights along a kernel's input channels go."""
+
+_SOLVED = ("Conv2D", "DepthwiseConv2D", "Dense")
+_ROUNDS, _STEPS, _LAST_STEPS = 5, 8, 40
+# Of the mean variance of a layer's inputs, at least; and for each weight a row it was measured on.
+_RIDGE, _DOUBT = 1e-3, 1.0
+_SAMPLES, _BATCH = 512, 32
+_ROWS = 10  # places for each weight of an output, and two thousand at least
+_WIDEST = 6144  # inputs of one output: a covariance of more would not fit
+_CACHED = 300e6  # bytes of one network's activations that are kept
+
+
+def prune_and_reconstruct(
+    model: keras.Model,
+    reader: Reader,
+    shares: Mapping[str, float],
+    progress: Progress = silent,
+) -> keras.Model:
+    """Prune a model so that each of its layers answers as before, as nearly as it can.
+
+    Args:
+        model: flat and folded, see `export.compress.graph.fold_trainable`; it is not changed.
+        reader: unlabeled samples of the kind that the model is for; some hundreds do.
+        shares: by the name of a Conv2D or Dense, the share of its kernel's weights that
+            become zero, 0..1, or `TWO_OF_FOUR`. Other convolutions and dense layers lose none,
+            and make up for what those before them lost.
+        progress: told (what is being done, layers done, of how many).
+
+    Returns:
+        A model with the same layers.
+    """
+    slim = copy_flat(model)
+    walk = _Walk(model, slim, reader)
+    solved = walk.solvable()
+    for done, (before, after) in enumerate(solved):
+        layer = _Layer(after.operation)
+        if layer.width <= _WIDEST:
+            moments = _measure(layer, walk.inputs(before, after))
+            weights, bias = _solve(layer, moments, shares.get(after.name, 0.0))
+            layer.set(weights, bias)
+        elif share := shares.get(after.name):
+            weights, bias = layer.get()
+            layer.set(weights * _keep(np.abs(weights), share, layer.inner), bias)
+        progress("pruning", done + 1, len(solved))
+    return slim
+
+
+class _Layer:
+    """A convolution or dense layer as a matrix for each group of channels.
+
+    Attributes:
+        places: of a kernel, 1 of a dense layer.
+        inner: input channels that an output reads, along which two of four are counted.
+        width: weights of an output.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+        kind, self.kernel_shape = type(layer).__name__, layer.get_weights()[0].shape
+        self.dense = kind == "Dense"
+        self.places = 1 if self.dense else int(np.prod(self.kernel_shape[:2]))
+        self.groups, self.inner = getattr(layer, "groups", 1), self.kernel_shape[-2]
+        if kind == "DepthwiseConv2D":
+            self.groups, self.inner = self.inner, 1
+        self.width = self.places * self.inner
+
+    def get(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights (groups, width, outputs) and bias (groups, outputs), float64."""
+        kernel, bias = (np.asarray(one, np.float64) for one in self.layer.get_weights())
+        kernel = kernel.reshape(self.places, self.inner, self.groups, -1)
+        kernel = kernel.transpose(2, 0, 1, 3).reshape(self.groups, self.width, -1)
+        return kernel, bias.reshape(self.groups, -1)
+
+    def set(self, weights: np.ndarray, bias: np.ndarray) -> None:
+        """Take weights as `get` gives them."""
+        kernel = weights.reshape(self.groups, self.places, self.inner, -1).transpose(1, 2, 0, 3)
+        self.layer.set_weights([kernel.reshape(self.kernel_shape), bias.reshape(-1)])
+
+    def rows(self, maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Return what some of the outputs are computed from, float32 (groups, rows, width).
+
+        Args:
+            maps: the layer's inputs, (n, ..., channels).
+            chosen: numbers in 0..1 that pick places of each sample, (n, m).
+        """
+        if self.dense:
+            flat = maps.reshape(len(maps), -1, maps.shape[-1])
+            at: np.ndarray = (chosen * flat.shape[1]).astype(np.int64)
+            return np.take_along_axis(flat, at[..., None], 1).reshape(1, -1, self.width)
+        found = self._patches(maps, chosen)
+        found = found.reshape(-1, self.places, self.groups, self.inner)
+        return found.transpose(2, 0, 1, 3).reshape(self.groups, -1, self.width)
+
+    def _patches(self, maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """(n, m, places, channels): the patches below m outputs of each sample."""
+        layer, sides = self.layer, self.layer.output.shape[1:3]
+        at = (chosen * (sides[0] * sides[1])).astype(np.int64)
+        pads, corners = [], []
+        for axis, place in enumerate((at // sides[1], at % sides[1])):
+            reach = (layer.kernel_size[axis] - 1) * layer.dilation_rate[axis] + 1
+            lack = (sides[axis] - 1) * layer.strides[axis] + reach - maps.shape[1 + axis]
+            pad = max(lack, 0) if layer.padding == "same" else 0
+            pads.append((pad // 2, pad - pad // 2))
+            corners.append(place * layer.strides[axis])
+        padded = np.pad(maps, ((0, 0), *pads, (0, 0)))
+        sample = np.arange(len(maps))[:, None]
+        return np.stack(
+            [
+                padded[sample, corners[0] + y * layer.dilation_rate[0],
+                       corners[1] + x * layer.dilation_rate[1]]
+                for y in range(layer.kernel_size[0])
+                for x in range(layer.kernel_size[1])
+            ],
+            axis=2,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Of a layer's inputs, now (pruned so far) and before (in the original): float64.
+
+    Attributes:
+        now: mean (groups, 1, width).
+        before: mean (groups, 1, width).
+        own: covariance of what is now, (groups, width, width).
+        cross: covariance of what is now with what was before, (groups, width, width).
+        count: rows that they were measured on.
+    """
+
+    now: np.ndarray
+    before: np.ndarray
+    own: np.ndarray
+    cross: np.ndarray
+    count: int
+
+
+def _measure(layer: _Layer, inputs: Iterator[tuple[np.ndarray, np.ndarray, int]]) -> _Moments:
+    generator, sums, count = np.random.default_rng(0), [np.zeros(1)] * 4, 0
+    origin: np.ndarray | None = None
+    for before, now, total in inputs:
+        many = 1 + max(2000, _ROWS * layer.width) // total
+        chosen = generator.random((len(now), min(many, _places(layer))))
+        old, new = (layer.rows(maps, chosen) for maps in (before, now))
+        # Of large numbers that hardly differ, squares would keep nothing but rounding.
+        origin = old.mean(1, keepdims=True) if origin is None else origin
+        old, new = old - origin, new - origin
+        parts = [new.sum(1, keepdims=True), old.sum(1, keepdims=True),
+                 new.transpose(0, 2, 1) @ new, new.transpose(0, 2, 1) @ old]  # fmt: skip
+        sums = [a + b.astype(np.float64) for a, b in zip(sums, parts, strict=True)]
+        count += new.shape[1]
+    now, before, own, cross = (one / count for one in sums)
+    turned, start = now.transpose(0, 2, 1), np.zeros(1) if origin is None else origin
+    return _Moments(now + start, before + start, own - turned @ now, cross - turned @ before, count)
+
+
+def _places(layer: _Layer) -> int:
+    return int(np.prod(layer.layer.output.shape[1:-1], dtype=np.int64))
+
+
+def _solve(layer: _Layer, moments: _Moments, share: float) -> tuple[np.ndarray, np.ndarray]:
+    first, bias = layer.get()
+    spread = np.trace(moments.own, axis1=1, axis2=2)[:, None, None] / layer.width
+    ridge: Any = max(_RIDGE, _DOUBT * layer.width / moments.count) * spread + 1e-6
+    gram = moments.own + ridge * np.eye(layer.width)
+    wanted = moments.cross @ first + ridge * first
+    kept: np.ndarray = np.ones(first.shape, bool)
+    weights: np.ndarray = first.astype(np.float32)
+    cost = 1 / np.diagonal(np.linalg.inv(gram), axis1=1, axis2=2)[..., None]
+    gram, wanted = gram.astype(np.float32), wanted.astype(np.float32)
+    if share:
+        for number in range(1, _ROUNDS + 1):
+            part = 1 - (1 - number / _ROUNDS) ** 3
+            kept = _keep(np.where(kept, weights**2 * cost, -1), share, layer.inner, part)
+            weights = solve_kept(gram, wanted, weights, kept, _STEPS)
+    weights = solve_kept(gram, wanted, weights, kept, _LAST_STEPS)
+    shift = moments.before @ first - moments.now @ weights
+    return weights, bias + shift[:, 0]
+
+
+def _keep(scores: np.ndarray, share: float, inner: int, part: float = 1.0) -> np.ndarray:
+    """Return which weights stay, the highest scores: bool, (groups, width, outputs)."""
+    if share != TWO_OF_FOUR:
+        count = round(share * part * scores.size)
+        order = np.argsort(scores, axis=None, kind="stable")
+        kept: np.ndarray = np.ones(scores.size, bool)
+        kept[order[:count]] = False
+        return kept.reshape(scores.shape)
+    groups, width, outputs = scores.shape
+    fours = scores.reshape(groups, width // inner, inner // 4, 4, outputs)
+    ranks = np.argsort(np.argsort(fours, axis=3, kind="stable"), axis=3)
+    lost = 2 if part > 0.75 else 1
+    return (ranks >= lost).reshape(scores.shape)
+
+
+def solve_kept(
+    gram: np.ndarray, wanted: np.ndarray, start: np.ndarray, kept: np.ndarray, count: int
+) -> np.ndarray:
+    """Solve gram @ x = wanted for the kept entries of x; the others are zero.
+
+    Conjugate gradients on the kept entries of all columns side by side, preconditioned by the
+    diagonal (Hestenes and Stiefel 1952): every step brings each column's quadratic form down.
+
+    Args:
+        gram: symmetric and positive definite, float (groups, width, width).
+        wanted: float (groups, width, outputs).
+        start: the same shape, where to begin.
+        kept: the same shape, bool.
+        count: steps; with as many as a column has kept entries the solution is exact.
+
+    Returns:
+        float (groups, width, outputs).
+    """
+    tiny = np.finfo(gram.dtype).tiny
+    scale = (1 / np.diagonal(gram, axis1=1, axis2=2))[..., None]
+    found = start * kept
+    rest = kept * (wanted - gram @ found)
+    way = scale * rest
+    height = (rest * way).sum(1, keepdims=True)
+    for _ in range(count):
+        slope = kept * (gram @ way)
+        bend = (way * slope).sum(1, keepdims=True)
+        step = np.where(bend > 0, height, 0) / np.maximum(bend, tiny)
+        found = found + step * way
+        rest = rest - step * slope
+        before, height = height, (rest * scale * rest).sum(1, keepdims=True)
+        if not height.any():
+            break
+        way = scale * rest + height / np.maximum(before, tiny) * way
+    return found
+
+
+class _Walk:
+    """Runs the original and the pruned network to a layer's inputs, from the nearest cut."""
+
+    def __init__(self, model: keras.Model, slim: keras.Model, reader: Reader) -> None:
+        self.models, self.reader = (model, slim), reader
+        count = min(len(reader), _SAMPLES)
+        places = np.linspace(0, len(reader) - 1, count).round().astype(int)
+        self.parts = np.split(places, range(_BATCH, count, _BATCH))
+        self.count = count
+        self.cuts = [cut_points(one) for one in self.models]
+        self.order = {step.name: at for at, step in enumerate(steps(model))}
+        self.at: int | None = None
+        self.kept: list[list[np.ndarray]] = []
+
+    def solvable(self) -> list[tuple[Step, Step]]:
+        """Calls of layers that are solved anew, in the original and the pruned network."""
+        walks = [steps(one) for one in self.models]
+        names = [step.name for step in walks[0]]
+        return [
+            (before, after)
+            for before, after in zip(*walks, strict=True)
+            if type(before.operation).__name__ in _SOLVED and names.count(before.name) == 1
+        ]
+
+    def inputs(self, before: Step, after: Step) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        """Yield batches of a layer's inputs in the original and now, and the samples in all."""
+        self._advance(self.order[before.name])
+        functions = [
+            self._function(which, step.inputs[0]) for which, step in enumerate((before, after))
+        ]
+        for batch in self._batches():
+            old, new = (call(one) for call, one in zip(functions, batch, strict=True))
+            yield old, new, self.count
+
+    def _advance(self, position: int) -> None:
+        """Keep what both networks give at the last cut before a step, if it is small enough."""
+        cuts = self.cuts[0]
+        behind = -1 if self.at is None else self.at
+        for number in reversed(range(behind + 1, len(cuts))):
+            shape = cuts[number].shape[1:]
+            if cuts[number].position >= position or number == 0 or None in shape:
+                continue
+            if 4 * self.count * np.prod(shape, dtype=np.float64) > _CACHED:
+                continue
+            functions = [
+                self._function(which, self.cuts[which][number].tensor) for which in (0, 1)
+            ]
+            made = [
+                [call(one) for call, one in zip(functions, batch, strict=True)]
+                for batch in self._batches()
+            ]
+            self.kept, self.at = made, number
+            return
+
+    def _batches(self) -> Iterator[list[Any]]:
+        if self.at is not None:
+            yield from self.kept
+            return
+        for batch in read_ahead(self.reader, self.parts):
+            yield [batch, batch]
+
+    def _function(self, which: int, tensor: Any) -> Any:
+        import keras
+
+        model = self.models[which]
+        if self.at is None:
+            whole = keras.Model(alone(model.inputs), tensor)
+            return functools.partial(_call, whole)
+        start = self.cuts[which][self.at].tensor
+        if start is tensor:
+            return lambda maps: maps
+        part = keras.Model(start, tensor)
+        return lambda maps: np.asarray(part(maps, training=False))
+
+
+def _call(model: keras.Model, batch: Any) -> np.ndarray:
+    return np.asarray(model(pack_inputs(model, batch), training=False), np.float32)
