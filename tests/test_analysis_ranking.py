@@ -137,11 +137,21 @@ def test_what_a_candidate_costs_is_measured(found):
 
 
 def test_leep_is_there_where_the_base_has_a_classifier(tmp_path):
-    small_model(4).save(tmp_path / "own.keras")
+    import keras
+
+    plain = small_model(4)
+    pooled = plain.get_layer("head_avg_pool").output
+    # As published: the features before the answers.
+    keras.Model(plain.inputs, [pooled, plain.outputs[0]]).save(tmp_path / "own.keras")
     samples = choose_samples(coloured(60, 0), 30)
     one = appraise(parse_candidates(str(tmp_path / "own.keras"))[0], samples, 60)
     assert one.name == "own.keras"
     assert -2 < one.scores["leep"] <= 0
+    assert one.intervals["matching"][0] <= one.scores["matching"] <= one.intervals["matching"][1]
+    assert sorted(one.matches) == ["blue", "green", "red"]
+    assert {0} < {i for found in one.matches.values() for i, _ in found} | {0} <= {0, 1, 2, 3}
+    page = write_ranking_report(tmp_path / "advice", "Bases", advice([one, appraisal("x", 0, 0.5)]))
+    assert "What own.keras calls your classes" in page.read_text(encoding="utf-8")
     assert "leep" not in appraisal("x", 0, 0.5).scores
 
 

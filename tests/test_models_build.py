@@ -200,3 +200,12 @@ def test_a_base_that_only_scales_pixels_is_taken_whole():
     scaled = keras.Model(pixels, keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels))
     model = build_model(scaled, 3, head=Head("flatten"))
     assert model.count_params() == 3 * (8 * 8 * 3 + 1)
+
+
+def test_a_base_with_features_and_answers_as_outputs_gets_a_new_head():
+    source = build_model("small_resnet", 3, size=16, weights=None)
+    pooled = source.get_layer("head_avg_pool").output
+    two = keras.Model(source.inputs, [pooled, source.outputs[0]])
+    assert build_model(two, 7).output_shape == (None, 7)
+    with pytest.raises(ModelError, match="2 outputs; expected .* and one output"):
+        build_model(two, 7, head=Head("none"))

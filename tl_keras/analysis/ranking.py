@@ -41,10 +41,14 @@ class Appraisal:
     Attributes:
         name: As the user wrote it.
         scores: By name, higher is better: "logme", "h_score", "knn", "ridge" (accuracies),
-            "ridge_log_likelihood", and "leep" where the base has a classifier.
-        intervals: 95 % intervals (low, high) of "knn" and "ridge".
+            "ridge_log_likelihood"; where the base has a classifier "leep" and "matching", the
+            accuracy of its own classes with no training.
+        intervals: 95 % intervals (low, high) of "knn", "ridge" and "matching".
         costs: What it costs.
         dimensions: Features an image.
+        facts: What else is known, as text.
+        matches: For each class the classes of the base's own classifier that stand for it, the
+            most answered first: (index, mean probability).
     """
 
     name: str
@@ -53,6 +57,7 @@ class Appraisal:
     costs: Costs
     dimensions: int = 0
     facts: dict[str, str] = field(default_factory=dict)
+    matches: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
 
 def in_order(appraisals: Sequence[Appraisal], by: str = JUDGE) -> list[Appraisal]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tl_keras.errors import DataError
 
-__all__ = ["h_score", "knn_accuracy", "leep", "logme"]
+__all__ = ["check_source", "h_score", "knn_accuracy", "leep", "logme"]
 
 _STEPS = 100
 _TOLERANCE = 1e-5
@@ -100,13 +100,23 @@ def leep(source: np.ndarray, labels: np.ndarray, classes: int) -> float:
     Raises:
         DataError: Probabilities and labels do not fit.
     """
-    source, labels = _check_features(source, labels)
-    if source.min() < 0 or not np.allclose(source.sum(1), 1, atol=1e-3):
-        raise DataError("LEEP needs the source model's probabilities, which add to 1 for each row")
+    source, labels = check_source(source, labels)
     joint = np.eye(classes)[labels].T @ source / len(source)
     given = joint / np.maximum(joint.sum(0), 1e-300)
     expected = (source @ given.T)[np.arange(len(labels)), labels]
     return float(np.log(np.maximum(expected, 1e-300)).mean())
+
+
+def check_source(source: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a source model's probabilities as float64 (n, source classes), and labels int64 (n,).
+
+    Raises:
+        DataError: They are no probabilities, or do not fit together.
+    """
+    source, labels = _check_features(source, labels)
+    if source.min() < 0 or not np.allclose(source.sum(1), 1, atol=1e-3):
+        raise DataError("expected the source model's probabilities, which add to 1 for each row")
+    return source, labels
 
 
 def h_score(features: np.ndarray, labels: np.ndarray, classes: int) -> float:

@@ -81,9 +81,11 @@ def _show(appraisals: Sequence[Appraisal], page: Path) -> None:
     from tl_keras.analysis.ranking import in_order, recommendation
     from tl_keras.reports.filters import duration
 
+    own = any("leep" in one.scores for one in appraisals)
     made = table(
         "candidates, the most promising first",
-        *("candidate", "ridge %", "k-NN %", "LogME", "fine-tuning", "ONNX MB", "ms"),
+        *("candidate", "ridge %", "k-NN %", "LogME", *(("LEEP", "untrained %") if own else ())),
+        *("fine-tuning", "ONNX MB", "ms"),
     )
     made.columns[0].overflow = "fold"
     for one in in_order(appraisals):
@@ -92,6 +94,7 @@ def _show(appraisals: Sequence[Appraisal], page: Path) -> None:
             _share(one, "ridge"),
             f"{100 * one.scores['knn']:.1f}",
             f"{one.scores['logme']:.3f}",
+            *(_own_classes(one) if own else ()),
             duration(one.costs.fine_tuning),
             f"{one.costs.size / 1e6:.1f}",
             f"{one.costs.latency:.1f}",
@@ -101,6 +104,13 @@ def _show(appraisals: Sequence[Appraisal], page: Path) -> None:
     tuning = sum(one.costs.fine_tuning for one in appraisals)
     show(f"took {duration(seconds)}; fine-tuning them all would take about {duration(tuning)}")
     show(f"page: {page}")
+
+
+def _own_classes(one: Appraisal) -> tuple[str, str]:
+    """LEEP, and the accuracy of the base's own classes with no training; dashes without any."""
+    if "leep" not in one.scores:
+        return "-", "-"
+    return f"{one.scores['leep']:.3f}", _share(one, "matching")
 
 
 def _share(one: Appraisal, score: str) -> str:

@@ -118,9 +118,10 @@ def _user_base(
             f"got weights {str(weights)!r} for a model of your own, which has its weights; "
             "load them into it first")
     model = _resolve(base, size)
-    _check_input(model, size)
+    whole = features is None and pooling == "none"
+    _check_ends(model, size, whole)
     flat = flatten(model)
-    if features is None and pooling != "none":
+    if features is None and not whole:
         flat = _remove_head(flat)
     shape = flat.inputs[0].shape
     if len(shape) != 4:
@@ -145,14 +146,15 @@ def _resolve(base: Any, size: int | None) -> Any:
         "file or a function that takes the size and returns a keras.Model")
 
 
-def _check_input(model: Any, size: int | None) -> None:
+def _check_ends(model: Any, size: int | None, whole: bool) -> None:
+    """Inputs must be what is understood, outputs are replaced unless the model is taken whole."""
     if not is_functional(model):
         raise ModelError(
             f"got {type(model).__name__}, whose graph cannot be read; expected a functional or "
             "a built sequential keras.Model")
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
     images = [shape for shape in shapes if len(shape) == 4]
-    if len(model.outputs) != 1 or any(shape[3] != 3 for shape in images):
+    if (whole and len(model.outputs) != 1) or any(shape[3] != 3 for shape in images):
         raise ModelError(
             f"got a model with inputs {shapes} and {len(model.outputs)} outputs; expected images "
             "(None, size, size, 3) or other arrays, and one output")

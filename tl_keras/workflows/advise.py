@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.analysis.candidates import Candidate
+from tl_keras.analysis.class_matching import match_classes, matching_accuracy
 from tl_keras.analysis.ranking import Appraisal, Costs, Rates, fine_tune_seconds
 from tl_keras.analysis.transferability import h_score, knn_accuracy, leep, logme
 from tl_keras.data.samples import Samples
@@ -97,7 +98,11 @@ def appraise(
     tuning = fine_tune_seconds(pictures, plan.views, plan.stages[-1].epochs, rates)
     costs = Costs(tuning, opened.size, latency, time.perf_counter() - began)
     facts = {"at": opened.at, "size": str(read[0].shape[1])}
-    return Appraisal(candidate.name, scores, intervals, costs, features.shape[1], facts)
+    matches = {}
+    if source is not None:
+        matching = match_classes(source, samples.labels, samples.outputs)
+        matches = {name: matching.top(i) for i, name in enumerate(samples.class_names)}
+    return Appraisal(candidate.name, scores, intervals, costs, features.shape[1], facts, matches)
 
 
 def score_features(
@@ -121,8 +126,9 @@ def score_features(
     }
     if source is not None:
         scores["leep"] = leep(source, labels, classes)
-    count = len(labels)
-    return scores, {name: wilson(round(scores[name] * count), count) for name in ("knn", "ridge")}
+        scores["matching"] = matching_accuracy(source, labels, classes)
+    count, shares = len(labels), [name for name in ("knn", "ridge", "matching") if name in scores]
+    return scores, {name: wilson(round(scores[name] * count), count) for name in shares}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,16 +152,22 @@ def _open(candidate: Candidate, seed: int) -> _Opened:
 
     content = to_onnx(features).SerializeToString()
     predict = onnx_function(content)
-    if _is_classifier(base):
-        outputs = [features.outputs[0], base.outputs[0]]
-        both = keras.Model(graph.alone(base.inputs), outputs)
+    answers = _probabilities(base)
+    if answers is not None:
+        both = keras.Model(graph.alone(base.inputs), [features.outputs[0], answers])
         predict = onnx_function(to_onnx(both).SerializeToString())
     return _Opened(features, predict, len(content), "+".join(place))
 
 
-def _is_classifier(base: keras.Model) -> bool:
-    config = base.layers[-1].get_config()
-    return len(base.outputs[0].shape) == 2 and config.get("activation") == "softmax"
+def _probabilities(base: keras.Model) -> Any | None:
+    """The output (None, classes) that a softmax gives, whichever of several it is; or None."""
+    for step in graph.steps(base):
+        activation = getattr(getattr(step.operation, "activation", None), "__name__", "")
+        if "softmax" in (activation, type(step.operation).__name__.lower()):
+            for tensor in step.outputs:
+                if len(tensor.shape) == 2 and any(tensor is one for one in base.outputs):
+                    return tensor
+    return None
 
 
 def _run(
