@@ -16,7 +16,7 @@ from tl_keras import modalities, tasks
 from tl_keras.data.folders import from_unlabeled
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
-from tl_keras.errors import ExportError, ModelError
+from tl_keras.errors import DataError, ExportError, ModelError
 from tl_keras.modalities.base import InputSpec, Modality
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.tasks.base import Task
@@ -277,7 +277,11 @@ def from_run(
     directory = RunDirectory(run)
     directory.require_complete()
     splits = directory.splits(data)
-    others = None if unlabeled is None else from_unlabeled(str(unlabeled), splits.train.modality)
+    others = None
+    if unlabeled is not None:
+        if not os.path.isdir(unlabeled):
+            raise DataError(f"{unlabeled} is no folder; expected one of samples without labels.")
+        others = from_unlabeled(os.fspath(unlabeled), splits.train.modality)
     duties = allot(splits, others, samples)
     chosen = duties.figures.samples
     start_tensorflow()

@@ -43,6 +43,7 @@ SOUND = {
 SMALL = {"base": "small_resnet", "weights": "none", "size": "16"}
 READS = {
     "data", "run", "teacher", "other", "pictures", "photos", "images", "bundle", "file", "files",
+    "unlabeled",
 }  # fmt: skip
 """Arguments that name something to read."""
 MODELS = {"base", "weights", "student"}
@@ -230,9 +231,10 @@ def wrong_inputs() -> Iterator[Case]:
             for what, (value, harm) in NO_FILES.items():
                 if not value and one.name in ("pictures", "images") and program == "tl-keras":
                     continue  # the current folder
+                more = {"quantize": "fp16"} if one.name == "unlabeled" else {}
                 yield Case(
                     program, command, f"{one.flag or one.name} is {what}",
-                    call(program, command, **{one.name: value}), harm,
+                    call(program, command, **{one.name: value, **more}), harm,
                 )  # fmt: skip
 
 

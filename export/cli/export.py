@@ -47,7 +47,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
                show_default="all"),
     ] = None,
     unlabeled: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="A folder of images without labels, such as the device will see, to decide by.",
             show_default="training images",
@@ -87,7 +87,8 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         formats, recipes = opt.split_words(to), opt.split_words(quantize)
         config = ExportConfig(formats, recipes, limits, license=license)
         _, notes = check_config(config)
-        check_destination(target, force, data or RunDirectory(run).fact("data", "root"))
+        root = data or RunDirectory(run).fact("data", "root")
+        check_destination(target, force, root, unlabeled)
         start_tensorflow()
         with bars(still=True) as bar:
             bar("reading the run", 0, 1)
