@@ -21,7 +21,7 @@ from tl_keras.utils.stats import paired_interval, wilson
 
 __all__ = [
     "LEAST_DIVERGENCE", "Decision", "Parity", "can_decide", "compare", "is_refuted", "judge",
-    "measure", "measure_agreement", "predict_all", "require_parity",
+    "judge_trained", "measure", "measure_agreement", "predict_all", "require_parity",
 ]  # fmt: skip
 
 LEAST_DIVERGENCE = 1e-3
@@ -203,6 +203,25 @@ def judge(verdict: Verdict, max_drop: float) -> Decision:
     )
     proven = verdict.expected_high <= 2 * max_drop + _ROUNDING
     return Decision(not reasons, not reasons and proven, "; ".join([figures, *reasons]))
+
+
+def judge_trained(verdict: Verdict, max_drop: float) -> Decision:
+    """Decide whether a model that was trained on is as good as the one that it was made from.
+
+    Its answers are its own, so that accuracy alone counts where labels are known, and the share of
+    answers that changed where none are. Not proven is what could lose twice `max_drop`.
+
+    Args:
+        verdict: of the file, on samples that it was not trained with.
+        max_drop: accuracy that may be lost, 0..1.
+    """
+    high = verdict.drop_high
+    if high is None:
+        high = wilson(verdict.changed, verdict.count)[1]
+    passed = verdict.drop <= max_drop + _ROUNDING
+    images = " and ".join(f"{count} {name}" for name, count in verdict.images.items())
+    why = f"{_points(verdict.drop)} points lost, at most {_points(high)}, on {images}"
+    return Decision(passed, passed and high <= 2 * max_drop + _ROUNDING, why)
 
 
 def can_decide(count: int, max_drop: float) -> bool:

@@ -9,6 +9,7 @@ from export.agreement import (
     compare,
     is_refuted,
     judge,
+    judge_trained,
     measure,
     measure_agreement,
     require_parity,
@@ -191,6 +192,20 @@ def test_the_gate_passes_what_loses_nothing_and_hardly_ever_what_loses_two_point
         given[kind == 1] = [0.45, 0.5, 0.05]
         proven += ask(truth, given, truth[:46].argmax(1)).proven
     assert expected[0] <= proven / 200 <= expected[1]
+
+
+def test_a_model_that_was_trained_on_is_judged_by_accuracy_alone():
+    truth = sure(2000)
+    labels = truth.argmax(1)
+    labels[:100] = (labels[:100] + 1) % 3
+    given = turned(truth, slice(0, 100))  # now these are right
+    given[100:110] = np.roll(given[100:110], 1, axis=1)
+    found = measure(truth, given, Shown({}, labels, {"test images": 2000}), CLASSES, ())
+    assert judge_trained(found, 0.01).proven and not judge(found, 0.01).passed
+    found = measure(truth, given, Shown({}, None, {"test images": 2000}), CLASSES, ())
+    decision = judge_trained(found, 0.01)
+    assert not decision.passed and "5.50 points lost" in decision.why
+    assert "2000 test images" in decision.why
 
 
 def test_answers_of_another_shape_are_refused(model):

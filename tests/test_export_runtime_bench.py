@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from export.cli.app import app
 from export.runtime import runtimes
 from export.runtime.bench import as_record, bench, take_turns, try_out
 from export.runtime.runtimes import default_threads, load
+from export.variant import Latency, Variant, Verdict, choose_default
 from tl_keras.errors import ExportError
 
 
@@ -142,3 +144,35 @@ def test_a_bundle_and_a_model_at_once_are_one_message_and_exit_code_2(models, tm
     result = CliRunner().invoke(app, ["bench", str(tmp_path), str(models["onnx-fp32"])])
     assert result.exit_code == 2
     assert "one bundle, or model files alone" in " ".join(result.stderr.split())
+
+
+def timed(recipe, milliseconds, size, spread=0.1, proven=True):
+    latency = Latency("LiteRT", 2, milliseconds, milliseconds * (1 + spread), rounds=30)
+    return Variant(
+        "tflite", recipe, Path("x"), "float32", "float32", size, "", VERDICT, (), (), (latency,),
+        proven=proven,
+    )  # fmt: skip
+
+
+VERDICT = Verdict(9, None, None, None, None, 1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("others", "chosen"),
+    [
+        ([("int8", 5.0, 20)], "int8"),
+        ([("fp16", 9.9, 50), ("int8", 9.8, 20)], "int8"),
+        ([("fp16", 9.8, 50), ("int8", 10.1, 20)], "int8"),  # as fast: the smaller
+        ([("fp16", 8.0, 50), ("int8", 10.1, 20)], "fp16"),
+        ([("int8", 11.0, 20)], "fp32"),  # slower than float
+        ([("int8", 11.0, 20, 2.0)], "int8"),  # by no more than noise
+        ([("int8", 5.0, 20, 0.1, False)], "fp32"),  # too few images speak for it
+    ],
+)
+def test_the_default_is_the_fastest_by_more_than_noise_else_the_smaller_file(others, chosen):
+    made = [timed("fp32", 10.0, 100), *(timed(*one) for one in others)]
+    assert choose_default(made) == f"tflite-{chosen}"
+
+
+def test_a_single_variant_is_the_default_proven_or_not():
+    assert choose_default([timed("prune", 10.0, 100, proven=False)]) == "tflite-prune"

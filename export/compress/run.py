@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.agreement import compare, measure_agreement, predict_all, require_parity
+from export.agreement import (
+    compare,
+    judge_trained,
+    measure_agreement,
+    predict_all,
+    require_parity,
+)
 from export.compress.fine_tune import FineTune
 from export.compress.keras2.load import load_tfmot
 from export.compress.methods import CLUSTERS, SPARSITY, Compressed, check_method, compress
@@ -75,8 +81,9 @@ def compress_run(
 ) -> Variant:
     """Compress a finished run's model with a short fine-tune on the run's own samples.
 
-    The .tflite file may lose `config.max_drop` on the run's validation samples. It is written as a
-    bundle, without QAT with the plain Keras model beside it, whose answers it gives.
+    The .tflite file may lose `config.max_drop` on samples that it was not trained with, see
+    `export.source.allot`. It is written as a bundle, without QAT with the plain Keras model beside
+    it, whose answers it gives.
 
     Args:
         run: a run directory.
@@ -134,10 +141,11 @@ def _prove(
         _require_same(folder / "model.keras", answers, source, progress)
     truth = ask_keras(source, progress)
     verdict = measure_agreement(truth, answers, source)
-    if verdict.drop > config.max_drop + 1e-12:
+    decision = judge_trained(verdict, config.max_drop)
+    if not decision.passed:
         raise GateError(
-            f"The compressed model loses {100 * verdict.drop:.2f} points on {verdict.count} "
-            f"validation samples; {100 * config.max_drop:.2f} are allowed. Nothing was written; "
+            f"The compressed model loses too much: {decision.why}; "
+            f"{100 * config.max_drop:.2f} are allowed. Nothing was written; "
             "train it longer with --epochs, compress it less (--sparsity, --clusters), or allow "
             "more with --max-drop."
         )
@@ -152,7 +160,11 @@ def _prove(
     in_bytes = given.model is None and source.signature.in_bytes
     dtypes = ("uint8" if in_bytes else "float32", "float32")
     recipe = config.method.replace("+", "_")
-    return describe_variant("tflite", recipe, file, verdict, facts=facts, dtypes=dtypes), more
+    made = describe_variant("tflite", recipe, file, verdict, facts=facts, dtypes=dtypes)
+    if not decision.proven:
+        note = f"not proven, these are too few to tell: {decision.why}"
+        made = replace(made, proven=False, notes=(note,))
+    return made, more
 
 
 def _require_same(file: Path, answers: np.ndarray, source: Source, progress: Progress) -> None:
