@@ -51,7 +51,7 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
 
     Each is followed by a short fine-tune on the run's images. With qat the file takes uint8
     images and computes in int8; the others also give a plain .keras file. What loses more than
-    --max-drop on the validation images is not written, and the exit code is 3.
+    --max-drop on images that it was not trained with is not written, and the exit code is 3.
 
     Example:  tl-export compress runs/photos --method prune+qat --out small/
     """
