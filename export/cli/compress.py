@@ -41,8 +41,10 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
         float, opt.number("Accuracy that may be lost, as a share.", 0, 1)
     ] = 0.01,
     augment: Annotated[
-        str, typer.Option(help="none, or flip, crop, color, affine and randaugment, with +.")
-    ] = "none",
+        str,
+        typer.Option(help="none, or flip, crop, color, affine and randaugment, with +.",
+                     show_default="the run's"),
+    ] = "",
     data: opt.MovedData = None,
     seed: opt.Seed = 0,
     debug: opt.Debug = False,

@@ -31,7 +31,7 @@ class FineTune:
         rate: learning rate of Adam at the start, above 0; it falls to 0 in a straight line.
         batch_size: samples a step.
         seed: decides orders and views.
-        augment: names of augmentations that the modality knows.
+        augment: names of augmentations that the modality knows; for a run, "" is its own.
         progress: told (what is being done, steps done, of how many).
 
     Raises:

@@ -48,7 +48,8 @@ def prune(
     """
     learn, judges = set_aside(data.train)
     shares = choose_shares(plain, sparsity)
-    slim = prune_and_reconstruct(plain, learn.reader(plain), shares, how.progress)
+    reader = learn.reader(plain, how.augment, how.seed)
+    slim = prune_and_reconstruct(plain, reader, shares, how.progress)
     tuned = fine_tune_kept(slim, teacher, replace(data, train=learn), how)
     answers = predict(teacher, judges)
     losses = [

@@ -59,7 +59,8 @@ def prune_and_reconstruct(
 
     Args:
         model: flat and folded, see `export.compress.graph.fold_trainable`; it is not changed.
-        reader: unlabeled samples of the kind that the model is for; some hundreds do.
+        reader: unlabeled samples of the kind that the model is for; some hundreds do. Of fewer,
+            augmented views are taken, too, where the reader has them.
         shares: by the name of a Conv2D or Dense, the share of its kernel's weights that
             become zero, 0..1, or `TWO_OF_FOUR`. Other convolutions and dense layers lose none,
             and make up for what those before them lost.
@@ -276,7 +277,8 @@ class _Walk:
         count = min(len(reader), _SAMPLES)
         places = np.linspace(0, len(reader) - 1, count).round().astype(int)
         self.parts = np.split(places, range(_BATCH, count, _BATCH))
-        self.count = count
+        self.views = range(max(1, _SAMPLES // count) if reader.varied else 1)
+        self.count = count * len(self.views)
         self.cuts = [cut_points(one) for one in self.models]
         self.order = {step.name: at for at, step in enumerate(steps(model))}
         self.at: int | None = None
@@ -326,8 +328,9 @@ class _Walk:
         if self.at is not None:
             yield from self.kept
             return
-        for batch in read_ahead(self.reader, self.parts):
-            yield [batch, batch]
+        for view in self.views:
+            for batch in read_ahead(self.reader, self.parts, view):
+                yield [batch, batch]
 
     def _function(self, which: int, tensor: Any) -> Any:
         import keras
