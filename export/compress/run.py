@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import zlib
 from dataclasses import dataclass, replace
@@ -110,7 +109,7 @@ def compress_run(
     directory = RunDirectory(run)
     if not config.how.augment:
         known = directory.record.get("plan", {}).get("augment", "none")
-        config = dataclasses.replace(config, how=dataclasses.replace(config.how, augment=known))
+        config = replace(config, how=replace(config.how, augment=known))
     directory.modality.check_augment(config.how.augment)
     check_destination(target, False, data or directory.fact("data", "root"))
     source = from_run(run, data=data)
