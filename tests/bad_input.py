@@ -51,7 +51,7 @@ MODELS = {"base", "weights", "student"}
 WRITES_FOLDER = {"out", "to"}
 WRITES_FILE = {
     ("evaluate", "out"), ("lr-find", "out"), ("probe", "features_out"), ("bench", "as_json"),
-    ("bench", "plot"),
+    ("bench", "plot"), ("check-data", "out"),
 }  # fmt: skip
 NUMBERS = {"epochs", "dense", "memory", "learning_rate"}
 """Texts that hold numbers."""
@@ -134,6 +134,8 @@ def call(program: str, command: str, **given: str | tuple[str, ...] | None) -> t
     """The words of a call that is right but for what is given."""
     words: list[str] = []
     known = options(program, command)
+    if command == "check-data":
+        words.append("--labels")
     small = {} if "student" in {one.name for one in known} else SMALL
     if command == "verdict":
         small = {**SMALL, "weights": "default"}
@@ -286,7 +288,8 @@ def wrong_outputs() -> Iterator[Case]:
                 "a folder that holds something": ("odd", full_folder),
             }
             if file:
-                within = "photos" if command in ("lr-find", "probe", "evaluate") else "bundle"
+                reads_photos = ("lr-find", "probe", "evaluate", "check-data")
+                within = "photos" if command in reads_photos else "bundle"
                 places["within its input"] = (f"{within}/new{suffix}", lambda place: None)
             else:
                 places["a file"] = ("odd", text)

@@ -243,6 +243,13 @@ class Modality:
         """Return a small PIL image of an item for a report; None where there is none."""
         return None
 
+    def perceptual_hash(self, item: Any) -> np.ndarray | None:
+        """Return packed bits, uint8, that copies nearly share, however they were saved.
+
+        None where the modality knows no such thing, or the item cannot be read.
+        """
+        return None
+
     def encode(self, batch: dict[str, np.ndarray], index: int) -> dict[str, bytes]:
         """Return one sample of a batch as small files {ending: content}, for golden samples."""
         stream = io.BytesIO()

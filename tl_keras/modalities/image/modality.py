@@ -23,6 +23,7 @@ from tl_keras.modalities.base import (
 )
 from tl_keras.modalities.image import decode
 from tl_keras.modalities.image.augment import parse_augment
+from tl_keras.modalities.image.perceptual_hash import SIDE, perceptual_hash
 from tl_keras.modalities.image.reader import ImageReader
 
 if TYPE_CHECKING:
@@ -200,11 +201,18 @@ class ImageModality(Modality):
     def thumbnail(self, item: Any, most: int = 320) -> Image.Image | None:
         """Return the image, at most so many pixels wide and high; None if it cannot be opened."""
         try:
-            image = self.open(item).convert("RGB")
+            image = self.open(item, most).convert("RGB")
         except (OSError, ValueError):
             return None  # moved or damaged since
         image.thumbnail((most, most))
         return image
+
+    def perceptual_hash(self, item: Any) -> np.ndarray | None:
+        """See :func:`tl_keras.modalities.image.perceptual_hash.perceptual_hash`."""
+        try:
+            return perceptual_hash(self.open(item, SIDE))
+        except (DataError, OSError, ValueError):
+            return None  # moved or damaged since
 
     def encode(self, batch: dict[str, np.ndarray], index: int) -> dict[str, bytes]:
         """Return one image as PNG."""

@@ -1,0 +1,114 @@
+"""Wrong labels: how well they are found, and what leaving them out gives.
+
+    python benchmarks/label_noise.py hymenoptera clothing10 --weights FILE --cache features/
+
+The folder of data sets is TL_KERAS_REAL_DATA's. A tenth of the training labels (those of the test
+split never) become another class, drawn uniformly, in each of five seeds. Printed: the area under
+the ROC curve of the suspects' scores, F1 of those taken for wrong, and the accuracy on the test
+split of a logistic regression (penalty by five-fold cross-validation) that learned from the noisy
+labels, from what `--drop-suspects` leaves, without all suspects, and from the labels as they were.
+Training images are those of every split but the test; where there is none, validation is the test.
+`--noise 0` shows what is dropped where nothing is wrong but what was wrong before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tl_keras.utils.quiet import start_tensorflow
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="+")
+    parser.add_argument("--weights", default="default")
+    parser.add_argument("--base", default="mobilenet_v2")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--noise", type=float, default=0.1)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cache", type=Path, default=Path("features"))
+    args = parser.parse_args()
+    print("| data | images | AUROC | F1 | flagged | dropped | noisy | drop-suspects "
+          "| all suspects dropped | clean |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name in args.data:
+        views, labels, words = describe(name, args)
+        test = words == ("test" if "test" in words else "val")
+        rows = [
+            one_seed(views, labels, test, args.noise, seed) for seed in range(args.seeds)
+        ]
+        means, spreads = np.nanmean(rows, axis=0), np.nanstd(rows, axis=0, ddof=1)
+        cells = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in zip(means, spreads)]
+        print(f"| {name} | {(~test).sum()} + {test.sum()} | {' | '.join(cells)} |", flush=True)
+
+
+def describe(name: str, args: argparse.Namespace) -> tuple[list[np.ndarray], ...]:
+    """Features of a data set, plain and mirrored, from the cache where they are there."""
+    kept = args.cache / f"{name}-{args.base}-{args.size}.npz"
+    if not kept.exists():
+        start_tensorflow()
+        import tl_keras
+        from tl_keras.workflows.check_data import describe_samples
+
+        samples = tl_keras.load_samples(Path(os.environ["TL_KERAS_REAL_DATA"]) / name)
+        base = tl_keras.build_backbone(args.base, size=args.size, weights=args.weights)
+        plain, mirrored = describe_samples(base, samples).views
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, plain=plain, mirrored=mirrored, labels=samples.labels,
+                 words=np.array(samples.splits))  # fmt: skip
+    found = np.load(kept)
+    return [found["plain"], found["mirrored"]], found["labels"], found["words"]
+
+
+def one_seed(views, labels, test, noise: float, seed: int) -> list[float]:
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    from tl_keras import tasks
+    from tl_keras.analysis.label_quality import decide_drop, find_suspects
+
+    task, classes = tasks.get("classes"), int(labels.max()) + 1
+    known = [one[~test] for one in views]
+    true = labels[~test]
+    noisy = flip(true, classes, noise, np.random.default_rng(seed))
+    wrong = noisy != true
+    suspects, _ = find_suspects(known, noisy, task, classes, seed=seed)
+    names = [str(index) for index in range(classes)]
+    decision = decide_drop(known, noisy, task, names, suspects, seed=seed)
+    flagged = np.isin(np.arange(len(noisy)), suspects.indices)
+    dropped = np.isin(np.arange(len(noisy)), decision.indices)
+    asked = views[0][test], labels[test]
+    accuracies = [
+        accuracy(known[0][kept], given[kept], asked, classes)
+        for given, kept in (
+            (noisy, ~np.zeros_like(dropped)), (noisy, ~dropped), (noisy, ~flagged),
+            (true, ~np.zeros_like(dropped)),
+        )
+    ]  # fmt: skip
+    found = [float("nan")] * 2
+    if wrong.any():
+        found = [roc_auc_score(wrong, suspects.scores), f1_score(wrong, flagged)]
+    return [*found, float(flagged.mean()), float(dropped.mean()), *accuracies]
+
+
+def flip(labels, classes: int, share: float, generator):
+    """Labels of which a share is another class."""
+    chosen = generator.permutation(len(labels))[: round(share * len(labels))]
+    made = labels.copy()
+    made[chosen] = (labels[chosen] + generator.integers(1, classes, len(chosen))) % classes
+    return made
+
+
+def accuracy(features, labels, asked, classes: int) -> float:
+    from tl_keras.probing.linear import logistic
+
+    head = logistic(features, labels, classes)
+    return float((head.predict(asked[0]) == asked[1]).mean())
+
+
+if __name__ == "__main__":
+    main()
