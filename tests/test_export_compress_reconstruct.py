@@ -7,7 +7,8 @@ import pytest
 from training_models import small_model, splits
 
 from export.compress.graph import fold_trainable
-from export.compress.reconstruct import TWO_OF_FOUR, _Layer, prune_and_reconstruct, solve_kept
+from export.compress.reconstruct import TWO_OF_FOUR, prune_and_reconstruct, solve_kept
+from export.convert.layer_matrix import LayerMatrix
 from tl_keras.features.extract import Arrays
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -51,7 +52,7 @@ def test_rows_times_weights_are_the_layers_own_outputs(build):
     places = int(np.prod(outputs.shape[1:3]))
     # Every place once, in order.
     chosen = np.tile((np.arange(places) + 0.5) / places, (3, 1))
-    matrix = _Layer(layer)
+    matrix = LayerMatrix(layer)
     weights, bias = matrix.get()
     found = matrix.rows(maps, chosen) @ weights + bias[:, None]
     found = found.transpose(1, 0, 2).reshape(outputs.shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from export.source import Signature, read_signature
@@ -14,7 +14,7 @@ from tl_keras.utils.quiet import silenced, start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENDPOINT", "convert", "name_inputs", "set_end_types"]
+__all__ = ["ENDPOINT", "convert", "find_code", "name_inputs", "set_end_types"]
 
 ENDPOINT = "serving_default"
 _SHIFT = 128  # from int8 to uint8
@@ -88,26 +88,26 @@ def _convert_saved(folder: str, configure: Callable[[Any], None] | None) -> byte
     return converter.convert()
 
 
-def set_end_types(contents: bytes, in_bytes: Collection[str], output_dtype: str) -> bytes:
-    """Let a quantized file take bytes as they are or give uint8, and add int16 by any scale.
+def set_end_types(contents: bytes, taken: Mapping[str, str], output_dtype: str) -> bytes:
+    """Let a quantized file take bytes as they are or give bytes, and add int16 by any scale.
 
     Args:
         contents: of a .tflite file whose ends are in float32.
-        in_bytes: names of the inputs that become uint8, values 0..255, with scale 1 and zero
-            point 0.
-        output_dtype: "float32", or "uint8" with the scale of the last int8 tensor.
+        taken: for each input that becomes bytes: "uint8", values 0..255, or "int8", 128 less;
+            the scale is 1.
+        output_dtype: "float32", or "uint8" or "int8" with the scale of the last int8 tensor.
 
     Raises:
-        ExportError: if uint8 shall come out of a model whose last layer is in float.
+        ExportError: if bytes shall come out of a model whose last layer is in float.
     """
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(contents))
     for name, tensor in name_inputs(model).items():
-        if name in in_bytes:
-            _take_uint8(model, tensor)
-    if output_dtype == "uint8":
-        _give_uint8(model)
+        if name in taken:
+            _take_bytes(model, tensor, taken[name])
+    if output_dtype != "float32":
+        _give_bytes(model, output_dtype)
     for operator in model.subgraphs[0].operators:
         # Sums of int16 are refused otherwise, unless every scale is a power of two.
         if hasattr(operator.builtinOptions, "potScaleInt16"):
@@ -129,17 +129,17 @@ def _decode(name: bytes | str) -> str:
     return name.decode() if isinstance(name, bytes) else name
 
 
-def _take_uint8(model: Any, source: int) -> None:
+def _take_bytes(model: Any, source: int, kind: str) -> None:
     """Retype an input; what rounded floats to int8 then only shifts. Else insert what widens."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph = model.subgraphs[0]
     tensor, readers = graph.tensors[source], _readers(graph, source)
-    quantizer = _code(model, schema.BuiltinOperator.QUANTIZE)
+    quantizer = find_code(model, schema.BuiltinOperator.QUANTIZE)
     if not all(operator.opcodeIndex == quantizer for operator in readers):
         _insert_widening(model, source, readers)
-    tensor.type = schema.TensorType.UINT8
-    tensor.quantization = _parameters(1.0, 0)
+    tensor.type = getattr(schema.TensorType, kind.upper())
+    tensor.quantization = _parameters(1.0, 0 if kind == "uint8" else -_SHIFT)
 
 
 def _readers(graph: Any, tensor: int) -> list[Any]:
@@ -159,25 +159,26 @@ def _insert_widening(model: Any, source: int, readers: list[Any]) -> None:
     for operator in readers:
         operator.inputs = [place if one == source else one for one in operator.inputs]
     widening = schema.OperatorT()
-    widening.opcodeIndex = _code(model, schema.BuiltinOperator.DEQUANTIZE)
+    widening.opcodeIndex = find_code(model, schema.BuiltinOperator.DEQUANTIZE)
     widening.inputs, widening.outputs = [source], [place]
     graph.operators.insert(0, widening)
 
 
-def _give_uint8(model: Any) -> None:
+def _give_bytes(model: Any, kind: str) -> None:
     from ai_edge_litert import schema_py_generated as schema
 
     graph = model.subgraphs[0]
     target = graph.outputs[0]
     last = next(one for one in graph.operators if target in list(one.outputs))
-    if last.opcodeIndex != _code(model, schema.BuiltinOperator.DEQUANTIZE):
-        raise ExportError("The last layer is in float; expected int8 for an output in uint8.")
+    if last.opcodeIndex != find_code(model, schema.BuiltinOperator.DEQUANTIZE):
+        raise ExportError("The last layer is in float; expected int8 for an output in bytes.")
     given = graph.tensors[last.inputs[0]].quantization
-    last.opcodeIndex = _code(model, schema.BuiltinOperator.QUANTIZE)
+    last.opcodeIndex = find_code(model, schema.BuiltinOperator.QUANTIZE)
     last.builtinOptions, last.builtinOptionsType = None, 0
-    graph.tensors[target].type = schema.TensorType.UINT8
+    graph.tensors[target].type = getattr(schema.TensorType, kind.upper())
     scale, zero = float(given.scale[0]), int(given.zeroPoint[0])
-    graph.tensors[target].quantization = _parameters(scale, zero + _SHIFT)
+    shift = _SHIFT if kind == "uint8" else 0
+    graph.tensors[target].quantization = _parameters(scale, zero + shift)
 
 
 def _parameters(scale: float, zero: int) -> Any:
@@ -188,8 +189,13 @@ def _parameters(scale: float, zero: int) -> Any:
     return made
 
 
-def _code(model: Any, operator: int) -> int:
-    """Index of an operator's code, added to the model's codes if it is not there."""
+def find_code(model: Any, operator: int) -> int:
+    """Return the index of an operator's code, added to the model's codes if it is not there.
+
+    Args:
+        model: a FlatBuffer as an object.
+        operator: of the schema's `BuiltinOperator`.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     for index, code in enumerate(model.operatorCodes):

@@ -1,12 +1,12 @@
-"""Write a model's function in numbers that round better: equalized channels, corrected biases.
+"""Write a model's function in numbers that round better: channels of equal range.
 
 After Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
-arXiv 1906.04721. All of it works on the Keras graph, so that every format gains.
+arXiv 1906.04721. It works on the Keras graph, so that every format gains.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,13 @@ from export.convert.graph import find_foldable, fold_batch_normalization
 from tl_keras import tasks
 from tl_keras.features.backends import prefix_function
 from tl_keras.features.extract import Arrays, collect
-from tl_keras.features.places import free_names
 from tl_keras.models.graph import Step, steps
 from tl_keras.tasks.base import Task
 
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["Equalized", "correct_biases", "equalize"]
+__all__ = ["Equalized", "equalize"]
 
 _SWEEPS = 20
 _CLOSE = 1e-3
@@ -187,51 +186,3 @@ def _equalize_pair(model: keras.Model, pair: _Pair) -> float:
     kernel, bias = second.get_weights()
     second.set_weights([_along(kernel, second, "in", factors), bias])
     return float(np.abs(np.log(factors)).max(initial=0.0))
-
-
-def correct_biases(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> int:
-    """Take the mean error that rounded weights make from each bias (section 4.2), in place.
-
-    The error of a layer's output is the rounding error of its kernel times its input, whose mean
-    is measured for each channel.
-
-    Args:
-        model: folded, see `export.convert.graph.fold_batch_normalization`.
-        inputs: samples by the input's name.
-
-    Returns:
-        How many layers were corrected.
-    """
-    layers = [layer for layer in model.layers if _is_weighted(layer)]
-    means = _measure_input_means(model, layers, inputs)
-    for layer in layers:
-        kernel, bias = layer.get_weights()
-        error = _round_kernel(kernel, layer) - kernel
-        weighted = _along(error, layer, "in", means[layer.name])
-        others = tuple(axis for axis in range(kernel.ndim) if axis != _axis(layer, "out"))
-        layer.set_weights([kernel, bias - weighted.sum(axis=others)])
-    return len(layers)
-
-
-def _measure_input_means(
-    model: keras.Model, layers: Sequence[Any], inputs: Mapping[str, np.ndarray]
-) -> Mapping[str, np.ndarray]:
-    import keras
-
-    free = free_names(model)
-    kinds = {3: keras.layers.GlobalAveragePooling1D, 4: keras.layers.GlobalAveragePooling2D}
-    pooled = [
-        kinds[len(layer.input.shape)](name=free(f"{layer.name}_mean"))(layer.input)
-        if len(layer.input.shape) in kinds
-        else layer.input
-        for layer in layers
-    ]
-    values = _predict(keras.Model(model.inputs, pooled), inputs)
-    return {layer.name: one.mean(axis=0) for layer, one in zip(layers, values, strict=True)}
-
-
-def _round_kernel(kernel: np.ndarray, layer: Any) -> np.ndarray:
-    """Round to int8 as the tools do: symmetric, a scale for each channel."""
-    scale = np.maximum(_ranges(layer, "out") / 127, 1e-12)
-    whole = np.rint(_along(kernel, layer, "out", 1 / scale))
-    return _along(whole, layer, "out", scale)

@@ -3,11 +3,13 @@
 Integers are written as QDQ: a pair of QuantizeLinear and DequantizeLinear around what is rounded,
 which the runtime fuses. Activations are uint8 and weights int8 with a scale for each channel, the
 pair that its kernels for x86 and ARM are made for; benchmarks/quantizers.py compares others.
+Weights of 4 bits stand before a DequantizeLinear of their own: smaller files, computed in float.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,8 @@ __all__ = ["list_layers", "observe", "quantize"]
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BATCH = 8
+_INT4_OPSET = 21  # the first whose DequantizeLinear knows int4 and blocks
+_TINY = 1e-12
 # What is not among them is left in float: it gains nothing there, or has no integer kernel.
 _ROUNDED = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool",
@@ -128,26 +132,32 @@ def quantize(
         contents: of the float32 .onnx file.
         recipe: one for "onnx".
         ranges: for a recipe that is calibrated, the range of each tensor.
-        keep: names of nodes that stay in float.
+        keep: names of nodes that stay in float; in int8, where the recipe's weights are int4.
         only: name of the one node that is rounded to integers; all by default.
         in_bytes: names of the inputs whose values are whole numbers 0..255.
 
     Returns:
-        The contents of the new file; it takes and gives float32.
+        The contents of the new file; it gives float32.
 
     Raises:
         ExportError: if the quantizer cannot quantize the model.
     """
     import onnx
+    from onnx import version_converter
     from onnxruntime.quantization.onnx_model import ONNXModel
 
     try:
         with silenced() as said:
             if recipe.calibrated:
                 whole = dict.fromkeys(in_bytes, (0.0, 255.0))
-                made = _round(prepare(contents), {**(ranges or {}), **whole}, keep, only)
+                made = _round(prepare(contents), recipe, {**(ranges or {}), **whole}, keep, only)
+            elif recipe.weights == "int4":
+                made = version_converter.convert_version(prepare(contents), _INT4_OPSET)
+                _narrow(made, _choose_bits(made, keep, only), recipe.block)
             else:
                 made = _halve(onnx.load_from_string(contents), keep)
+            if recipe.input_dtype == "uint8":
+                _take_uint8(made, in_bytes)
             ONNXModel(made).topological_sort()
             _clear_traces(made)
             onnx.checker.check_model(made)
@@ -174,7 +184,11 @@ def _halve(model: onnx.ModelProto, keep: Sequence[str]) -> onnx.ModelProto:
 
 
 def _round(
-    model: onnx.ModelProto, ranges: Ranges, keep: Sequence[str], only: str | None
+    model: onnx.ModelProto,
+    recipe: Recipe,
+    ranges: Ranges,
+    keep: Sequence[str],
+    only: str | None,
 ) -> onnx.ModelProto:
     from onnxruntime.quantization import QDQQuantizer, QuantType
 
@@ -183,12 +197,15 @@ def _round(
         per_channel=True,
         reduce_range=False,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
+        activation_qType=QuantType.QInt8 if recipe.symmetric else QuantType.QUInt8,
         tensors_range=_as_data(ranges),
         nodes_to_quantize=[only] if only else [],
         nodes_to_exclude=list(keep),
         op_types_to_quantize=list(_ROUNDED),
-        extra_options={},
+        # TensorRT wants zero in the middle, and refuses biases in int32.
+        extra_options={"ActivationSymmetric": True, "QuantizeBias": False}
+        if recipe.symmetric
+        else {},
     )
     quantizer.quantize_model()
     return quantizer.model.model
@@ -202,3 +219,113 @@ def _as_data(ranges: Mapping[str, tuple[float, float]]) -> object:
         for name, (low, high) in ranges.items()
     }
     return TensorsData(CalibrationMethod.MinMax, made)
+
+
+def _choose_bits(
+    model: onnx.ModelProto, keep: Sequence[str], only: str | None
+) -> dict[str, int]:
+    """4 for each node with weights, 8 for those to keep."""
+    names = [node.name for node in model.graph.node if node.op_type in _WEIGHTED]
+    return {name: 8 if name in keep else 4 for name in names if only in (None, name)}
+
+
+def _narrow(model: onnx.ModelProto, bits: Mapping[str, int], block: int = 0) -> None:
+    """Store the weights of nodes in few bits, before a DequantizeLinear of their own.
+
+    Of 4 bits, a scale for each block along the input, where there is more than one; a depthwise
+    convolution has one input a channel, and gets 8. What is shared by nodes stays.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    graph = model.graph
+    constants = {one.name: one for one in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    made = []
+    for node in (one for one in graph.node if one.name in bits and len(one.input) > 1):
+        name = node.input[1]
+        if name not in constants or readers[name] > 1:
+            continue
+        weights = numpy_helper.to_array(constants[name])
+        taken, given = _find_axes(node, weights.ndim)
+        narrow = bits[node.name] == 4 and weights.shape[taken] > 1
+        along = block if narrow and weights.shape[taken] > block else 0
+        whole, scale = _round_blocks(weights, taken, given, along, 4 if narrow else 8)
+        graph.initializer.remove(constants[name])
+        graph.initializer.extend(_store(name, whole, scale, narrow))
+        options = {"axis": taken, "block_size": along} if along else {"axis": given}
+        inputs = [f"{name}_whole", f"{name}_scale"]
+        made.append(onnx.helper.make_node(
+            "DequantizeLinear", inputs, [name], name=f"{name}_widened", **options
+        ))  # fmt: skip
+    for node in reversed(made):
+        graph.node.insert(0, node)
+
+
+def _find_axes(node: onnx.NodeProto, rank: int) -> tuple[int, int]:
+    """Axes of a node's weights that count what is taken in and what is given."""
+    if node.op_type == "Conv":
+        return 1, 0
+    turned = any(one.name == "transB" and one.i for one in node.attribute)
+    return (1, 0) if turned else (rank - 2, rank - 1)
+
+
+def _round_blocks(
+    weights: np.ndarray, taken: int, given: int, block: int, bits: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Round to whole numbers: them, and the scales of each block or channel."""
+    largest, size = 2 ** (bits - 1) - 1, np.abs(weights)
+    if not block:
+        others = tuple(axis for axis in range(weights.ndim) if axis != given)
+        scale = np.maximum(size.max(axis=others) / largest, _TINY)
+        shape = [-1 if axis == given else 1 for axis in range(weights.ndim)]
+        spread = scale.reshape(shape)
+    else:
+        starts = np.arange(0, weights.shape[taken], block)
+        scale = np.maximum(np.maximum.reduceat(size, starts, axis=taken) / largest, _TINY)
+        spread = np.repeat(scale, block, axis=taken).take(
+            np.arange(weights.shape[taken]), axis=taken
+        )
+    whole = np.clip(np.rint(weights / spread), -largest, largest)
+    return whole.astype(np.int8), scale.astype(np.float32)
+
+
+def _store(
+    name: str, whole: np.ndarray, scale: np.ndarray, narrow: bool
+) -> list[onnx.TensorProto]:
+    from onnx import TensorProto, helper, numpy_helper
+
+    kind = TensorProto.INT4 if narrow else TensorProto.INT8
+    values = helper.make_tensor(f"{name}_whole", kind, whole.shape, whole.reshape(-1).tolist())
+    return [values, numpy_helper.from_array(scale, f"{name}_scale")]
+
+
+def _take_uint8(model: onnx.ModelProto, in_bytes: Collection[str]) -> None:
+    """Let inputs be uint8: in place of what rounds them, whose scale is 1, or before a cast."""
+    import onnx
+
+    graph = model.graph
+    for entry in (one for one in graph.input if one.name in in_bytes):
+        entry.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+        readers = [node for node in graph.node if entry.name in node.input]
+        cast = f"{entry.name}_as_float"
+        for node in readers:
+            if node.op_type == "QuantizeLinear":
+                _replace_input(graph, node.output[0], entry.name)
+                graph.node.remove(node)
+            else:
+                _replace_input(graph, entry.name, cast, node)
+        if any(cast in node.input for node in graph.node):
+            made = onnx.helper.make_node(
+                "Cast", [entry.name], [cast], name=cast, to=onnx.TensorProto.FLOAT
+            )
+            graph.node.insert(0, made)
+
+
+def _replace_input(
+    graph: onnx.GraphProto, old: str, new: str, only: onnx.NodeProto | None = None
+) -> None:
+    for node in graph.node if only is None else [only]:
+        for place, name in enumerate(node.input):
+            if name == old:
+                node.input[place] = new

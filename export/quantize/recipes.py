@@ -21,13 +21,19 @@ class Recipe:
     Attributes:
         name: what a user asks for.
         format: "tflite" or "onnx".
-        weights: number type of the weights: "int8" (symmetric, a scale for each channel) or
-            "float16".
-        activations: number type of what layers hand on; "float32" for recipes that need no
-            calibration.
+        weights: number type of the weights: "int8" or "int4" (symmetric, a scale for each
+            channel) or "float16". Of "int4", those that no runtime has a kernel for (depthwise
+            convolutions) are int8.
+        activations: number type of what layers hand on; "float32" for recipes whose layers take
+            and give floats.
         tool: the package that writes the file.
-        input_dtype: "float32" or "uint8"; RGB 0..255 either way.
-        output_dtype: "float32" or "uint8".
+        input_dtype: "float32", "uint8" or "int8"; RGB 0..255 in the first two, 128 less in int8.
+        output_dtype: "float32", "uint8" or "int8".
+        block: how many weights in a row along the input share a scale; 0: all of a channel.
+        method: how weights are rounded: "nearest"; "octav", with the clipping of least error
+            (Sakr et al. 2022, arXiv 2206.06501); "gptq", each making up for those before it
+            (Frantar et al. 2023, arXiv 2210.17323); "hadamard", rotated so that outliers spread.
+        symmetric: whether zero is the middle of the activations' range, as TensorRT has it.
     """
 
     name: str
@@ -37,11 +43,19 @@ class Recipe:
     tool: str
     input_dtype: str = "float32"
     output_dtype: str = "float32"
+    block: int = 0
+    method: str = "nearest"
+    symmetric: bool = False
 
     @property
     def calibrated(self) -> bool:
         """Whether the ranges of activations must be known."""
         return self.activations in ("int8", "int16", "uint8")
+
+    @property
+    def fallback(self) -> str:
+        """What the layers are written in that lose most: one size larger."""
+        return "int8" if self.weights == "int4" else "float"
 
     @property
     def bits(self) -> int:
@@ -59,9 +73,19 @@ RECIPES = (
     Recipe("dynamic_int8", "tflite", "int8", "float32", _AI_EDGE),
     Recipe("int8", "tflite", "int8", "int8", _AI_EDGE, "uint8"),
     Recipe("int8_uint8_out", "tflite", "int8", "int8", _AI_EDGE, "uint8", "uint8"),
+    Recipe("int8_in_out", "tflite", "int8", "int8", _AI_EDGE, "int8", "int8"),
     Recipe("int8_int16_activations", "tflite", "int8", "int16", _AI_EDGE),
+    Recipe("int4", "tflite", "int4", "int8", _AI_EDGE, "uint8"),
+    Recipe("int4_octav", "tflite", "int4", "int8", _AI_EDGE, "uint8", method="octav"),
+    Recipe("int4_gptq", "tflite", "int4", "int8", _AI_EDGE, "uint8", method="gptq"),
+    Recipe("dynamic_int4", "tflite", "int4", "float32", _AI_EDGE),
+    Recipe("dynamic_int4_block32", "tflite", "int4", "float32", _AI_EDGE, block=32),
+    Recipe("dynamic_int4_hadamard", "tflite", "int4", "float32", _AI_EDGE, method="hadamard"),
     Recipe("fp16", "onnx", "float16", "float16", _ONNXRUNTIME),
     Recipe("int8", "onnx", "int8", "uint8", _ONNXRUNTIME),
+    Recipe("int8_uint8_in", "onnx", "int8", "uint8", _ONNXRUNTIME, "uint8"),
+    Recipe("int8_symmetric", "onnx", "int8", "int8", _ONNXRUNTIME, symmetric=True),
+    Recipe("weight_int4_block32", "onnx", "int4", "float32", _ONNXRUNTIME, block=32),
 )
 
 

@@ -6,11 +6,13 @@ of what it did in particular; one that has nothing to offer yields none.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +20,9 @@ from export.agreement import Decision, can_decide, judge, measure, predict_all
 from export.convert.graph import fold_batch_normalization
 from export.quantize import onnx, tflite
 from export.quantize.calibration import CLIPS, Observed, clip_ranges, read_calibration_inputs
-from export.quantize.equalize import correct_biases, equalize
+from export.quantize.equalize import equalize
 from export.quantize.recipes import Recipe
+from export.quantize.rounding import list_rounded, round_weights
 from export.runtime.runtimes import load
 from export.source import Source
 from export.variant import Attempt, Verdict
@@ -34,8 +37,9 @@ __all__ = [
 TOOLS: Mapping[str, ModuleType] = {"tflite": tflite, "onnx": onnx}
 """By format, the module whose `observe`, `list_layers` and `quantize` work on its files."""
 
-_SHARES = (0.05, 0.1, 0.25)
+_SHARES = (0.05, 0.1, 0.25, 0.5)
 _RANKED_BY = 16
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Settings:
         contents: of the float32 file.
         samples: how many training samples ranges are taken from.
         clip: how ranges are chosen, one of `CLIPS`.
-        keep: layers left in float.
+        keep: layers left in float, or in int8 where others are int4.
         finished: contents of a file that needs no quantization any more.
     """
 
@@ -116,7 +120,7 @@ class Settings:
         found: dict[str, object] = {}
         if self.samples:
             found = {"calibration_samples": self.samples, "clipping": self.clip}
-        return {**found, "float_layers": list(self.keep)} if self.keep else found
+        return {**found, "kept_layers": list(self.keep)} if self.keep else found
 
 
 @dataclass(frozen=True)
@@ -306,15 +310,42 @@ class QuantizationSearch:
 
 
 def try_plainly(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
-    """Quantize with the first calibration samples, the biases corrected for rounded weights."""
+    """Quantize with the first calibration samples, weights rounded so that outputs stay."""
     notes = [f"{best.samples} calibration samples"] if best.samples else []
-    task, count = quantizer.task, quantizer.available(quantizer.limits.calibration)
-    if task.recipe.weights == "int8" and count:
-        quantizer.progress("correcting biases", 0, 1)
-        model = fold_batch_normalization(task.source.model)
-        notes.append(f"{correct_biases(model, quantizer.read(count))} biases")
-        best = replace(best, contents=task.convert(model))
+    if _rounds(quantizer):
+        model = fold_batch_normalization(quantizer.task.source.model)
+        notes.append(f"{_round(quantizer, model)} layers")
+        best = replace(best, contents=quantizer.task.convert(model))
     yield best, ", ".join(notes)
+
+
+def _rounds(quantizer: Quantizer) -> bool:
+    """Whether weights are rounded on the graph, before the tool of the format sees them."""
+    recipe = quantizer.task.recipe
+    wanted = recipe.weights == "int8" or recipe.method == "gptq"
+    return wanted and bool(quantizer.available(quantizer.limits.calibration))
+
+
+def _round(quantizer: Quantizer, model: Any, keep: Sequence[str] = ()) -> int:
+    """Round a folded model's weights; to 8 bits those of depthwise and of kept layers."""
+    quantizer.progress("rounding weights", 0, 1)
+    names = list_rounded(model)
+    bits = dict.fromkeys(names, 8)
+    if quantizer.task.recipe.weights == "int4":
+        kept = {part for name in keep for part in _parts(name)}
+        bits |= {
+            name: 4
+            for name in names
+            if type(model.get_layer(name)).__name__ != "DepthwiseConv2D" and name not in kept
+        }
+    round_weights(model, quantizer.read(quantizer.limits.calibration), bits)
+    return len(bits)
+
+
+def _parts(name: str) -> set[str]:
+    """What a tensor's name may have of a layer's: each part, and without a number behind it."""
+    parts = name.split(";")[0].split("/")
+    return {*parts, *(re.sub(r"_\d+$", "", part) for part in parts)}
 
 
 def calibrate_more(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
@@ -331,28 +362,40 @@ def clip_more(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, 
 
 
 def equalize_channels(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
-    """Spread ranges evenly over the channels, and correct the biases for rounded weights."""
+    """Spread ranges evenly over the channels, then round as at first."""
     task = quantizer.task
     if task.recipe.weights != "int8" or not quantizer.available(1):
         return
     quantizer.progress("equalizing", 0, 1)
     inputs = quantizer.read(quantizer.limits.calibration)
     made = equalize(task.source.model, inputs, task.source.kind)
-    layers = correct_biases(made.model, inputs)
-    note = f"{made.pairs} pairs of layers, {layers} biases"
+    layers = _round(quantizer, made.model)
+    note = f"{made.pairs} pairs of layers, {layers} rounded"
     note += f", {made.unbounded} ReLU6 became ReLU" if made.unbounded else ""
     yield replace(best, contents=task.convert(made.model), clip=CLIPS[0], keep=()), note
 
 
-def keep_float_layers(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings, str]]:
-    """Leave more and more of the layers in float whose rounding alone harms most."""
-    if quantizer.task.recipe.weights != "int8" or not quantizer.available(1):
+def keep_sensitive_layers(
+    quantizer: Quantizer, best: Settings
+) -> Iterator[tuple[Settings, str]]:
+    """Leave more and more of the layers in float whose rounding alone harms most.
+
+    Of int4 they become int8 instead.
+    """
+    task = quantizer.task
+    if task.recipe.weights == "float16" or not quantizer.available(1):
         return
     worst = rank_by_error(quantizer, best)
     counts = dict.fromkeys(max(1, round(share * len(worst))) for share in _SHARES)
     for count in counts:
-        keep = tuple(worst[:count])
-        yield replace(best, keep=keep), ", ".join(map(_short, keep))
+        settings = replace(best, keep=tuple(worst[:count]))
+        if task.recipe.weights == "int4" and _rounds(quantizer):
+            model = fold_batch_normalization(task.source.model)
+            _round(quantizer, model, settings.keep)
+            settings = replace(settings, contents=task.convert(model))
+        names = ", ".join(map(_short, settings.keep[:_NAMED]))
+        more = f" and {count - _NAMED} more" if count > _NAMED else ""
+        yield settings, f"{names}{more} in {task.recipe.fallback}"
 
 
 def rank_by_error(quantizer: Quantizer, settings: Settings) -> list[str]:
@@ -401,7 +444,7 @@ STRATEGIES: tuple[tuple[str, Strategy], ...] = (
     ("first try", try_plainly),
     ("more calibration", calibrate_more),
     ("range clipping", clip_more),
-    ("equalization and bias correction", equalize_channels),
-    ("sensitive layers in float", keep_float_layers),
+    ("equalization", equalize_channels),
+    ("sensitive layers kept", keep_sensitive_layers),
     ("quantization-aware training", train_quantized),
 )

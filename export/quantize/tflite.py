@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.convert.tflite import name_inputs, set_end_types
+from export.convert.tflite import find_code, name_inputs, set_end_types
 from export.quantize.calibration import Observed, Ranges, collect
 from export.quantize.recipes import Recipe
 from export.runtime.runtimes import name_tensors
@@ -117,7 +118,7 @@ def quantize(
         contents: of the float32 .tflite file.
         recipe: one for "tflite".
         ranges: for a recipe that is calibrated, the range of each changing tensor.
-        keep: names of layers that stay in float.
+        keep: names of layers that stay in float; in int8, where the recipe's weights are int4.
         only: name of the one layer that is quantized; all by default.
         in_bytes: names of the inputs whose values are whole numbers 0..255.
 
@@ -142,7 +143,7 @@ def quantize(
         raise ExportError(
             f"The model cannot be quantized as {recipe.name}: {error}\n{said.last_lines()}"
         ) from error
-    taken = in_bytes if recipe.input_dtype == "uint8" else ()
+    taken = {} if recipe.input_dtype == "float32" else dict.fromkeys(in_bytes, recipe.input_dtype)
     return set_end_types(made, taken, recipe.output_dtype)
 
 
@@ -151,12 +152,21 @@ def _apply(
 ) -> bytes:
     import warnings
 
-    from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer import quantizer
+    from ai_edge_quantizer.qtyping import TFLOperationName as Operation
 
+    if recipe.block or recipe.method == "hadamard":
+        contents = _write_pointwise_as_products(contents)
     made = quantizer.Quantizer(contents)
     _choose(made, recipe, _match_scope(only) if only else ".*")
+    for name in _list_blocked(contents, recipe.block) if recipe.block else ():
+        if only in (None, name):
+            _choose_blocks(made, recipe.block, _match_scope(name))
     for name in keep:
-        _keep(made, _match_scope(name), qtyping.TFLOperationName.ALL_SUPPORTED)
+        if recipe.fallback == "int8":
+            _choose(made, replace(recipe, weights="int8"), _match_scope(name))
+        else:
+            _keep(made, _match_scope(name), Operation.ALL_SUPPORTED)
     shown = {name: _as_seen(*ends) for name, ends in ranges.items()}
     with warnings.catch_warnings():
         # About an interpreter that keeps its tensors.
@@ -188,9 +198,87 @@ def _choose(made: Quantizer, recipe: Recipe, scope: str) -> None:
             made.add_weight_only_config(
                 scope, Operation[name], 16, algorithm_key=AlgorithmName.FLOAT_CASTING
             )
-    elif not recipe.calibrated:
-        made.add_dynamic_config(scope, Operation.ALL_SUPPORTED, 8)
-    else:
+        return
+    if recipe.calibrated:
         made.add_static_config(scope, Operation.ALL_SUPPORTED, recipe.bits, 8)
+        if recipe.output_dtype == "float32":
+            # Steps of 1/256 make ties of probabilities, and zeros of small ones.
+            _keep(made, scope, Operation.SOFTMAX)
         for end in (Operation.INPUT, Operation.OUTPUT):
             _keep(made, ".*", end)
+    else:
+        made.add_dynamic_config(scope, Operation.ALL_SUPPORTED, 8)
+    if recipe.weights == "int4":
+        _choose_int4(made, recipe, scope)
+
+
+def _choose_int4(made: Quantizer, recipe: Recipe, scope: str) -> None:
+    """Take 4 bits where there are kernels for them; other operators keep 8."""
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import TFLOperationName as Operation
+
+    methods = {
+        "octav": AlgorithmName.OCTAV, "hadamard": AlgorithmName.DECOMPOSED_HADAMARD_ROTATION,
+    }  # fmt: skip
+    method = methods.get(recipe.method, AlgorithmName.MIN_MAX_UNIFORM_QUANT)
+    if recipe.calibrated:
+        for name in (Operation.CONV_2D, Operation.FULLY_CONNECTED):
+            made.add_static_config(scope, name, recipe.bits, 4, algorithm_key=method)
+        return
+    for name in (Operation.CONV_2D, Operation.FULLY_CONNECTED):
+        # Rotations are known for products alone.
+        plain = name is Operation.CONV_2D and recipe.method == "hadamard"
+        chosen = AlgorithmName.MIN_MAX_UNIFORM_QUANT if plain else method
+        made.add_dynamic_config(scope, name, 4, algorithm_key=chosen)
+
+
+def _choose_blocks(made: Quantizer, block: int, scope: str) -> None:
+    from ai_edge_quantizer.qtyping import QuantGranularity
+    from ai_edge_quantizer.qtyping import TFLOperationName as Operation
+
+    grain = QuantGranularity[f"BLOCKWISE_{block}"]
+    made.add_dynamic_config(scope, Operation.FULLY_CONNECTED, 4, grain)
+
+
+def _list_blocked(contents: bytes, block: int) -> list[str]:
+    """Names of the fully connected layers whose inputs are whole blocks."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model, graph = _read_graph(contents)
+    return [
+        _name(graph, operator.outputs[0])
+        for operator in graph.operators
+        if flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex) == "FULLY_CONNECTED"
+        and graph.tensors[operator.inputs[1]].shape[-1] % block == 0
+    ]
+
+
+def _write_pointwise_as_products(contents: bytes) -> bytes:
+    """Make fully connected layers of 1x1 convolutions, as which they give the same.
+
+    Blocks and rotations are known for those alone.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model, graph = _read_graph(contents)
+    product = find_code(model, schema.BuiltinOperator.FULLY_CONNECTED)
+    for operator in graph.operators:
+        kind = flatbuffer_utils.opcode_to_name(model, operator.opcodeIndex)
+        if kind != "CONV_2D" or not _is_pointwise(graph, operator):
+            continue
+        kernel = graph.tensors[operator.inputs[1]]
+        options = schema.FullyConnectedOptionsT()
+        options.fusedActivationFunction = operator.builtinOptions.fusedActivationFunction
+        options.keepNumDims = True
+        operator.opcodeIndex, operator.builtinOptions = product, options
+        operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+        kernel.shape = [kernel.shape[0], kernel.shape[3]]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _is_pointwise(graph: Any, operator: Any) -> bool:
+    options, kernel = operator.builtinOptions, operator.inputs[1]
+    steps = (options.strideH, options.strideW, *graph.tensors[kernel].shape[1:3])
+    readers = [one for one in graph.operators if kernel in list(one.inputs)]
+    return all(step == 1 for step in steps) and len(readers) == 1
