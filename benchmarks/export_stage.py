@@ -32,9 +32,12 @@ def main() -> None:
     floats = {one.format: one for one in made if one.recipe == "fp32"}
     for one in made:
         plain, proof = floats[one.format], one.verdict
+        kept = proof.accuracy / proof.source_accuracy if proof.accuracy else float("nan")
         print(
-            f"{one.name:14} retention {proof.accuracy / proof.source_accuracy:.4f}, "
-            f"agreement {proof.agreement:.4f}, size {one.bytes / plain.bytes:.3f} of fp32, "
+            f"{one.name:14} retention {kept:.4f}, agreement {proof.agreement:.4f} on "
+            f"{dict(proof.images)}, divergence {proof.divergence:.2g}, "
+            f"{'proven' if one.proven else 'not proven'}, "
+            f"size {one.bytes / plain.bytes:.3f} of fp32, "
             f"{plain.latencies[-1].median_ms / one.latencies[-1].median_ms:.2f} times as fast, "
             f"strategies: {', '.join(attempt.strategy for attempt in one.attempts) or 'none'}"
         )

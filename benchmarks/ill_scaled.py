@@ -37,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     source = from_run(args.run, samples=args.samples)
     model = spoiled(source.model, args.spread)
-    source = dataclasses.replace(source, model=model, labels=None)
+    source = dataclasses.replace(source, model=model, labels=None, parts=())
     truth = model.predict(source.inputs["image"].astype("float32"), verbose=0)
     limits = Limits(args.max_drop, train=False)
     strategies = [("as it is", lambda quantizer, best: iter([(best, "")])), *searching.STRATEGIES]

@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     source = from_run(args.run)
     specs = source.signature.inputs
-    shown = read_calibration_inputs(source.data.train, specs, args.pictures)
+    shown = read_calibration_inputs(source.calibrating, specs, args.pictures)
     truth = source.model.predict(source.inputs["image"].astype("float32"), verbose=0)
     floats = {"tflite": tflite.convert(source.model), "onnx": onnx.convert(source.model)}
     ways = {
@@ -52,8 +52,9 @@ def main() -> None:
             proof = measure_agreement(truth, given, source)
             print(
                 f"{name:24} {seconds:6.1f} s, {len(contents) / 1e6:.2f} MB, accuracy "
-                f"{proof.accuracy:.4f} (Keras {proof.source_accuracy:.4f}), agreement "
-                f"{proof.agreement:.4f}, mean difference {proof.mean_difference:.4f}, "
+                f"{proof.accuracy} (Keras {proof.source_accuracy}), agreement "
+                f"{proof.agreement:.4f}, divergence {proof.divergence:.2g}, mean difference "
+                f"{proof.mean_difference:.4f}, "
                 f"{_milliseconds(runtime, source.inputs['image']):.2f} ms",
                 flush=True,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +147,8 @@ class Source:
         origin: which samples are compared on, in words, such as "test images".
         parts: what a search chooses by, those with labels first; by default the samples above.
         calibration: what files are calibrated with; by default `data.train`.
+        memo: what was made of all this and takes long, by a key of whoever made it; for this source
+            alone, and gone with it.
 
     Raises:
         ExportError: if names, outputs, labels and samples do not belong together.
@@ -165,6 +167,7 @@ class Source:
     origin: str = "samples"
     parts: tuple[Part, ...] = ()
     calibration: Samples | None = None
+    memo: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -228,6 +231,12 @@ class Source:
             np.concatenate(labels) if labels else None,
             {one.name: len(one.samples) for one in self.parts},
         )
+
+    def remember(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Return what `make` makes, made once for a key."""
+        if key not in self.memo:
+            self.memo[key] = make()
+        return self.memo[key]
 
     @property
     def calibrating(self) -> Samples | None:

@@ -174,8 +174,11 @@ class Quantizer:
                 f"{self.task.recipe.name} needs training samples to calibrate with, and the "
                 "source has none; give it the run's splits, or take fp16."
             )
-        specs = source.signature.inputs
-        return read_calibration_inputs(samples, specs, count, self.limits.seed)
+        specs, seed = source.signature.inputs, self.limits.seed
+        return source.remember(
+            ("calibration", count, seed),
+            lambda: read_calibration_inputs(samples, specs, count, seed),
+        )
 
     def make(self, settings: Settings) -> bytes:
         """Return the contents of the file by these settings."""
