@@ -23,6 +23,7 @@ from export.agreement import (
 )
 from export.bundle.card import check_license
 from export.bundle.metadata import add_metadata
+from export.bundle.originals import check_originals
 from export.bundle.read import is_bundle
 from export.bundle.write import write_bundle
 from export.convert import onnx, tflite
@@ -189,6 +190,7 @@ def export(
     out = Path(out)
     recipes, notes = check_config(config)
     check_destination(out, force)
+    check_originals(source)
     with atomic_path(out, replace_folder=force) as made:
         folder = made.with_name("variants")
         folder.mkdir()

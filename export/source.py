@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "ENOUGH", "MOST_FIGURES", "Duties", "Part", "Shown", "Signature", "Source", "allot",
-    "from_run", "read_signature",
+    "ENOUGH", "MOST_FIGURES", "NONE", "OWN", "Duties", "Part", "Shown", "Signature", "Source",
+    "allot", "from_run", "read_signature",
 ]  # fmt: skip
 
 ENOUGH, MOST_FIGURES = 500, 500
 """Samples that decide well about a point of accuracy, and that show it well enough."""
 
+OWN, NONE = "own", "none"
+"""What `Source.originals` says where files of the data set go into a bundle, or nothing of it."""
 # Nothing that tells where things lay on the machine that trained.
 _FACTS = ("data", "base", "plan", "seed", "metrics", "versions")
 
@@ -149,6 +151,9 @@ class Source:
         calibration: what files are calibrated with; by default `data.train`.
         memo: what was made of all this and takes long, by a key of whoever made it; for this source
             alone, and gone with it.
+        files: the file of each sample, where they are files.
+        originals: which files a bundle carries: "own" some of the samples, "none" nothing of the
+            data set, resized samples neither; else a file, or a folder of files.
 
     Raises:
         ExportError: if names, outputs, labels and samples do not belong together.
@@ -168,6 +173,8 @@ class Source:
     parts: tuple[Part, ...] = ()
     calibration: Samples | None = None
     memo: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
+    files: tuple[str, ...] = ()
+    originals: str = OWN
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -265,6 +272,7 @@ def from_run(
     data: str | os.PathLike[str] | None = None,
     samples: int | None = None,
     unlabeled: str | os.PathLike[str] | None = None,
+    originals: str = OWN,
 ) -> Source:
     """Read a finished run, and give each of its samples one duty, see :func:`allot`.
 
@@ -275,6 +283,7 @@ def from_run(
             default.
         unlabeled: a folder of files without labels to choose by, such as those that the device
             will see.
+        originals: see `Source`.
 
     Raises:
         RunError: if the run is missing, damaged or not complete.
@@ -311,6 +320,8 @@ def from_run(
         origin=duties.figures.name,
         parts=duties.choice,
         calibration=duties.calibration,
+        files=tuple(chosen.items) if all(isinstance(one, str) for one in chosen.items) else (),
+        originals=originals,
     )
 
 

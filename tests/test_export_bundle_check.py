@@ -80,7 +80,9 @@ def sign(folder, path):
 def test_an_untouched_bundle_passes(original, name):
     found = verify_bundle(original / name)
     assert found.passed
-    assert found.files == 17
+    assert found.files == 17 + 18
+    assert len(found.readings) == 9
+    assert all(one.exact for one in found.readings)
     assert {one.name for one in found.outcomes} == {"tflite-fp32", "tflite-int8", "onnx-fp32"}
     assert all(one.max_difference < 1e-5 for one in found.outcomes)
 
@@ -230,7 +232,7 @@ def test_a_model_that_answers_otherwise_is_told_by_exit_code_3(folder):
     sign(folder, MODEL)
     result = CliRunner().invoke(app, ["check", str(folder)])
     assert result.exit_code == 3
-    rows = {line.split()[1]: line for line in result.stdout.splitlines() if "of 8" in line}
+    rows = {line.split()[1]: line for line in result.stdout.splitlines() if "of 17" in line}
     assert "DIFFERENT" in rows["onnx-fp32"]
     assert "as expected" in rows["tflite-fp32"]
 

@@ -11,20 +11,21 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from export.bundle.manifest import as_json
-from export.bundle.read import read_bundle
+from export.bundle.originals import ORIGINALS, Reading, choose, compare_reading, read_files
+from export.bundle.read import Bundle, read_bundle
 from export.runtime.bench import try_out
 from export.runtime.runtimes import load
 from export.source import Source
 from export.variant import Variant
 from tl_keras import tasks
-from tl_keras.errors import BundleError
+from tl_keras.errors import BundleError, DataError
 
 __all__ = [
     "GOLDEN", "CheckedBundle", "Outcome", "verify_bundle", "compare_golden", "make_golden_files",
@@ -32,7 +33,6 @@ __all__ = [
 ]  # fmt: skip
 
 GOLDEN = "golden/golden.json"
-COUNT = 8
 _FLOAT = (1e-4, 1e-3)
 TOLERANCES = {
     "fp32": _FLOAT, "prune": _FLOAT, "prune_2_4": _FLOAT, "cluster": _FLOAT, "fp16": (5e-3, 0.05),
@@ -77,20 +77,24 @@ def make_golden_files(source: Source, variants: Sequence[Variant]) -> dict[str, 
     """Make small files of the golden samples, and their expected outputs.
 
     Args:
-        source: gives the samples; at most `COUNT` are taken, spread evenly.
+        source: gives the samples, see `export.bundle.originals.choose`.
         variants: each is asked in its runtime, with one thread.
 
     Returns:
         Contents by path within the bundle.
     """
-    count = min(COUNT, len(source))
-    chosen = np.linspace(0, len(source) - 1, count).round().astype(int)
     files: dict[str, bytes] = {}
-    entries = []
-    for place, index in enumerate(chosen):
-        encoded = source.modality.encode(dict(source.inputs), index)
-        named = {f"golden/{place:02d}.{ending}": made for ending, made in encoded.items()}
-        entries.append({"file": next(iter(named)), "key": source.keys[index]})
+    entries: list[dict[str, Any]] = []
+    for one in choose(source):
+        batch = {name: np.asarray(array)[np.newaxis] for name, array in one.inputs.items()}
+        encoded = source.modality.encode(batch, 0)
+        named = {f"golden/{one.name}.{ending}": made for ending, made in encoded.items()}
+        entry: dict[str, Any] = {"file": next(iter(named)), "key": one.key}
+        if one.ending:
+            entry["original"] = f"{ORIGINALS}/{one.name}.{one.ending}"
+            named[entry["original"]] = one.contents
+            entry |= {"proves": one.proves, "trace": one.trace}
+        entries.append(entry)
         files |= named
     shapes = {name: spec.shape for name, spec in source.signature.inputs.items()}
     inputs = _stack([_decode(entry["file"], files[entry["file"]], shapes) for entry in entries])
@@ -188,8 +192,10 @@ def read_golden(
         record = json.loads((folder / GOLDEN).read_bytes())
         listed = {file["path"] for file in manifest["files"]}
         # Where there were images alone, they were called so.
-        files = [entry["file"] for entry in record.get("samples", record.get("pictures"))]
-        if not files or not set(files) <= listed:
+        samples = record.get("samples", record.get("pictures"))
+        files = [entry["file"] for entry in samples]
+        originals = [entry["original"] for entry in samples if _has_original(entry)]
+        if not files or not {*files, *originals} <= listed:
             raise ValueError("it names files that are not in the manifest")
         read = [_decode(file, (folder / file).read_bytes(), shapes) for file in files]
         inputs = _stack(read)
@@ -199,7 +205,16 @@ def read_golden(
         raise BundleError(f"{GOLDEN} does not read; get the bundle anew.") from error
     if {e.shape for e in expected.values()} != {(len(files), len(manifest["classes"]))}:
         raise BundleError(f"{GOLDEN} does not belong to the manifest; get the bundle anew.")
-    return inputs, {"outputs": expected, "tolerances": tolerances}
+    return inputs, {"outputs": expected, "tolerances": tolerances, "samples": samples}
+
+
+def _has_original(entry: Mapping[str, Any]) -> bool:
+    if "original" not in entry:
+        return False
+    kinds = {"original": str, "proves": str, "trace": dict}
+    if not all(isinstance(entry.get(key), kind) for key, kind in kinds.items()):
+        raise ValueError("it describes a whole file otherwise than tl-export does")
+    return True
 
 
 def compare_golden(
@@ -236,20 +251,22 @@ class CheckedBundle:
         name: of the model.
         files: how many are as the manifest says, itself included.
         outcomes: of every variant on the golden samples.
+        readings: of every whole file: decoding, resizing, and the model behind it.
     """
 
     name: str
     files: int
     outcomes: tuple[Outcome, ...]
+    readings: tuple[Reading, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every variant answers as expected."""
-        return all(outcome.passed for outcome in self.outcomes)
+        """Whether every variant answers as expected, and every file is read so."""
+        return all([one.passed for one in self.outcomes] + [one.passed for one in self.readings])
 
 
 def verify_bundle(bundle: str | os.PathLike[str]) -> CheckedBundle:
-    """Check schema, names, sizes and hashes, then run every model on the golden samples.
+    """Check schema, names, sizes and hashes; run every model on the golden samples; read the files.
 
     Args:
         bundle: a folder or a zip.
@@ -269,5 +286,50 @@ def verify_bundle(bundle: str | os.PathLike[str]) -> CheckedBundle:
             expected, tolerance = golden["outputs"][name], golden["tolerances"][name]
             task = found.manifest["task"]
             outcomes.append(compare_golden(name, expected, answers, tolerance, task))
+        readings = _read_originals(found, inputs, golden)
         files = len(found.manifest["files"]) + 1
-        return CheckedBundle(found.manifest["name"], files, tuple(outcomes))
+        return CheckedBundle(found.manifest["name"], files, tuple(outcomes), tuple(readings))
+
+
+def _read_originals(
+    found: Bundle, inputs: Mapping[str, np.ndarray], golden: Mapping[str, Any]
+) -> list[Reading]:
+    """Read the whole files of a bundle, and ask the default model where they come out otherwise."""
+    modality, specs = found.modality, found.specs
+    readings = []
+    for place, entry in enumerate(golden["samples"]):
+        if "original" not in entry:
+            continue
+        file = str(found.folder / entry["original"])
+        try:
+            trace = modality.trace(file, specs)
+            seen = read_files([file], modality, specs)
+        except DataError as error:
+            said = str(error).replace(file, entry["original"])
+            lost = (False, math.inf, math.inf, said)
+            readings.append(Reading(entry["original"], entry["proves"], "decode", *lost))
+            continue
+        # What is no image has several inputs: the one that differs most tells.
+        made = [
+            compare_reading(entry, trace, seen[name][0], inputs[name][place]) for name in seen
+        ]
+        worst = max(made, key=lambda one: one.mean_difference)
+        if worst.passed and not worst.exact:
+            worst = _answer(found, worst, seen, golden, place)
+        readings.append(worst)
+    return readings
+
+
+def _answer(
+    found: Bundle, reading: Reading, seen: Any, golden: Mapping[str, Any], place: int
+) -> Reading:
+    """Let the default model answer for a file that comes out a little otherwise here."""
+    name, task = found.manifest["default"], found.manifest["task"]
+    expected = golden["outputs"][name]
+    tolerance = max(golden["tolerances"][name], choose_tolerance(expected, "", task))
+    given = load(found.model(name), 1).predict(seen)
+    one = compare_golden(name, expected[place : place + 1], given, tolerance, task)
+    if one.passed:
+        return reading
+    detail = f"the answer of {name} differs by {one.max_difference:.2g} (≤ {tolerance:.2g})"
+    return replace(reading, step="model", detail=detail)

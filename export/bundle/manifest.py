@@ -8,8 +8,11 @@ manifest.json (schema 1), UTF-8:
     modality    what goes in: the name of one of `tl_keras.modalities`
     settings    of the modality, as decided for the data it was trained on
     inputs      name, shape, dtype of a file's content and what the values are, for each input
+    steps       what is done to a file before, in order: step and, by its name, every choice in it
     input       the first of them, with what is done to a file before ("resize")
     output      name, shape, values, and whether the highest numbers are the answer
+    originals   whose the whole files in golden.json are: "own" (of the data set), "none" (nobody's:
+                made to prove a step) or "given"; how many of them are of the data set or given
     default     name of the variant to take when nothing else is known
     variants    name, format, recipe, file, input_dtype, output_dtype, bytes, sha256, verdict,
                 attempts, notes, latencies (milliseconds), facts
@@ -28,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from export.source import Source
+from export.source import NONE, OWN, Source
 from export.variant import Variant
 from tl_keras import modalities, tasks
 from tl_keras.errors import BundleError, ExportError, TLKerasError
@@ -90,12 +93,14 @@ def make_manifest(
         "settings": source.modality.settings,
         "input": {**inputs[0], "resize": source.modality.preparation},
         "inputs": inputs,
+        "steps": source.modality.describe_steps(source.signature.inputs),
         "output": {
             "name": source.signature.output,
             "shape": [len(source.class_names)],
             "values": source.kind.output_values,
             "ranked": source.kind.ranked,
         },
+        "originals": {"from": source.originals if source.originals in (OWN, NONE) else "given"},
         "default": default,
         "variants": [_describe_variant(variant) for variant in variants],
         "files": [dict(file) for file in files],

@@ -21,10 +21,10 @@ import numpy as np
 
 from export.bundle.manifest import MANIFEST, parse_manifest
 from export.bundle.metadata import LABELS, format_labels
+from export.bundle.originals import read_files
 from tl_keras import modalities
-from tl_keras.data.samples import Samples
 from tl_keras.errors import BundleError, StorageError
-from tl_keras.modalities.base import InputSpec
+from tl_keras.modalities.base import InputSpec, Modality
 
 __all__ = ["Bundle", "is_bundle", "read_bundle"]
 
@@ -79,17 +79,22 @@ class Bundle:
         Raises:
             DataError: if a file cannot be read, or nothing here reads files of the modality.
         """
-        modality = modalities.get(self.manifest["modality"], self.manifest["settings"])
-        specs = {
-            one.get("name", modality.input_name): InputSpec(
+        return read_files([os.fspath(file) for file in files], self.modality, self.specs)
+
+    @property
+    def modality(self) -> Modality:
+        """What the models are shown, as decided for the data they were trained on."""
+        return modalities.get(self.manifest["modality"], self.manifest["settings"])
+
+    @property
+    def specs(self) -> dict[str, InputSpec]:
+        """What one sample is for each input, by name."""
+        return {
+            one.get("name", self.modality.input_name): InputSpec(
                 tuple(one["shape"]), one.get("dtype", "uint8"), one.get("values", "")
             )
             for one in self.manifest["inputs"]
         }
-        names = [os.fspath(file) for file in files]
-        labels: np.ndarray = np.zeros(len(names), np.int64)
-        samples = Samples(names, labels, ("",), tuple(names), modality)
-        return modality.reader(samples, specs).read(range(len(names)), 0)
 
     def model(self, name: str | None = None) -> Path:
         """Return where a variant's file lies, the default one's for None."""

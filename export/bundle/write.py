@@ -16,6 +16,7 @@ from export.bundle.figures import plot_variants
 from export.bundle.golden import make_golden_files
 from export.bundle.manifest import MANIFEST, as_json, make_manifest, model_file
 from export.bundle.metadata import format_labels
+from export.bundle.originals import ORIGINALS, PROBE
 from export.bundle.report import report
 from export.source import Source
 from export.variant import Variant
@@ -78,6 +79,10 @@ def _fill(
 ) -> None:
     """Write all files; the manifest last, as it describes the others."""
     described = make_manifest(source, variants, (), default, facts)
+    golden = make_golden_files(source, variants)
+    whole = [name for name in golden if name.startswith(f"{ORIGINALS}/")]
+    probes = sum(name.startswith(f"{ORIGINALS}/{PROBE}") for name in whole)
+    described["originals"] |= {"count": len(whole) - probes, "probes": probes}
     for variant in variants:
         _copy(variant.path, folder / model_file(variant))
     agreement = task_words(described)["agreement"]
@@ -91,7 +96,7 @@ def _fill(
     if program.exists():
         texts["run.py"] = program.read_text(encoding="utf-8")
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
-    for name, contents in {**files, **make_golden_files(source, variants), **more}.items():
+    for name, contents in {**files, **golden, **more}.items():
         _write(folder / name, contents)
     described["files"] = _list_contents(folder)
     _require_unchanged(described)

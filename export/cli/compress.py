@@ -46,6 +46,10 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
                      show_default="the run's"),
     ] = "",
     data: opt.MovedData = None,
+    originals: Annotated[
+        str,
+        typer.Option(help="Whole image files in the bundle: own, none, or an image or a folder."),
+    ] = "own",
     seed: opt.Seed = 0,
     debug: opt.Debug = False,
 ) -> None:  # fmt: skip
@@ -70,7 +74,9 @@ def compress(  # noqa: PLR0913 - a command's options are its arguments
             config = CompressConfig(
                 method, how, sparsity or SPARSITY, clusters or CLUSTERS, max_drop
             )
-            made = compress_run(run, config, out, data=data, progress=progress)
+            made = compress_run(
+                run, config, out, data=data, originals=originals, progress=progress
+            )
         _show(made, out)
 
 

@@ -58,6 +58,13 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
     train: Annotated[
         bool, typer.Option("--train/--no-train", help="Allow quantization-aware training.")
     ] = True,
+    originals: Annotated[
+        str,
+        typer.Option(
+            help="Whole image files that the bundle carries as a proof: own (a few of the data "
+            "set, as they are), none, or an image or a folder of images to take instead.",
+        ),
+    ] = "own",
     license: Annotated[
         str, typer.Option(help="Of the model, for its card, as in apache-2.0.", show_default=False)
     ] = "",
@@ -94,7 +101,9 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         start_tensorflow()
         with bars(still=True) as bar:
             bar("reading the run", 0, 1)
-            source = from_run(run, data=data, samples=samples, unlabeled=unlabeled)
+            source = from_run(
+                run, data=data, samples=samples, unlabeled=unlabeled, originals=originals
+            )
             made = export(source, config, target, force=force, progress=bar)
         _show(made, notes, target, source)
 

@@ -17,13 +17,14 @@ from export.agreement import (
     predict_all,
     require_parity,
 )
+from export.bundle.originals import check_originals
 from export.compress.fine_tune import FineTune
 from export.compress.keras2.load import load_tfmot
 from export.compress.methods import CLUSTERS, SPARSITY, Compressed, check_method, compress
 from export.convert import tflite
 from export.pipeline import FORMATS, ask_keras, check_destination, describe_variant, ship
 from export.runtime.runtimes import KerasRuntime, load
-from export.source import Source, from_run
+from export.source import OWN, Source, from_run
 from export.variant import Variant
 from tl_keras.errors import ExportError, GateError
 from tl_keras.runs.directory import RunDirectory
@@ -77,6 +78,7 @@ def compress_run(
     out: str | os.PathLike[str],
     *,
     data: str | os.PathLike[str] | None = None,
+    originals: str = OWN,
     progress: Progress = silent,
 ) -> Variant:
     """Compress a finished run's model with a short fine-tune on the run's own samples.
@@ -90,6 +92,7 @@ def compress_run(
         config: method, fine-tune, amounts, and what may be lost.
         out: the bundle to write, a zip if it ends in .zip; must not exist.
         data: where the run's samples are now, when they moved.
+        originals: which files the bundle carries, see `Source`.
         progress: told (what is being done, how much is done, of how much).
 
     Returns:
@@ -112,7 +115,8 @@ def compress_run(
         config = replace(config, how=replace(config.how, augment=known))
     directory.modality.check_augment(config.how.augment)
     check_destination(target, False, data or directory.fact("data", "root"))
-    source = from_run(run, data=data)
+    source = from_run(run, data=data, originals=originals)
+    check_originals(source)
     load_tfmot()
     if source.data is None:
         raise ExportError("The run has no training samples to fine-tune on.")

@@ -5,12 +5,14 @@ Needs numpy, pillow, and onnxruntime for .onnx or ai-edge-litert for .tflite fil
     python run.py photo.jpg another.png
     python run.py --model models/tflite-int8.tflite --top 3 photo.jpg
     python run.py --json photo.jpg
+    python run.py --check
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import struct
@@ -21,10 +23,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-__all__ = ["OnnxModel", "TfliteModel", "main", "read_image"]
+__all__ = ["OnnxModel", "TfliteModel", "check", "decode_image", "main", "read_image"]
 
 HERE = Path(__file__).resolve().parent
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
+MEAN_DIFFERENCE, NEAR = 1.0, 0.05
+"""Allowed of what a file becomes (of 255), and of answers for what is not the same to the bit."""
 WHITES = {"integer": (255.0, 1023.0, 4095.0, 16383.0, 65535.0), "float": (1.0, 255.0, 65535.0)}
 
 
@@ -106,6 +110,14 @@ def read_image(
     Returns:
         uint8 (height, width, 3), RGB.
     """
+    upright = decode_image(path, height, width, levels)
+    return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def decode_image(
+    path: str, height: int, width: int, levels: Mapping[str, Any] | None = None
+) -> Image.Image:
+    """Decode an image upright in RGB; a large JPEG at a size that is enough to resize from."""
     with Image.open(path, formats=FORMATS) as image:
         # A large JPEG is read at a reduced size.
         image.draft(None, (2 * width, 2 * height))
@@ -114,8 +126,7 @@ def read_image(
         if image.format != "TIFF":  # which Pillow turns itself
             with contextlib.suppress(ValueError, SyntaxError, OSError, struct.error, KeyError):
                 turned = ImageOps.exif_transpose(image)
-        upright = _to_rgb(turned, image.info.get("icc_profile"), levels or {})
-    return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
+        return _to_rgb(turned, image.info.get("icc_profile"), levels or {})
 
 
 def _to_rgb(image: Image.Image, profile: bytes | None, levels: Mapping[str, Any]) -> Image.Image:
@@ -151,10 +162,58 @@ def _scale_gray(values: np.ndarray, levels: Mapping[str, Any]) -> np.ndarray:
     return np.clip(np.rint(np.nan_to_num(scaled)), 0, 255).astype(np.uint8)
 
 
-def main() -> None:
-    """Read the command line and print the answers."""
+def check(manifest: Mapping[str, Any], path: Path, variant: str, threads: int | None) -> int:
+    """Decode, resize and answer for the bundle's whole files; print which step differs.
+
+    Args:
+        manifest: of the bundle.
+        path: of the model's file.
+        variant: its name in the manifest.
+        threads: cores to use.
+
+    Returns:
+        How many files come out otherwise than where the bundle was made.
+    """
+    golden = json.loads((HERE / "golden/golden.json").read_text(encoding="utf-8"))
+    model = (OnnxModel if path.suffix == ".onnx" else TfliteModel)(path, threads)
+    tolerance, wrong, count = golden["tolerances"][variant], 0, 0
+    for entry, expected in zip(golden["samples"], golden["outputs"][variant], strict=True):
+        if "original" not in entry:
+            continue
+        count += 1
+        levels = manifest.get("settings", {}).get("levels")
+        height, width, _ = manifest["input"]["shape"]
+        decoded = decode_image(str(HERE / entry["original"]), height, width, levels)
+        same = hashlib.sha256(decoded.tobytes()).hexdigest() == entry["trace"]["sha256"]
+        seen = np.asarray(decoded.resize((width, height), Image.Resampling.BILINEAR))
+        with Image.open(HERE / entry["file"], formats=["PNG"]) as image:
+            apart = np.abs(np.asarray(image).astype(float) - seen).mean()
+        given = model.predict(seen)
+        off = float(np.abs(given - np.asarray(expected)).max())
+        spread = float(np.ptp(golden["outputs"][variant], axis=0).max())
+        allowed = tolerance if apart == 0 else max(tolerance, NEAR * spread)
+        if apart <= MEAN_DIFFERENCE and off <= allowed:
+            continue
+        wrong += 1
+        step = "model" if apart <= MEAN_DIFFERENCE else "resize" if same else "decode"
+        print(
+            f"{entry['original']} ({entry['proves'] or entry['key']}): the step {step} DIFFERS: "
+            f"pixels by {apart:.2f} of 255 on average, answers by {off:.2g}"
+        )
+    print(f"{count - wrong} of {count} whole files give what they should by {variant}")
+    return wrong
+
+
+def main() -> int:
+    """Read the command line and print the answers.
+
+    Returns:
+        The exit code: 3 if --check finds a difference, else 0.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("images", nargs="+")
+    parser.add_argument("images", nargs="*")
+    purpose = "prove decoding, resize and model on the bundle's files"
+    parser.add_argument("--check", action="store_true", help=purpose)
     parser.add_argument("--model", type=Path, help="a model file; by default the bundle's default")
     parser.add_argument("--top", type=int, default=3, help="labels to print for each image")
     parser.add_argument("--threads", type=int, help="cores to use")
@@ -163,6 +222,13 @@ def main() -> None:
     manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
     files = {variant["name"]: HERE / variant["file"] for variant in manifest["variants"]}
     path = asked.model or files[manifest["default"]]
+    if asked.check:
+        resolved = {file.resolve(): name for name, file in files.items()}
+        if path.resolve() not in resolved:
+            parser.error(f"{path} is no model of this bundle; leave out --model")
+        return 3 * bool(check(manifest, path, resolved[path.resolve()], asked.threads))
+    if not asked.images:
+        parser.error("name an image, or --check")
     model = (OnnxModel if path.suffix == ".onnx" else TfliteModel)(path, asked.threads)
     levels = manifest.get("settings", {}).get("levels")
     labels = (HERE / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
@@ -177,7 +243,8 @@ def main() -> None:
             order = np.arange(len(scores))
         words = (f"{labels[index]} {scores[index]:.4f}" for index in order)
         print(f"{name}: {', '.join(words)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -256,6 +256,30 @@ class Modality:
         np.savez(stream, **{name: array[index] for name, array in batch.items()})  # type: ignore
         return {"npz": stream.getvalue()}
 
+    def describe_steps(self, specs: Mapping[str, InputSpec]) -> list[dict[str, Any]]:
+        """Return what is done to a file before the model sees it, step by step, JSON-able."""
+        return [{"step": "all", "rule": self.preparation}]
+
+    def trace(self, item: Any, specs: Mapping[str, InputSpec]) -> dict[str, Any]:
+        """Return what an item is before the last step, JSON-able, to find the step that differs.
+
+        Raises:
+            DataError: It cannot be read, or would take too much memory.
+        """
+        return {}
+
+    def sketch(self, item: Any) -> str:
+        """Say in a word or two what kind of file an item is, to choose a few that vary."""
+        return os.path.splitext(os.fspath(item))[1].lower()
+
+    def make_probes(self) -> dict[str, tuple[str, bytes]]:
+        """Make small files that come out otherwise where one step is left out.
+
+        Returns:
+            By file name: which step it proves, and its contents.
+        """
+        return {}
+
     def compress(self, item: Any, specs: dict[str, InputSpec]) -> tuple[str, bytes]:
         """Return an item as a small file (ending, content) that a run keeps to learn from again.
 

@@ -34,7 +34,7 @@ from tl_keras.utils.files import irregular
 
 __all__ = [
     "Extremes", "Levels", "ImageError", "decide_levels", "deep_kind", "find_extremes",
-    "load_image", "open_image", "resize",
+    "load_image", "open_image", "read_header", "resize",
 ]  # fmt: skip
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
@@ -181,6 +181,24 @@ def load_image(
             return made
     except (*_BOMBS, *_DAMAGE) as error:
         raise ImageError(path, _reason(path, error)) from error
+
+
+def read_header(path: str | os.PathLike[str]) -> tuple[str, int, int, bool]:
+    """Read format and mode, width, height as stored, and whether an image is to be turned.
+
+    No pixel is decoded.
+
+    Raises:
+        ImageError: as `open_image` does.
+    """
+    name = os.fspath(path)
+    if kind := irregular(name):
+        raise ImageError(name, f"{kind}, no image file")
+    try:
+        with _opened(name) as image:
+            return f"{image.format} {image.mode}", *image.size, _turn(image) is not None
+    except (*_BOMBS, *_DAMAGE) as error:
+        raise ImageError(name, _reason(name, error)) from error
 
 
 def _to_rgb(image: Image.Image, info: dict[Any, Any]) -> Image.Image:

@@ -21,7 +21,7 @@ from tl_keras.modalities.base import (
     SampleLike,
     in_order,
 )
-from tl_keras.modalities.image import decode
+from tl_keras.modalities.image import decode, steps
 from tl_keras.modalities.image.augment import parse_augment
 from tl_keras.modalities.image.perceptual_hash import SIDE, perceptual_hash
 from tl_keras.modalities.image.reader import ImageReader
@@ -38,6 +38,8 @@ SUFFIXES = frozenset(
 _LOSSLESS, _QUALITY = 64, 92
 _BAND = 4_000_000
 _DARK = 64
+_MOST_PIXELS = 64_000_000
+"""Of a file that came with somebody's bundle: 192 MB of RGB."""
 
 
 def _notes(deep: Sequence[decode.Extremes], levels: decode.Levels) -> tuple[str, ...]:
@@ -221,6 +223,30 @@ class ImageModality(Modality):
         stream = io.BytesIO()
         Image.fromarray(pixels).save(stream, "PNG")
         return {"png": stream.getvalue()}
+
+    def describe_steps(self, specs: Mapping[str, InputSpec]) -> list[dict[str, Any]]:
+        """See :func:`tl_keras.modalities.image.steps.describe_steps`."""
+        height, width, _ = next(iter(specs.values())).shape
+        return steps.describe_steps((width, height), self.levels)
+
+    def trace(self, item: Any, specs: Mapping[str, InputSpec]) -> dict[str, Any]:
+        """Return size, means and hash of the decoded image; see `steps.trace`."""
+        _, width, height, _ = decode.read_header(item)
+        if width * height > _MOST_PIXELS:
+            raise DataError(
+                f"{item} has {width} x {height} pixels; expected at most {_MOST_PIXELS:,}"
+            )
+        return steps.trace(self.open(item, next(iter(specs.values())).shape[0]))
+
+    def sketch(self, item: Any) -> str:
+        """Return format, mode, shape and whether it is turned, from the header alone."""
+        kind, width, height, turned = decode.read_header(item)
+        shape = "wide" if width > 1.2 * height else "tall" if height > 1.2 * width else "square"
+        return f"{kind} {shape}{' turned' * turned}"
+
+    def make_probes(self) -> dict[str, tuple[str, bytes]]:
+        """See :func:`tl_keras.modalities.image.steps.make_probes`."""
+        return steps.make_probes()
 
     def compress(self, item: Any, specs: dict[str, InputSpec]) -> tuple[str, bytes]:
         """Return an image as a small file.
