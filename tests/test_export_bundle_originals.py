@@ -199,8 +199,8 @@ def test_other_files_may_be_given(filed, toys, tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [("nowhere", "no file or folder"), ("", "no file or folder"), ("text.png", "no image"), ("empty", "no image"),
-     ("large.bmp", "at most 2.1 MB")],
+    [("nowhere", "no file or folder"), ("", "no file or folder"), ("text.png", "no image"),
+     ("empty", "no image"), ("large.bmp", "at most 2.1 MB")],
 )  # fmt: skip
 def test_files_that_cannot_be_carried_are_refused(filed, tmp_path, given, message):
     (tmp_path / "text.png").write_text("words")
