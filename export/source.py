@@ -36,7 +36,7 @@ ENOUGH, MOST_FIGURES = 500, 500
 OWN, NONE = "own", "none"
 """What `Source.originals` says where files of the data set go into a bundle, or nothing of it."""
 # Nothing that tells where things lay on the machine that trained.
-_FACTS = ("data", "base", "plan", "seed", "metrics", "versions")
+_FACTS = ("data", "base", "plan", "seed", "metrics", "versions", "thresholds")
 
 
 @dataclass(frozen=True)

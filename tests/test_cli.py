@@ -284,6 +284,20 @@ def test_tags_and_values_go_the_whole_way(folder, tmp_path, task):
         CliRunner().invoke(export_app, [str(run)]),
     ):
         assert result.exit_code == 0, result.output
+    record = json.loads((run / "run.json").read_text())
+    assert ("thresholds" in record) == (task == "tags")
+    if task == "tags":
+        changed = {**record, "thresholds": [0.0, 1.0]}
+        (run / "run.json").write_text(json.dumps(changed))
+        rows = json.loads(invoke("predict", run, folder, "--json").stdout)
+        given = {one["name"]: one["given"] for one in rows[0]["outputs"]}
+        assert given == {"a": True, "b": False}
+        assert "a" in record["classes"] and "(given)" in invoke("predict", run, folder).stdout
+        manifest = json.loads((run / "export" / "manifest.json").read_text())
+        assert manifest["output"]["thresholds"] == record["thresholds"]
+        (run / "run.json").write_text(json.dumps({**record, "thresholds": [0.5]}))
+        refused = invoke("predict", run, folder)
+        assert refused.exit_code == 2 and "expected 2 numbers" in refused.stderr
 
 
 @pytest.mark.slow

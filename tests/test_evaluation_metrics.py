@@ -137,7 +137,7 @@ def test_tags_equal_scikit_learn():
     p = np.clip(y * 0.4 + rng.random((150, 4)) * 0.6, 0, 1)
     got, guess = evaluate(p, y, names(4), task="tags"), p >= 0.5
     each = sk.average_precision_score(y, p, average=None)
-    assert got["mean_average_precision"] == pytest.approx(each.mean())
+    assert got["mean_average_precision"]["value"] == pytest.approx(each.mean())
     assert [t["average_precision"] for t in got["per_tag"]] == pytest.approx(each)
     assert [t["f1"] for t in got["per_tag"]] == pytest.approx(sk.f1_score(y, guess, average=None))
     assert got["micro_f1"] == pytest.approx(sk.f1_score(y, guess, average="micro"))
@@ -149,7 +149,7 @@ def test_a_tag_that_never_occurs_has_no_average_precision_and_json_takes_it():
     got = evaluate(np.array([[0.9, 0.2], [0.1, 0.3]]), np.array([[1, 0], [0, 0]]), ["a", "b"],
                    task="tags")
     assert got["per_tag"][1]["average_precision"] is None
-    assert got["mean_average_precision"] == 1.0
+    assert got["mean_average_precision"]["value"] == 1.0
     json.dumps(got, allow_nan=False)
 
 
@@ -160,12 +160,114 @@ def test_values_equal_scikit_learn():
     y = rng.normal(size=(90, 2)) * [1, 20]
     p = y + rng.normal(size=(90, 2))
     got = evaluate(p, y, ["x", "y"], task="values")
-    assert got["mae"] == pytest.approx(sk.mean_absolute_error(y, p))
-    assert got["rmse"] == pytest.approx(np.sqrt(sk.mean_squared_error(y, p)))
-    assert got["r2"] == pytest.approx(sk.r2_score(y, p))
+    assert got["mae"]["value"] == pytest.approx(sk.mean_absolute_error(y, p))
+    assert got["rmse"]["value"] == pytest.approx(np.sqrt(sk.mean_squared_error(y, p)))
+    assert got["r2"]["value"] == pytest.approx(sk.r2_score(y, p))
     assert [o["r2"] for o in got["per_output"]] == pytest.approx(
         sk.r2_score(y, p, multioutput="raw_values"))
-    assert evaluate(p[:, 0], y[:, 0], ["x"], task="values")["mae"] == got["per_output"][0]["mae"]
+    assert evaluate(p[:, 0], y[:, 0], ["x"], task="values")["mae"]["value"] == pytest.approx(
+        got["per_output"][0]["mae"])
+
+def test_tags_have_the_area_under_the_roc_curve_and_intervals_that_hold_them():
+    from sklearn import metrics as sk
+
+    rng = np.random.default_rng(0)
+    y = (rng.random((150, 4)) < 0.3).astype(int)
+    p = np.round(np.clip(y * 0.3 + rng.random((150, 4)) * 0.7, 0, 1), 2)  # equal ones among them
+    got = evaluate(p, y, names(4), task="tags")
+    assert got["auroc"]["value"] == pytest.approx(sk.roc_auc_score(y, p))
+    assert [t["auroc"] for t in got["per_tag"]] == pytest.approx(
+        sk.roc_auc_score(y, p, average=None))
+    for name in ("average_precision", "auroc"):
+        rows = [(t[f"{name}_low"], t[name], t[f"{name}_high"]) for t in got["per_tag"]]
+        assert all(low < value < high for low, value, high in rows)
+    one = [sk.roc_auc_score(y[rows, 0], p[rows, 0])
+           for rows in rng.integers(0, 150, (1500, 150))]
+    low, high = np.quantile(one, [0.025, 0.975])
+    assert got["per_tag"][0]["auroc_low"] == pytest.approx(low, abs=0.015)
+    assert got["per_tag"][0]["auroc_high"] == pytest.approx(high, abs=0.015)
+    again = evaluate(p, y, names(4), task="tags")
+    assert again == got
+
+
+def test_weighted_curves_equal_scikit_learn():
+    from sklearn import metrics as sk
+
+    from tl_keras.evaluation.resampling import ranked
+
+    rng = np.random.default_rng(3)
+    y, p = rng.integers(0, 2, 60), np.round(rng.random(60), 1)
+    weights = rng.integers(0, 4, (5, 60))
+    precision, area = ranked(p, y, weights)
+    assert precision == pytest.approx(
+        [sk.average_precision_score(y, p, sample_weight=w) for w in weights])
+    assert area == pytest.approx([sk.roc_auc_score(y, p, sample_weight=w) for w in weights])
+
+
+def test_a_perfect_tagger_on_few_images_does_not_claim_certainty():
+    y = np.array([[1, 0], [0, 1]] * 6)
+    got = evaluate(y.astype(float), y, ["a", "b"], task="tags")
+    assert got["auroc"]["value"] == 1.0 and got["auroc"]["low"] < 0.8
+    assert got["per_tag"][0]["average_precision_low"] < 0.8
+
+
+def test_classes_have_the_mean_area_of_each_against_the_others():
+    from sklearn import metrics as sk
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 80)
+    p = rng.dirichlet(np.ones(3), 80) + np.eye(3)[y] * 0.2
+    p /= p.sum(1, keepdims=True)
+    expected = sk.roc_auc_score(y, p, multi_class="ovr")
+    assert evaluate(p, y, names(3))["auroc"] == pytest.approx(expected)
+    assert evaluate(p, y * 0, names(3))["auroc"] is None
+
+
+def test_a_threshold_gives_the_best_f1_and_is_kept_where_few_samples_say_nothing():
+    from sklearn import metrics as sk
+
+    from tl_keras.evaluation.thresholds import fit_thresholds
+
+    rng = np.random.default_rng(0)
+    y = (rng.random((300, 3)) < [0.2, 0.5, 0.01]).astype(int)
+    p = np.clip(rng.normal(0.15 + 0.2 * y, 0.1), 0, 1)
+    found = fit_thresholds(p, y)
+    for k in (0, 1):
+        best = max(sk.f1_score(y[:, k], p[:, k] >= t) for t in np.linspace(0, 1, 2001))
+        assert sk.f1_score(y[:, k], p[:, k] >= found[k]) >= best - 1e-9
+        assert found[k] < 0.4
+    assert found[2] == 0.5
+    sure = np.where(y[:, :2] > 0, 0.9, 0.1)
+    assert fit_thresholds(sure, y[:, :2]) == [0.5, 0.5]
+    got = evaluate(p, y, names(3), task="tags", thresholds=found)
+    assert [t["threshold"] for t in got["per_tag"]] == found
+    assert got["macro_f1"] > evaluate(p, y, names(3), task="tags")["macro_f1"] + 0.2
+    with pytest.raises(DataError, match="expected 3 numbers"):
+        evaluate(p, y, names(3), task="tags", thresholds=[0.5])
+
+
+def test_errors_of_numbers_come_with_intervals_that_scipy_finds_too():
+    from scipy.stats import bootstrap
+    from sklearn import metrics as sk
+
+    rng = np.random.default_rng(0)
+    y = rng.normal(5000, 100, 120)
+    p = y + rng.normal(0, 60, 120)
+    got = evaluate(p[:, None], y[:, None], ["x"], task="values")
+    for name, score in (("mae", sk.mean_absolute_error), ("r2", sk.r2_score),
+                        ("rmse", sk.root_mean_squared_error)):
+        expected = bootstrap((y, p), score, paired=True, vectorized=False, n_resamples=1000,
+                             method="percentile", rng=np.random.default_rng(1)).confidence_interval
+        wide = expected.high - expected.low
+        assert got[name]["value"] == pytest.approx(score(y, p))
+        assert got[name]["low"] == pytest.approx(expected.low, abs=0.15 * wide)
+        assert got[name]["high"] == pytest.approx(expected.high, abs=0.15 * wide)
+
+
+def test_numbers_that_do_not_vary_have_no_r2():
+    got = evaluate(np.array([[1.0], [1.2]]), np.ones((2, 1)), ["x"], task="values")
+    assert got["r2"] is None and got["mae"]["value"] == pytest.approx(0.1)
+    json.dumps(got, allow_nan=False)
 
 
 @pytest.mark.parametrize(("change", "said"), [

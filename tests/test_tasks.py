@@ -47,6 +47,23 @@ def test_a_regression_goes_on_from_where_it_stood():
     assert np.abs(predict(model, data.val) - data.val.labels).mean() < 1.5 * before
 
 
+def test_targets_are_scaled_and_folded_back_whatever_they_are():
+    from tl_keras.training.scaling import scaled_output
+
+    labels = np.stack([np.full(30, 7e6), np.linspace(1e12, 1e12 + 5e9, 30),
+                       np.linspace(-1e-12, 1e-12, 30)], axis=1).astype(np.float32)  # fmt: skip
+    scale = tasks.get("values").scale(labels)
+    targets = scale.apply(labels)
+    assert np.abs(targets[:, 0]).max() == 0 and scale.spread[0] == 1
+    np.testing.assert_allclose(targets[:, 1:].std(axis=0), 1, rtol=1e-3)
+    assert np.abs(targets).max() < 2
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="head_logits")])
+    with scaled_output(model, scale):
+        model.set_weights([np.eye(3), np.zeros(3)])  # gives the scaled targets back
+    found = model.predict(targets, verbose=0)
+    np.testing.assert_allclose(found, labels, rtol=1e-5, atol=1e-17)
+
+
 def test_a_prediction_worse_than_the_mean_is_told():
     task = tasks.get("values")
     labels = np.arange(10.0)[:, None]

@@ -10,7 +10,8 @@ manifest.json (schema 1), UTF-8:
     inputs      name, shape, dtype of a file's content and what the values are, for each input
     steps       what is done to a file before, in order: step and, by its name, every choice in it
     input       the first of them, with what is done to a file before ("resize")
-    output      name, shape, values, and whether the highest numbers are the answer
+    output      name, shape, values, whether the highest numbers are the answer, and for tags the
+                thresholds from which each is given
     originals   whose the whole files in golden.json are: "own" (of the data set), "none" (nobody's:
                 made to prove a step) or "given"; how many of them are of the data set or given
     default     name of the variant to take when nothing else is known
@@ -99,13 +100,16 @@ def make_manifest(
             "shape": [len(source.class_names)],
             "values": source.kind.output_values,
             "ranked": source.kind.ranked,
+            **({"thresholds": facts["thresholds"]} if facts.get("thresholds") else {}),
         },
         "originals": {"from": source.originals if source.originals in (OWN, NONE) else "given"},
         "default": default,
         "variants": [_describe_variant(variant) for variant in variants],
         "files": [dict(file) for file in files],
         **{key: _drop_root(facts.get(key, {})) for key in _LIFTED},
-        "facts": {key: value for key, value in facts.items() if key not in _LIFTED},
+        "facts": {
+            key: value for key, value in facts.items() if key not in (*_LIFTED, "thresholds")
+        },
     }
     return made
 

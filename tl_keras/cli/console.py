@@ -227,19 +227,27 @@ def percent(value: Any) -> str:
     return f"{100 * float(value):.1f} %"
 
 
+def measured(value: Any) -> str:
+    """Return a number, or a number with its interval, in four digits."""
+    if isinstance(value, dict):
+        return f"{value['value']:.4g} ({value['low']:.4g} to {value['high']:.4g})"
+    return f"{float(value):.4g}"
+
+
 _ROWS = (
     ("accuracy", percent),
     ("balanced_accuracy", percent),
     ("macro_f1", percent),
+    ("auroc", percent),
     ("nll", "{:.3f}".format),
     ("ece", percent),
     ("temperature", "{:.2f}".format),
     ("ece_calibrated", percent),
     ("mean_average_precision", percent),
     ("exact_match", percent),
-    ("mae", "{:.4g}".format),
-    ("rmse", "{:.4g}".format),
-    ("r2", "{:.3f}".format),
+    ("mae", measured),
+    ("rmse", measured),
+    ("r2", measured),
 )
 
 

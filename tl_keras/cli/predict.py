@@ -36,7 +36,10 @@ def predict(
             return
         made = table("", "image", "outputs")
         for row in rows:
-            said = ", ".join(f"{one['name']} {short(one['value'])}" for one in row["outputs"])
+            said = ", ".join(
+                f"{one['name']} {short(one['value'])}" + (" (given)" if one.get("given") else "")
+                for one in row["outputs"]
+            )
             made.add_row(str(row["path"]), said)
         made.columns[1].justify = "left"
         show(made)

@@ -12,6 +12,8 @@ from tl_keras.evaluation.calibration import (
     expected_calibration_error,
     negative_log_likelihood,
 )
+from tl_keras.evaluation.resampling import error_figures, macro_auroc, ranking_figures
+from tl_keras.evaluation.thresholds import checked_thresholds
 from tl_keras.evaluation.validation import (
     checked_classes,
     checked_names,
@@ -73,7 +75,8 @@ def evaluate_classes(
 
     count, accuracy, balanced_accuracy, macro_f1 (each {value, low, high, method}: bootstrap 95 %
     intervals, 2000 resamples), top_k ({"3": ..., "5": ...} where there are more classes than
-    that), nll (nats), ece (15 bins), per_class (name, precision, recall, f1, support, and low,
+    that), auroc (mean of each class against all others; None where one class occurs alone), nll
+    (nats), ece (15 bins), per_class (name, precision, recall, f1, support, and low,
     high: Wilson's 95 % interval of the recall), confusion (counts, rows are the true class);
     with a temperature also temperature, nll_calibrated and ece_calibrated.
 
@@ -94,6 +97,7 @@ def evaluate_classes(
         "count": len(labels),
         **bootstrap(confusion, seed),
         "top_k": _top_k(probabilities, labels),
+        "auroc": macro_auroc(probabilities, labels),
         "nll": negative_log_likelihood(probabilities, labels),
         "ece": expected_calibration_error(probabilities, labels),
         **_calibrated(probabilities, labels, temperature),
@@ -143,41 +147,48 @@ def _per_class(confusion: np.ndarray, names: list[str]) -> list[dict]:
 
 
 def evaluate_tags(
-    probabilities: np.ndarray, labels: np.ndarray, tag_names: Sequence[str], threshold: float = 0.5
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    tag_names: Sequence[str],
+    seed: int = 0,
+    thresholds: Sequence[float] | None = None,
 ) -> dict:
     """Return the figures of a tagger.
 
-    count, threshold, mean_average_precision (over the tags that occur), micro_f1, macro_f1,
-    exact_match, per_tag (name, average_precision, f1, support).
+    count, mean_average_precision (over the tags that occur) and auroc (over those that also
+    lack somewhere), each {value, low, high, method} with a 95 % interval or None, micro_f1,
+    macro_f1, exact_match, per_tag (name, average_precision and auroc with their _low and _high,
+    threshold, f1, support).
 
     Args:
         probabilities: (n, tags), each 0..1.
         labels: (n, tags), each 0 or 1.
         tag_names: One name a tag.
-        threshold: From which a tag counts as given.
+        seed: Of the bootstrap.
+        thresholds: From which each tag counts as given, chosen on other samples, see
+            :func:`tl_keras.evaluation.thresholds.fit_thresholds`; None is 0.5 for all.
 
     Raises:
         DataError: Shapes, ranges or names do not fit.
     """
-    from sklearn.metrics import average_precision_score
-
     probabilities, labels = checked_tags(probabilities, labels)
-    names, guessed = checked_names(tag_names, labels.shape[1]), probabilities >= threshold
-    per_tag = []
-    for k, name in enumerate(names):
-        found = labels[:, k].any()
-        precision = average_precision_score(labels[:, k], probabilities[:, k]) if found else None
-        per_tag.append({
+    names = checked_names(tag_names, labels.shape[1])
+    starts = checked_thresholds(thresholds, len(names))
+    guessed = probabilities >= starts
+    figures, ranks = ranking_figures(probabilities, labels, seed)
+    per_tag = [
+        {
             "name": name,
-            "average_precision": None if precision is None else float(precision),
+            **ranks[k],
+            "threshold": float(starts[k]),
             "f1": _f1(guessed[:, k], labels[:, k]),
             "support": int(labels[:, k].sum()),
-        })
-    known = [t["average_precision"] for t in per_tag if t["average_precision"] is not None]
+        }
+        for k, name in enumerate(names)
+    ]
     return {
         "count": len(labels),
-        "threshold": threshold,
-        "mean_average_precision": float(np.mean(known)) if known else None,
+        **figures,
         "micro_f1": _f1(guessed, labels),
         "macro_f1": float(np.mean([t["f1"] for t in per_tag])),
         "exact_match": float((guessed == labels).all(1).mean()),
@@ -191,17 +202,18 @@ def _f1(guessed: np.ndarray, labels: np.ndarray) -> float:
 
 
 def evaluate_values(
-    predictions: np.ndarray, labels: np.ndarray, output_names: Sequence[str]
+    predictions: np.ndarray, labels: np.ndarray, output_names: Sequence[str], seed: int = 0
 ) -> dict:
     """Return the figures of a regression.
 
-    count, mae, rmse, r2 (mean over outputs; None where undefined), per_output (name, mae, rmse,
-    r2), in the units of the labels.
+    count, mae, rmse, r2 (mean over outputs), each {value, low, high, method} with a 95 % interval,
+    r2 None where undefined, per_output (name, mae, rmse, r2), in the units of the labels.
 
     Args:
         predictions: (n, outputs).
         labels: (n, outputs).
         output_names: One name an output.
+        seed: Of the bootstrap.
 
     Raises:
         DataError: Shapes or names do not fit.
@@ -212,14 +224,8 @@ def evaluate_values(
         {"name": name, **_errors(predictions[:, k], labels[:, k])}
         for k, name in enumerate(names)
     ]
-    known = [output["r2"] for output in per_output if output["r2"] is not None]
-    return {
-        "count": len(labels),
-        "mae": float(np.abs(predictions - labels).mean()),
-        "rmse": float(np.sqrt(((predictions - labels) ** 2).mean())),
-        "r2": float(np.mean(known)) if known else None,
-        "per_output": per_output,
-    }
+    figures = error_figures(predictions, labels, seed)
+    return {"count": len(labels), **figures, "per_output": per_output}
 
 
 def _errors(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:

@@ -23,6 +23,7 @@ __all__ = ["METRICS", "SECTIONS", "SHARED", "UPDATE_CHANGES", "Facts", "lost", "
 METRICS = {
     "accuracy": ("accuracy", "share"), "balanced_accuracy": ("balanced accuracy", "share"),
     "mean_average_precision": ("mean average precision", "share"),
+    "auroc": ("area under the ROC curve", "share"),
     "macro_f1": ("macro F1", "share"), "micro_f1": ("micro F1", "share"),
     "exact_match": ("all tags correct", "share"), "top_k.3": ("top-3 accuracy", "share"),
     "top_k.5": ("top-5 accuracy", "share"), "mae": ("mean absolute error", "number"),

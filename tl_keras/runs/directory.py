@@ -420,6 +420,11 @@ _FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or _is_number(value, (int, float), 1e-9),
         "a number above 0",
     ),
+    "thresholds": (
+        lambda value: value is None
+        or (isinstance(value, list) and all(_is_number(one, (int, float), 0, 1) for one in value)),
+        "numbers of 0 to 1",
+    ),
 }  # fmt: skip
 """What all readers of a record rely on: whether a value is right, and what it should be."""
 

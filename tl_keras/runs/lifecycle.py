@@ -9,13 +9,14 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import tl_keras
+from tl_keras import tasks
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TrainingError
@@ -253,10 +254,10 @@ def finish(
 ) -> None:
     """Save the model, score it on validation and test, draw, report; the run is complete then.
 
-    The temperature is found on the validation split and applied to both.
+    Temperature and thresholds are found on the validation split and applied to both.
 
     Args:
-        run: The run; its record gets `metrics` and `temperature`.
+        run: The run; its record gets `metrics`, `temperature` and, for tags, `thresholds`.
         model: The trained model; branches are merged, and kept in a file of their own.
         data: Its samples.
         history: A row an epoch.
@@ -272,14 +273,17 @@ def finish(
         for name, part in parts.items()
         if len(part)
     }
-    temperature = None
+    temperature, thresholds = None, None
     if "val" in outputs:
         temperature = data.train.kind.fit_temperature(outputs["val"], data.val.labels)
+        thresholds = data.train.kind.fit_thresholds(outputs["val"], data.val.labels)
     metrics = {
-        name: score(values, parts[name], run.record["seed"], temperature)
+        name: score(values, parts[name], run.record["seed"], temperature, thresholds)
         for name, values in outputs.items()
     }
     run.update(metrics=metrics, temperature=temperature)
+    if thresholds is not None:
+        run.update(thresholds=thresholds)
     main = "test" if "test" in outputs else "val"
     plots, mistakes = draw(
         run.path / "plots", history, outputs[main], parts[main], metrics[main], temperature
@@ -299,12 +303,17 @@ def _marked(run: RunDirectory, history: list[dict[str, Any]]) -> list[dict[str, 
 
 
 def score(
-    outputs: np.ndarray, samples: Samples, seed: int, temperature: float | None
+    outputs: np.ndarray,
+    samples: Samples,
+    seed: int,
+    temperature: float | None,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Return the scores of a model's outputs for samples, see `tl_keras.evaluate`."""
-    return samples.kind.evaluate(
-        outputs, samples.labels, samples.class_names, seed=seed, temperature=temperature
-    )
+    return tasks.evaluate(
+        outputs, samples.labels, samples.class_names, task=samples.kind.name, seed=seed,
+        temperature=temperature, thresholds=thresholds,
+    )  # fmt: skip
 
 
 def draw(

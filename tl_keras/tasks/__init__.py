@@ -35,6 +35,7 @@ def evaluate(
     task: str = "classes",
     seed: int = 0,
     temperature: float | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Return every figure for one split, as plain numbers, strings and lists.
 
@@ -50,10 +51,12 @@ def evaluate(
         task: "classes", "tags" or "values".
         seed: Of the bootstrap.
         temperature: From `fit_temperature` on another split; "classes" only.
+        thresholds: From `fit_thresholds` of the task on other samples; "tags" only.
 
     Raises:
         DataError: Shapes, ranges, names or the task do not fit.
     """
+    more = {} if thresholds is None else {"thresholds": thresholds}
     return get(task).evaluate(
-        probabilities, labels, class_names, seed=seed, temperature=temperature
+        probabilities, labels, class_names, seed=seed, temperature=temperature, **more
     )

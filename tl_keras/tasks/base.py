@@ -151,8 +151,18 @@ class Task:
         *,
         seed: int = 0,
         temperature: float | None = None,
+        thresholds: Sequence[float] | None = None,
     ) -> dict[str, Any]:
-        """Return the figures of a split, JSON-able, with "task" and "count" among them."""
+        """Return the figures of a split, JSON-able, with "task" and "count" among them.
+
+        Args:
+            outputs: float (n, outputs).
+            labels: One row a sample.
+            class_names: One name an output.
+            seed: Of resampling.
+            temperature: From :meth:`fit_temperature` on other samples.
+            thresholds: From :meth:`fit_thresholds` on other samples.
+        """
         raise NotImplementedError
 
     def warn(self, metrics: dict[str, Any]) -> list[str]:
@@ -161,6 +171,10 @@ class Task:
 
     def fit_temperature(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
         """Return the temperature that calibrates outputs; None where there is no such thing."""
+        return None
+
+    def fit_thresholds(self, outputs: np.ndarray, labels: np.ndarray) -> list[float] | None:
+        """Return from which output on each name is given; None where there is no such thing."""
         return None
 
     def correct(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:

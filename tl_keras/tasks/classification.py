@@ -10,6 +10,7 @@ import numpy as np
 from tl_keras.errors import DataError
 from tl_keras.evaluation.calibration import fit_temperature
 from tl_keras.evaluation.metrics import evaluate_classes, evaluate_tags
+from tl_keras.evaluation.thresholds import fit_thresholds
 from tl_keras.tasks.base import Task, kullback_leibler
 
 __all__ = ["Multiclass", "Multilabel"]
@@ -130,6 +131,7 @@ class Multiclass(Task):
         *,
         seed: int = 0,
         temperature: float | None = None,
+        thresholds: Sequence[float] | None = None,
     ) -> dict[str, Any]:
         """See :func:`tl_keras.evaluation.metrics.evaluate_classes`."""
         figures = evaluate_classes(outputs, labels, class_names, seed, temperature)
@@ -247,9 +249,15 @@ class Multilabel(Task):
         *,
         seed: int = 0,
         temperature: float | None = None,
+        thresholds: Sequence[float] | None = None,
     ) -> dict[str, Any]:
         """See :func:`tl_keras.evaluation.metrics.evaluate_tags`."""
-        return {"task": self.name, **evaluate_tags(outputs, labels, class_names)}
+        figures = evaluate_tags(outputs, labels, class_names, seed, thresholds)
+        return {"task": self.name, **figures}
+
+    def fit_thresholds(self, outputs: np.ndarray, labels: np.ndarray) -> list[float] | None:
+        """See :func:`tl_keras.evaluation.thresholds.fit_thresholds`."""
+        return fit_thresholds(outputs, labels)
 
     def correct(self, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
         """Return where all tags are right."""

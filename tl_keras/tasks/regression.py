@@ -79,9 +79,10 @@ class Regression(Task):
         *,
         seed: int = 0,
         temperature: float | None = None,
+        thresholds: Sequence[float] | None = None,
     ) -> dict[str, Any]:
         """See :func:`tl_keras.evaluation.metrics.evaluate_values`."""
-        return {"task": self.name, **evaluate_values(outputs, labels, class_names)}
+        return {"task": self.name, **evaluate_values(outputs, labels, class_names, seed)}
 
     def warn(self, metrics: dict[str, Any]) -> list[str]:
         """Say which outputs are predicted worse than by their mean."""

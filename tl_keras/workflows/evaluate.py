@@ -13,6 +13,7 @@ from tl_keras.data.folders import from_unlabeled, listed
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import DataError
+from tl_keras.evaluation.thresholds import checked_thresholds
 from tl_keras.features.extract import predict
 from tl_keras.modalities.base import Modality
 from tl_keras.runs.config import RunConfig
@@ -59,7 +60,8 @@ def evaluate_run(
     start_tensorflow()
     model = run.model()
     outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
-    scores = score(outputs, samples, run.fact("seed"), run.record.get("temperature"))
+    found = run.record.get("temperature"), run.record.get("thresholds")
+    scores = score(outputs, samples, run.fact("seed"), *found)
     return {"split": split, **scores}
 
 
@@ -95,6 +97,8 @@ def predict_files(
 ) -> list[dict[str, Any]]:
     """Return a row for each image: its path and its highest outputs (name, value).
 
+    Of a run with thresholds each output says, too, whether it is given.
+
     Args:
         path: A complete run.
         pictures: Files, and folders whose images are taken (subfolders too).
@@ -111,12 +115,17 @@ def predict_files(
     keys = tuple(files)
     samples = Samples(files, labels, ("",), keys, modality)
     names, ranked = run.fact("classes"), tasks.get(run.fact("data", "task")).ranked
+    thresholds = run.record.get("thresholds")
+    starts = checked_thresholds(thresholds, len(names)).tolist()
     start_tensorflow()
     outputs = predict(run.model(), samples, progress=lambda d, n: progress("pictures", d, n))
     rows = []
     for key, values in zip(keys, outputs, strict=True):
         order = np.argsort(-values)[:top] if ranked else range(len(values))
         chosen = [{"name": names[i], "value": float(f"{values[i]:.7g}")} for i in order]
+        if thresholds is not None:
+            for one, i in zip(chosen, order, strict=True):
+                one["given"] = bool(values[i] >= starts[i])
         rows.append({"path": key, "outputs": chosen})
     return rows
 
