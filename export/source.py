@@ -18,6 +18,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, ExportError, ModelError
 from tl_keras.modalities.base import InputSpec, Modality
+from tl_keras.models.views import average_views
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.tasks.base import Task
 from tl_keras.utils.quiet import start_tensorflow
@@ -273,6 +274,7 @@ def from_run(
     samples: int | None = None,
     unlabeled: str | os.PathLike[str] | None = None,
     originals: str = OWN,
+    views: tuple[str, ...] = (),
 ) -> Source:
     """Read a finished run, and give each of its samples one duty, see :func:`allot`.
 
@@ -284,6 +286,8 @@ def from_run(
         unlabeled: a folder of files without labels to choose by, such as those that the device
             will see.
         originals: see `Source`.
+        views: what the model averages inside beside the image itself, see
+            :mod:`tl_keras.models.views`.
 
     Raises:
         RunError: if the run is missing, damaged or not complete.
@@ -303,7 +307,7 @@ def from_run(
     duties = allot(splits, others, samples)
     chosen = duties.figures.samples
     start_tensorflow()
-    model = directory.model()
+    model = average_views(directory.model(), views)
     signature = read_signature(model, chosen.modality, chosen.task)
     reader = chosen.modality.reader(chosen, dict(signature.inputs))
     return Source(
@@ -316,7 +320,8 @@ def from_run(
         labels=chosen.labels if duties.figures.labelled else None,
         data=duties.data,
         modality=chosen.modality,
-        facts={key: directory.record[key] for key in _FACTS if key in directory.record},
+        facts={key: directory.record[key] for key in _FACTS if key in directory.record}
+        | ({"views": ", ".join(views)} if views else {}),
         origin=duties.figures.name,
         parts=duties.choice,
         calibration=duties.calibration,

@@ -15,6 +15,7 @@ from typing import Any
 from export.variant import Latency, Variant
 from tl_keras import modalities, tasks
 from tl_keras.errors import ExportError
+from tl_keras.models.views import count_views, parse_views
 from tl_keras.reports.html import environment
 
 __all__ = ["TEMPLATES", "card", "check_license", "context", "fastest", "task_words"]
@@ -106,6 +107,7 @@ def card(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> str:
         runtimes={"tflite": "ai-edge-litert", "onnx": "onnxruntime"},
         tflite=next((v["file"] for v in manifest["variants"] if v["format"] == "tflite"), ""),
         made_by={**manifest["facts"], **manifest["versions"]},
+        count_views=lambda text: count_views(parse_views(text)),
         threads=threads.pop() if len(threads) == 1 else None,
         most=50,
     )

@@ -65,6 +65,14 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
             "set, as they are), none, or an image or a folder of images to take instead.",
         ),
     ] = "own",
+    views: Annotated[
+        str,
+        typer.Option(
+            help="Average inside the files over views of the image, at as many times the cost: "
+            "flip, crops, or flip,crops.",
+            show_default="the image alone",
+        ),
+    ] = "",
     license: Annotated[
         str, typer.Option(help="Of the model, for its card, as in apache-2.0.", show_default=False)
     ] = "",
@@ -87,6 +95,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         from export.pipeline import ExportConfig, check_config, check_destination, export
         from export.quantize.search import Limits
         from export.source import from_run
+        from tl_keras.models.views import parse_views
         from tl_keras.runs.directory import RunDirectory
 
         opt.refuse_unused("--max-drop", max_drop, bool(quantize), "--quantize")
@@ -97,13 +106,15 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         config = ExportConfig(formats, recipes, limits, license=license)
         _, notes = check_config(config)
         root = data or RunDirectory(run).fact("data", "root")
+        names = parse_views(views)
         check_destination(target, force, root, unlabeled)
         start_tensorflow()
         with bars(still=True) as bar:
             bar("reading the run", 0, 1)
             source = from_run(
-                run, data=data, samples=samples, unlabeled=unlabeled, originals=originals
-            )
+                run, data=data, samples=samples, unlabeled=unlabeled, originals=originals,
+                views=names,
+            )  # fmt: skip
             made = export(source, config, target, force=force, progress=bar)
         _show(made, notes, target, source)
 

@@ -30,6 +30,7 @@ def evaluate(
             show_default="test if there is one, else val; all of other images without splits",
         ),
     ] = None,
+    views: opt.TestViews = "",
     out: Annotated[Path | None, opt.new_file("Write the scores to this JSON file, too.")] = None,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
@@ -39,15 +40,17 @@ def evaluate(
     Example:  tl-keras evaluate runs/photos --data new_photos/
     """
     with error_boundary(debug):
+        from tl_keras.models.views import parse_views
         from tl_keras.workflows.evaluate import evaluate_run
 
+        names = parse_views(views)
         if out is not None:
             from tl_keras.runs.directory import RunDirectory
             from tl_keras.utils.files import refuse_file
 
             refuse_file(out, ".json", data or RunDirectory(run).fact("data", "root"))
         with bars() as progress:
-            scores = evaluate_run(run, data, split, progress)
+            scores = evaluate_run(run, data, split, progress, names)
         if out is not None:
             from tl_keras.utils.files import write_atomically
 

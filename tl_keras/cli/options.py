@@ -18,8 +18,8 @@ from tl_keras.training.plan import PLAN_NAMES
 __all__ = [
     "AsJson", "Augment", "Base", "BatchSize", "Data", "Debug", "Dense", "Epochs", "LrScale",
     "MovedData", "Plan", "Pooling", "Precision", "Run", "RunOut", "Seed", "Size", "SkipBad", "Task",
-    "TestShare", "ValShare", "Views", "Weights", "new_file", "number", "numbers", "refuse_unused",
-    "split_numbers", "split_words",
+    "TestShare", "TestViews", "ValShare", "Views", "Weights", "new_file", "number", "numbers",
+    "refuse_unused", "split_numbers", "split_words",
 ]  # fmt: skip
 
 
@@ -192,6 +192,14 @@ Augment = Annotated[
 Views = Annotated[
     int | None,
     number("Augmented views of each image that frozen stages see.", 1, 1000, show_default="4"),
+]
+TestViews = Annotated[
+    str,
+    typer.Option(
+        "--views",
+        help="Answer by the mean over views of each image: flip, crops, or flip,crops.",
+        show_default="the image alone",
+    ),
 ]
 Pooling = Annotated[
     str, typer.Option(help="avg, max, avg+max, gem, flatten, first (token) or none.")

@@ -19,6 +19,7 @@ def predict(
         list[Path], typer.Argument(metavar="IMAGE...", help="Images, or folders of images.")
     ],
     top: Annotated[int, opt.number("Classes shown for each image.", 1, 100000)] = 3,
+    views: opt.TestViews = "",
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
@@ -27,10 +28,12 @@ def predict(
     Example:  tl-keras predict runs/photos new/*.jpg --top 3
     """
     with error_boundary(debug):
+        from tl_keras.models.views import parse_views
         from tl_keras.workflows.evaluate import predict_files
 
+        names = parse_views(views)
         with bars() as progress:
-            rows = predict_files(run, images, top, progress)
+            rows = predict_files(run, images, top, progress, names)
         if as_json:
             show_json(rows)
             return

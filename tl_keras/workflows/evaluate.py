@@ -16,6 +16,7 @@ from tl_keras.errors import DataError
 from tl_keras.evaluation.thresholds import checked_thresholds
 from tl_keras.features.extract import predict
 from tl_keras.modalities.base import Modality
+from tl_keras.models.views import average_views
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import guard, score
@@ -31,7 +32,11 @@ __all__ = ["evaluate_run", "find_rate", "predict_files"]
 
 @guard()
 def evaluate_run(
-    path: Path, data: str | None, split: str | None, progress: Progress
+    path: Path,
+    data: str | None,
+    split: str | None,
+    progress: Progress,
+    views: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the scores of a run's model on one of its splits, or on other data.
 
@@ -41,6 +46,7 @@ def evaluate_run(
         split: "train", "val" or "test"; None takes the test split if there is one, else the
             validation split of the run's own data, and all of other data.
         progress: Called with a task's name, what is done and of how much.
+        views: What is averaged beside the image itself, see :mod:`tl_keras.models.views`.
 
     Returns:
         The scores, and `split`: which one was taken, None for all of other data.
@@ -58,11 +64,11 @@ def evaluate_run(
     else:
         samples, split = _other(run, data, split)
     start_tensorflow()
-    model = run.model()
+    model = average_views(run.model(), views)
     outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
     found = run.record.get("temperature"), run.record.get("thresholds")
     scores = score(outputs, samples, run.fact("seed"), *found)
-    return {"split": split, **scores}
+    return {"split": split, **({"views": list(views)} if views else {}), **scores}
 
 
 def _complete(path: Path) -> RunDirectory:
@@ -93,7 +99,11 @@ def _other(run: RunDirectory, data: str, split: str | None) -> tuple[Samples, st
 
 @guard()
 def predict_files(
-    path: Path, pictures: Sequence[Path], top: int, progress: Progress
+    path: Path,
+    pictures: Sequence[Path],
+    top: int,
+    progress: Progress,
+    views: tuple[str, ...] = (),
 ) -> list[dict[str, Any]]:
     """Return a row for each image: its path and its highest outputs (name, value).
 
@@ -104,6 +114,7 @@ def predict_files(
         pictures: Files, and folders whose images are taken (subfolders too).
         top: How many outputs, highest first; all of them for task "values".
         progress: Called with a task's name, what is done and of how much.
+        views: What is averaged beside the image itself, see :mod:`tl_keras.models.views`.
 
     Raises:
         DataError: There is no such file, or one is no image.
@@ -118,7 +129,8 @@ def predict_files(
     thresholds = run.record.get("thresholds")
     starts = checked_thresholds(thresholds, len(names)).tolist()
     start_tensorflow()
-    outputs = predict(run.model(), samples, progress=lambda d, n: progress("pictures", d, n))
+    model = average_views(run.model(), views)
+    outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
     rows = []
     for key, values in zip(keys, outputs, strict=True):
         order = np.argsort(-values)[:top] if ranked else range(len(values))
