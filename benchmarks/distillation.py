@@ -16,6 +16,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from export.distill.config import DistillationConfig
 from tl_keras.utils.quiet import start_tensorflow
 
 
@@ -23,16 +24,20 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
-    parser.add_argument("--teacher", help="A finished run; none trains --teacher-base.")
+    parser.add_argument(
+        "--teacher", nargs="+", help="Finished runs, which teach together; none trains one."
+    )
+    parser.add_argument("--soup", action="store_true", help="Average the runs' weights.")
     parser.add_argument("--teacher-base", default="mobilenet_v2")
     parser.add_argument("--teacher-weights", default="imagenet")
     parser.add_argument("--student", default="mobilenet_v2@0.35")
     parser.add_argument("--student-weights", default="imagenet")
     parser.add_argument("--size", type=int, help="Side in pixels; none is the base's own.")
+    parser.add_argument("--student-size", type=int, help="None is the teacher's.")
     parser.add_argument("--plan", default="lp-ft")
     parser.add_argument("--epochs", default="", help="Of each stage of the students' plan.")
     parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--loss", default="kd")
+    parser.add_argument("--loss", default=DistillationConfig.loss)
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--alpha", type=float)
     parser.add_argument("--mixup", action="store_true")
@@ -40,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     start_tensorflow()
     with tempfile.TemporaryDirectory() as folder:
-        teacher = args.teacher or _teacher(args, Path(folder) / "teacher")
+        teacher = args.teacher or [_teacher(args, Path(folder) / "teacher")]
         runs = [_distilled(args, teacher, seed, Path(folder)) for seed in range(args.seeds)]
     _print(args, runs)
 
@@ -55,8 +60,7 @@ def _teacher(args: argparse.Namespace, out: Path) -> str:
     return str(run.path)
 
 
-def _distilled(args: argparse.Namespace, teacher: str, seed: int, folder: Path) -> dict:
-    from export.distill.config import DistillationConfig
+def _distilled(args: argparse.Namespace, teacher: list[str], seed: int, folder: Path) -> dict:
     from export.distill.run import Distillation, distill
 
     given = {"temperature": args.temperature, "alpha": args.alpha}
@@ -66,7 +70,7 @@ def _distilled(args: argparse.Namespace, teacher: str, seed: int, folder: Path) 
         **{name: value for name, value in given.items() if value is not None},
     )
     request = Distillation(
-        teacher,
+        teacher[0],
         args.student,
         config,
         weights=args.student_weights,
@@ -74,6 +78,9 @@ def _distilled(args: argparse.Namespace, teacher: str, seed: int, folder: Path) 
         settings={"views": args.views},
         epochs=tuple(int(word) for word in args.epochs.split(",") if word),
         seed=seed,
+        size=args.student_size,
+        others=tuple(teacher[1:]),
+        together="soup" if args.soup else "ensemble",
     )
     facts = distill(request, folder / f"student-{seed}").record["distillation"]
     val = ", ".join(f"{n} {s['val']['accuracy']['value']:.4f}" for n, s in facts["scores"].items())

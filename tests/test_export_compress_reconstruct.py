@@ -133,6 +133,29 @@ def test_the_last_layer_is_the_ridge_solution_of_what_the_pruned_ones_before_giv
     assert floor <= error <= 1.2 * floor + 1e-6
 
 
+def test_the_branch_of_a_sum_makes_up_for_what_its_shortcut_lost(samples):
+    """Against scikit-learn's regression of what the sum still lacks on the branch's inputs."""
+    import keras
+    from sklearn.linear_model import LinearRegression
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3), name="image")
+    x = keras.layers.Conv2D(8, 3, strides=4, padding="same", name="stem")(image)
+    branch = keras.layers.Conv2D(8, 1, name="branch")(x)
+    x = keras.layers.Add(name="sum")([x, branch])
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(x))
+    made = prune_and_reconstruct(fold_trainable(model), samples, {"stem": 0.3})
+
+    def at(one, name):
+        part = keras.Model(one.inputs, one.get_layer(name).output)
+        return part.predict(samples.inputs["image"].astype("float32"), verbose=0).reshape(-1, 8)
+
+    wanted, stem = at(model, "sum"), at(made, "stem")
+    best = stem + LinearRegression().fit(stem, wanted - stem).predict(stem)
+    floor, error = (((one - wanted) ** 2).mean() for one in (best, at(made, "sum")))
+    assert 0.1 < floor <= error <= 1.01 * floor
+
+
 def test_two_of_each_four_input_channels_go(folded, samples):
     made = prune_and_reconstruct(folded, samples, {"block2_conv": TWO_OF_FOUR})
     kernel = made.get_layer("block2_conv").get_weights()[0]

@@ -17,7 +17,6 @@ diagonal of the inverse covariance (Hassibi and Stork 1993, "Optimal brain surge
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -72,11 +71,11 @@ def prune_and_reconstruct(
     """
     slim = copy_flat(model)
     walk = _Walk(model, slim, reader)
-    solved = walk.solvable()
-    for done, (before, after) in enumerate(solved):
+    solved = walk.solved
+    for done, (_, after) in enumerate(solved):
         layer = LayerMatrix(after.operation)
         if layer.width <= _WIDEST:
-            moments = _measure(layer, walk.inputs(before, after))
+            moments = _measure(layer, walk.inputs(done))
             weights, bias = _solve(layer, moments, shares.get(after.name, 0.0))
             layer.set(weights, bias)
         elif share := shares.get(after.name):
@@ -84,6 +83,23 @@ def prune_and_reconstruct(
             layer.set(weights * _keep(np.abs(weights), share, layer.inner), bias)
         progress("pruning", done + 1, len(solved))
     return slim
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """What goes into a layer, for some samples.
+
+    Attributes:
+        before: in the original network, (n, ..., channels).
+        now: in the network as pruned so far.
+        lack: what the shortcut of a sum behind the layer lacks of the original's, if there is one.
+        total: samples in all batches.
+    """
+
+    before: np.ndarray
+    now: np.ndarray
+    lack: np.ndarray | None
+    total: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +111,9 @@ class _Moments:
         before: mean (groups, 1, width).
         own: covariance of what is now, (groups, width, width).
         cross: covariance of what is now with what was before, (groups, width, width).
+        lack: covariance of what is now with what the sum behind the layer lacks of the original's
+            (groups, width, outputs), or 0.
+        lack_mean: mean of what is lacking, (groups, 1, outputs), or 0.
         count: rows that they were measured on.
     """
 
@@ -102,26 +121,35 @@ class _Moments:
     before: np.ndarray
     own: np.ndarray
     cross: np.ndarray
+    lack: Any
+    lack_mean: Any
     count: int
 
 
-def _measure(layer: LayerMatrix, inputs: Iterator[tuple[np.ndarray, np.ndarray, int]]) -> _Moments:
-    generator, sums, count = np.random.default_rng(0), [np.zeros(1)] * 4, 0
+def _measure(layer: LayerMatrix, inputs: Iterator[_Batch]) -> _Moments:
+    generator, sums, count = np.random.default_rng(0), [np.zeros(1)] * 6, 0
     origin: np.ndarray | None = None
-    for before, now, total in inputs:
-        many = 1 + max(2000, _ROWS * layer.width) // total
-        chosen = generator.random((len(now), min(many, _places(layer))))
-        old, new = (layer.rows(maps, chosen) for maps in (before, now))
+    for batch in inputs:
+        many = 1 + max(2000, _ROWS * layer.width) // batch.total
+        chosen = generator.random((len(batch.now), min(many, _places(layer))))
+        old, new = (layer.rows(maps, chosen) for maps in (batch.before, batch.now))
         # Of large numbers that hardly differ, squares would keep nothing but rounding.
         origin = old.mean(1, keepdims=True) if origin is None else origin
         old, new = old - origin, new - origin
-        parts = [new.sum(1, keepdims=True), old.sum(1, keepdims=True),
-                 new.transpose(0, 2, 1) @ new, new.transpose(0, 2, 1) @ old]  # fmt: skip
+        lack = np.zeros((layer.groups, new.shape[1], 1), np.float32)
+        if batch.lack is not None:
+            lack = layer.pick(batch.lack, chosen)
+        turned = new.transpose(0, 2, 1)
+        parts = [new.sum(1, keepdims=True), old.sum(1, keepdims=True), lack.sum(1, keepdims=True),
+                 turned @ new, turned @ old, turned @ lack]  # fmt: skip
         sums = [a + b.astype(np.float64) for a, b in zip(sums, parts, strict=True)]
         count += new.shape[1]
-    now, before, own, cross = (one / count for one in sums)
+    now, before, lack, own, cross, lacking = (one / count for one in sums)
     turned, start = now.transpose(0, 2, 1), np.zeros(1) if origin is None else origin
-    return _Moments(now + start, before + start, own - turned @ now, cross - turned @ before, count)
+    return _Moments(
+        now + start, before + start, own - turned @ now, cross - turned @ before,
+        lacking - turned @ lack, lack, count,
+    )  # fmt: skip
 
 
 def _places(layer: LayerMatrix) -> int:
@@ -133,7 +161,7 @@ def _solve(layer: LayerMatrix, moments: _Moments, share: float) -> tuple[np.ndar
     spread = np.trace(moments.own, axis1=1, axis2=2)[:, None, None] / layer.width
     ridge: Any = max(_RIDGE, _DOUBT * layer.width / moments.count) * spread + 1e-6
     gram = moments.own + ridge * np.eye(layer.width)
-    wanted = moments.cross @ first + ridge * first
+    wanted = moments.cross @ first + moments.lack + ridge * first
     kept: np.ndarray = np.ones(first.shape, bool)
     weights: np.ndarray = first.astype(np.float32)
     cost = 1 / np.diagonal(np.linalg.inv(gram), axis1=1, axis2=2)[..., None]
@@ -144,7 +172,7 @@ def _solve(layer: LayerMatrix, moments: _Moments, share: float) -> tuple[np.ndar
             kept = _keep(np.where(kept, weights**2 * cost, -1), share, layer.inner, part)
             weights = solve_kept(gram, wanted, weights, kept, _STEPS)
     weights = solve_kept(gram, wanted, weights, kept, _LAST_STEPS)
-    shift = moments.before @ first - moments.now @ weights
+    shift = moments.before @ first + moments.lack_mean - moments.now @ weights
     return weights, bias + shift[:, 0]
 
 
@@ -201,7 +229,11 @@ def solve_kept(
 
 
 class _Walk:
-    """Runs the original and the pruned network to a layer's inputs, from the nearest cut."""
+    """Runs the original and the pruned network to a layer's inputs, from the nearest cut.
+
+    Attributes:
+        solved: calls of layers that are solved anew, in the original and the pruned network.
+    """
 
     def __init__(self, model: keras.Model, slim: keras.Model, reader: Reader) -> None:
         self.models, self.reader = (model, slim), reader
@@ -211,45 +243,61 @@ class _Walk:
         self.views = range(max(1, _SAMPLES // count) if reader.varied else 1)
         self.count = count * len(self.views)
         self.cuts = [cut_points(one) for one in self.models]
-        self.order = {step.name: at for at, step in enumerate(steps(model))}
+        self.walks = [steps(one) for one in self.models]
+        self.order = {step.name: at for at, step in enumerate(self.walks[0])}
+        names = [step.name for step in self.walks[0]]
+        self.solved = [
+            (before, after)
+            for before, after in zip(*self.walks, strict=True)
+            if type(before.operation).__name__ in _SOLVED and names.count(before.name) == 1
+        ]
         self.at: int | None = None
         self.kept: list[list[np.ndarray]] = []
 
-    def solvable(self) -> list[tuple[Step, Step]]:
-        """Calls of layers that are solved anew, in the original and the pruned network."""
-        walks = [steps(one) for one in self.models]
-        names = [step.name for step in walks[0]]
-        return [
-            (before, after)
-            for before, after in zip(*walks, strict=True)
-            if type(before.operation).__name__ in _SOLVED and names.count(before.name) == 1
-        ]
-
-    def inputs(self, before: Step, after: Step) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-        """Yield batches of a layer's inputs in the original and now, and the samples in all."""
-        self._advance(self.order[before.name])
+    def inputs(self, number: int) -> Iterator[_Batch]:
+        """Yield what goes into a layer that is solved, by its number."""
+        pair = self.solved[number]
+        shortcuts = [self._shortcut(which, step) for which, step in enumerate(pair)]
+        # What is kept must reach the shortcut, too.
+        self._advance(min([self.order[pair[0].name] - 1, *(self.order[step.name] for step in
+                           shortcuts[0][1:])]))  # fmt: skip
         functions = [
-            self._function(which, step.inputs[0]) for which, step in enumerate((before, after))
+            self._function(which, [step.inputs[0], *shortcut[:1]])
+            for which, (step, shortcut) in enumerate(zip(pair, shortcuts, strict=True))
         ]
         for batch in self._batches():
             old, new = (call(one) for call, one in zip(functions, batch, strict=True))
-            yield old, new, self.count
+            lack = old[1] - new[1] if shortcuts[0] else None
+            yield _Batch(old[0], new[0], lack, self.count)
+
+    def _shortcut(self, which: int, step: Step) -> list[Any]:
+        """The tensor that a layer's output is added to, if it goes nowhere else, and its step."""
+        walk = self.walks[which]
+        readers = [one for one in walk if any(x is step.outputs[0] for x in one.inputs)]
+        if len(readers) != 1 or type(readers[0].operation).__name__ != "Add":
+            return []
+        others = [x for x in readers[0].inputs if x is not step.outputs[0]]
+        makers = [one for one in walk if any(x is others[0] for x in one.outputs)]
+        made, last = self.order[makers[0].name], self.order[step.name]
+        if len(others) != 1 or made > last or others[0].shape != step.outputs[0].shape:
+            return []
+        return [others[0], makers[0]]
 
     def _advance(self, position: int) -> None:
-        """Keep what both networks give at the last cut before a step, if it is small enough."""
+        """Keep what both networks give at the last cut up to a step, if it is small enough."""
         cuts = self.cuts[0]
         behind = -1 if self.at is None else self.at
         for number in reversed(range(behind + 1, len(cuts))):
             shape = cuts[number].shape[1:]
-            if cuts[number].position >= position or number == 0 or None in shape:
+            if cuts[number].position > position or number == 0 or None in shape:
                 continue
             if 4 * self.count * np.prod(shape, dtype=np.float64) > _CACHED:
                 continue
             functions = [
-                self._function(which, self.cuts[which][number].tensor) for which in (0, 1)
+                self._function(which, [self.cuts[which][number].tensor]) for which in (0, 1)
             ]
             made = [
-                [call(one) for call, one in zip(functions, batch, strict=True)]
+                [call(one)[0] for call, one in zip(functions, batch, strict=True)]
                 for batch in self._batches()
             ]
             self.kept, self.at = made, number
@@ -263,19 +311,27 @@ class _Walk:
             for batch in read_ahead(self.reader, self.parts, view):
                 yield [batch, batch]
 
-    def _function(self, which: int, tensor: Any) -> Any:
+    def _function(self, which: int, tensors: list[Any]) -> Any:
         import keras
 
         model = self.models[which]
         if self.at is None:
-            whole = keras.Model(alone(model.inputs), tensor)
-            return functools.partial(_call, whole)
+            whole = keras.Model(alone(model.inputs), tensors)
+            return lambda batch: _arrays(whole(pack_inputs(whole, batch), training=False))
         start = self.cuts[which][self.at].tensor
-        if start is tensor:
-            return lambda maps: maps
-        part = keras.Model(start, tensor)
-        return lambda maps: np.asarray(part(maps, training=False))
+        beyond = [tensor for tensor in tensors if tensor is not start]
+        if not beyond:
+            return lambda maps: [maps] * len(tensors)
+        part = keras.Model(start, beyond)
+
+        def call(maps: np.ndarray) -> list[np.ndarray]:
+            made = iter(_arrays(part(maps, training=False)))
+            return [maps if tensor is start else next(made) for tensor in tensors]
+
+        return call
 
 
-def _call(model: keras.Model, batch: Any) -> np.ndarray:
-    return np.asarray(model(pack_inputs(model, batch), training=False), np.float32)
+def _arrays(outputs: Any) -> list[np.ndarray]:
+    import keras
+
+    return [np.asarray(one, np.float32) for one in keras.tree.flatten(outputs)]

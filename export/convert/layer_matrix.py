@@ -55,6 +55,13 @@ class LayerMatrix:
         found = found.reshape(-1, self.places, self.groups, self.inner)
         return found.transpose(2, 0, 1, 3).reshape(self.groups, -1, self.width)
 
+    def pick(self, maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Return maps of the layer's outputs at the same places, (groups, rows, outputs)."""
+        flat = maps.reshape(len(maps), -1, self.groups, maps.shape[-1] // self.groups)
+        at: np.ndarray = (chosen * flat.shape[1]).astype(np.int64)
+        found = np.take_along_axis(flat, at[..., None, None], 1)
+        return found.reshape(-1, *found.shape[2:]).transpose(1, 0, 2)
+
     def _patches(self, maps: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """(n, m, places, channels): the patches below m outputs of each sample."""
         layer, sides = self.layer, self.layer.output.shape[1:3]
