@@ -152,3 +152,36 @@ def test_tags_and_numbers_are_checked_and_exported_as_they_came(tmp_path):
         assert kept["paths"][5] == str(tmp_path / "5.png")
         assert kept["labels"][5] == ("green" if task == "tags" else repr(float(np.float32(10.55))))
         assert kept["columns"] == ([] if task == "tags" else ["x"])
+
+
+def test_fit_drops_suspects_only_where_that_helps_and_says_which(photos, tmp_path):
+    run = tmp_path / "run"
+    words = ["fit", str(photos), "--out", str(run), *SMALL, "--epochs", "1", "--plan", "probe"]
+    words += ["--drop-suspects", "--seed", "2", "--val", "0.05", "--augment", "none"]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0, said.output
+    record = json.loads((run / "run.json").read_text("utf-8"))
+    drop, left = record["data_quality"]["drop"], record["data"]["left_out"]
+    best = max(drop["tried"], key=lambda one: one["gain"])
+    assert (len(left) > 0) == (best["low"] > 0) and len(left) == drop["dropped"]
+    assert {one["path"] for one in left} == {"train/green/wrong3.png"}
+    assert [one["key"] for one in record["data_quality"]["suspects"]] == ["train/green/wrong3.png"]
+    assert drop["reason"] in record["data"]["notes"]
+    rows = (run / "split.csv").read_text("utf-8")
+    assert all(one["path"] not in rows and "looks like red" in one["reason"] for one in left)
+    page = (run / "report.html").read_text("utf-8")
+    assert "Data that may harm" in page and "wrong3.png" in page and "in two splits" in page
+    again = record["data_quality"]["previews"]["train/red/again.jpg"]
+    assert Image.open(run / again).format == "JPEG"
+
+
+def test_suspects_of_tags_are_not_dropped_and_nothing_is_left_behind(tmp_path):
+    for number in range(12):
+        tinted(number, number % 2).save(tmp_path / f"{number}.png")
+    rows = [(f"{number}.png", "ab"[number % 2]) for number in range(12)]
+    with open(tmp_path / "tags.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *rows])
+    words = ["fit", str(tmp_path / "tags.csv"), "--task", "tags", "--drop-suspects", *SMALL]
+    said = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "run")])
+    assert said.exit_code and "one class a sample" in said.output
+    assert not (tmp_path / "run").exists()

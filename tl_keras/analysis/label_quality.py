@@ -245,7 +245,7 @@ def decide_drop(
             f"loss of held-out samples {best['gain']:+.3f} nats better, standard error "
             f"{best['gain'] - best['low']:.3f})", many, tried,
         )  # fmt: skip
-    share = "all" if best["share"] == 1 else f"the worst {best['count']} of"
+    share = "all" if best["count"] == many else f"the worst {best['count']} of"
     return DropDecision(
         suspects.indices[: best["count"]],
         f"left out {share} {many} suspects: log loss of held-out samples {best['gain']:.3f} nats "
@@ -289,7 +289,7 @@ def _try_shares(
     made = []
     for place, share in enumerate(_SHARES, start=1):
         gains = logs[place] - logs[0]
-        error = float(gains.std(ddof=1)) / np.sqrt(len(gains))
+        error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
         gain = float(gains.mean())
         made.append({
             "share": share, "gain": gain, "low": gain - error, "high": gain + error,

@@ -68,6 +68,14 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     precision: opt.Precision = "auto",
     devices: Annotated[int, opt.number("GPUs to train on.", 1, 1024)] = 1,
     skip_bad: opt.SkipBad = False,
+    drop_suspects: Annotated[
+        bool,
+        typer.Option(
+            "--drop-suspects",
+            help="Leave out training images whose labels are likely wrong, if held-out images "
+            "are classified better without them. The report says which and why.",
+        ),
+    ] = False,
     seed: opt.Seed = 0,
     debug: opt.Debug = False,
 ) -> None:  # fmt: skip
@@ -94,7 +102,8 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
             epochs=opt.split_numbers(epochs), lr_scale=lr_scale or 1.0,
             learning_rate=opt.split_numbers(learning_rate, float),
             adapt=adapt, rank=rank or 4, minutes=minutes or 10.0, task=task, val=val, test=test,
-            skip_bad=skip_bad, seed=seed, precision=precision, devices=devices,
+            skip_bad=skip_bad, drop_suspects=drop_suspects, seed=seed,
+            precision=precision, devices=devices,
         )  # fmt: skip
         viewed = config.with_defaults().plan.settings["augment"] != "none" or views == 1
         opt.refuse_unused("--views", views, viewed, "--augment flip+crop")

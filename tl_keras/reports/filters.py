@@ -92,7 +92,7 @@ def data_uri(source: str | Path | Image | None) -> str:
     """Return an image as a data URI, so that a page needs no other file.
 
     Args:
-        source: the path of a PNG file, or an image in RGB.
+        source: the path of a PNG or JPEG (.jpg) file, or an image in RGB.
 
     Returns:
         The URI; "" where the file is gone.
@@ -103,6 +103,7 @@ def data_uri(source: str | Path | Image | None) -> str:
     if isinstance(source, str | Path):
         try:
             buffer.write(Path(source).read_bytes())
+            kind = "jpeg" if Path(source).suffix == ".jpg" else "png"
         except OSError:
             return ""
     elif is_tiny(source):

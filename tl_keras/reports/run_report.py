@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_keras import modalities, tasks
 from tl_keras.modalities.base import Modality
+from tl_keras.reports.data_report import KINDS
 from tl_keras.reports.filters import as_metric, duration, number, percent, points, thousands
 from tl_keras.reports.history import best_row, column, learning_rate, stage_spans
 from tl_keras.reports.html import render, write_page
@@ -18,7 +19,10 @@ from tl_keras.tasks.base import Task
 if TYPE_CHECKING:
     from tl_keras.evaluation.mistakes import Mistake
 
-__all__ = ["METRICS", "SECTIONS", "SHARED", "UPDATE_CHANGES", "Facts", "lost", "write_report"]
+__all__ = [
+    "GROUPS", "MEMBERS", "METRICS", "SECTIONS", "SHARED", "SUSPECTS", "UPDATE_CHANGES", "Facts",
+    "lost", "write_report",
+]  # fmt: skip
 
 METRICS = {
     "accuracy": ("accuracy", "share"), "balanced_accuracy": ("balanced accuracy", "share"),
@@ -49,6 +53,8 @@ UPDATE_CHANGES = {
 _SPLITS = {"val": "validation", "test": "test", "train": "training"}
 _FEW = 20  # images of a class, below which its recall says little
 _MOST_LISTED = 500
+SUSPECTS, GROUPS, MEMBERS = 12, 8, 4
+"""How many suspects, groups of near duplicates and members of each a run's report shows."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Facts:
         evaluations: a split's metrics, by split.
         plots: PNG files by what they show.
         mistakes: see :func:`write_report`.
+        previews: see :func:`write_report`.
     """
 
     run: Mapping[str, Any]
@@ -68,6 +75,7 @@ class Facts:
     evaluations: Mapping[str, Mapping[str, Any]]
     plots: Mapping[str, Path]
     mistakes: Sequence[Mistake]
+    previews: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
     def split(self) -> str:
@@ -99,6 +107,7 @@ def write_report(
     evaluations: Mapping[str, Mapping[str, Any]],
     plots: Mapping[str, Path],
     mistakes: Sequence[Mistake] = (),
+    previews: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write one HTML file with every figure and image of a run inside it.
 
@@ -115,6 +124,7 @@ def write_report(
         plots: PNG files by what they show, such as "curves" or "confusion"; those that no
             section knows follow under their own names.
         mistakes: from collect_mistakes; shown as a gallery in place of plots["mistakes"].
+        previews: files with small images of samples whose quality is in doubt, by key.
 
     Returns:
         The path.
@@ -122,12 +132,12 @@ def write_report(
     Raises:
         StorageError: it cannot be written.
     """
-    facts = Facts(run, history, evaluations, plots, mistakes)
+    facts = Facts(run, history, evaluations, plots, mistakes, previews or {})
     name = facts.figures.get("task") or facts.find("data.task")
     task = tasks.get(name) if name in tasks.names() else Task()
     names = dict.fromkeys((
         "metrics", "update", "probe", "training", "auto", "distillation", *task.sections,
-        "plots", "data", "limits", "reproduce",
+        "plots", "data_quality", "data", "limits", "reproduce",
     ))  # fmt: skip
     return write_page(
         path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts),
@@ -365,6 +375,24 @@ def _plots(facts: Facts) -> dict[str, Any]:
     return {"others": {key: path for key, path in facts.plots.items() if key not in known}}
 
 
+def _data_quality(facts: Facts) -> dict[str, Any] | None:
+    """Labels that are likely wrong, near duplicates, and what was dropped, in short."""
+    quality = facts.find("data_quality")
+    if not quality:
+        return None
+    groups = [
+        {**group, "cards": [(key, _file(key), facts.previews.get(key))
+                            for key in group["keys"][:MEMBERS]]}
+        for group in quality.get("near_duplicates", [])[:GROUPS]
+    ]  # fmt: skip
+    suspects = [
+        {**one, "file": _file(one["key"]), "preview": facts.previews.get(one["key"])}
+        for one in quality.get("suspects", [])[:SUSPECTS]
+    ]
+    return {"quality": quality, "groups": groups, "suspects": suspects, "kinds": KINDS,
+            "root": facts.find("data.root", "DATA").removeprefix("builtin:")}  # fmt: skip
+
+
 def _data(facts: Facts) -> dict[str, Any]:
     """Counts a split and class, what was left out, what is there twice."""
     counts = {
@@ -426,6 +454,7 @@ SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
     "outputs": _outputs,
     "mistakes": lambda facts: {"mistakes": [(one, _file(one.source)) for one in facts.mistakes]},
     "plots": _plots,
+    "data_quality": _data_quality,
     "data": _data,
     "limits": _limits,
     "reproduce": _reproduce,

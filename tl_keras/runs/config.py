@@ -40,6 +40,8 @@ class DataConfig:
         val: Share carved for validation where the data has none.
         test: Share carved for the test where the data has none.
         skip_bad: Go on without samples that cannot be used.
+        drop_suspects: Leave out training samples whose labels are likely wrong, if that is
+            measured to help.
     """
 
     source: str
@@ -48,6 +50,7 @@ class DataConfig:
     val: float = 0.2
     test: float = 0.0
     skip_bad: bool = False
+    drop_suspects: bool = False
 
     def __post_init__(self) -> None:
         """Check the values.

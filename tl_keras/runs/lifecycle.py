@@ -367,4 +367,8 @@ def _write_report(
         evaluations=run.record["metrics"],
         plots=plots,
         mistakes=mistakes,
+        previews={
+            key: run.path / place
+            for key, place in (run.record.get("data_quality") or {}).get("previews", {}).items()
+        },
     )

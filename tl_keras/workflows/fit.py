@@ -24,6 +24,7 @@ from tl_keras.runs.prepare import PreparedData, build, plan_for, prepare
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.auto_plan import decide_plan, keep_best
+from tl_keras.workflows.check_data import examine_training, save_previews
 
 if TYPE_CHECKING:
     import keras
@@ -49,10 +50,13 @@ def train(
     config = config.with_defaults()
     # Before the directory is made: what is refused should leave nothing behind.
     with guard():
-        model, data = _prepare_all(config, progress)
+        model, whole = _prepare_all(config, progress)
+        data, quality = examine_training(config, model, whole, progress)
     state = "choosing" if config.plan.name == "auto" else "incomplete"
-    create(out, config, data, model, command=command, resumable=True, state=state)
+    facts = {"state": state, "data_quality": quality}
+    create(out, config, data, model, command=command, resumable=True, **facts)
     with hold(out):
+        save_previews(RunDirectory(out), whole)
         return _go_on(RunDirectory(out), data.splits, progress)
 
 
