@@ -30,6 +30,7 @@ from export.convert import onnx, tflite
 from export.quantize.recipes import FLOAT, Recipe, choose_recipes
 from export.quantize.search import Limits, QuantizationSearch, QuantizationTask
 from export.runtime.bench import time_variants
+from export.runtime.platforms import measure_platforms
 from export.runtime.runtimes import KerasRuntime, load
 from export.source import Source
 from export.variant import Attempt, Variant, Verdict, choose_default
@@ -229,6 +230,9 @@ def ship(
     """
     variants = time_variants(variants, fresh, progress)
     said = {key: value for key, value in facts.items() if value}
+    runtime = load(next((v for v in variants if v.recipe == FLOAT), variants[0]).path)
+    if platforms := measure_platforms(source, runtime, progress):
+        said["platforms"] = platforms
     versions = {**source.facts.get("versions", {}), **_read_versions(variants)}
     record = {**source.facts, "versions": versions, "images": source.describe_images(), **said}
     write_bundle(

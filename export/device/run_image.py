@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-__all__ = ["OnnxModel", "TfliteModel", "check", "decode_image", "main", "read_image"]
+__all__ = ["OnnxModel", "TfliteModel", "check", "decode_image", "main", "read_image", "resize"]
 
 HERE = Path(__file__).resolve().parent
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF")
@@ -111,7 +111,13 @@ def read_image(
         uint8 (height, width, 3), RGB.
     """
     upright = decode_image(path, height, width, levels)
-    return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
+    return resize(upright, height, width)
+
+
+def resize(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """Resize to uint8 (height, width, 3): across, then down, whatever Pillow would begin with."""
+    across = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return np.asarray(across.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def decode_image(
@@ -185,7 +191,7 @@ def check(manifest: Mapping[str, Any], path: Path, variant: str, threads: int | 
         height, width, _ = manifest["input"]["shape"]
         decoded = decode_image(str(HERE / entry["original"]), height, width, levels)
         same = hashlib.sha256(decoded.tobytes()).hexdigest() == entry["trace"]["sha256"]
-        seen = np.asarray(decoded.resize((width, height), Image.Resampling.BILINEAR))
+        seen = resize(decoded, height, width)
         with Image.open(HERE / entry["file"], formats=["PNG"]) as image:
             apart = np.abs(np.asarray(image).astype(float) - seen).mean()
         given = model.predict(seen)

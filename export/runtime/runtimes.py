@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.convert.resize import RESIZED
 from tl_keras.errors import ExportError, ModelError
 from tl_keras.features.backends import prefix_function
 from tl_keras.utils.files import irregular
@@ -98,12 +99,15 @@ class Runtime(ABC):
         if len(named) == len(self.inputs) == 1:
             named = dict(zip(self.inputs, named.values(), strict=True))
         found = {name: np.shape(array)[1:] for name, array in named.items()}
-        if found != self.inputs:
+        if not self._takes(found):
             raise ExportError(
                 f"Got a batch of {_words(found)}; expected {_words(self.inputs)}: resize or rename "
                 "what goes in."
             )
         return {name: np.asarray(named[name]) for name in self.inputs}
+
+    def _takes(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        return shapes == self.inputs
 
     @abstractmethod
     def _fit(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -295,8 +299,23 @@ class OnnxRuntime(Runtime):
         except _refusals() as error:
             raise ExportError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
         taken = self._session.get_inputs()
-        self.inputs = {one.name: tuple(one.shape[1:]) for one in taken}
+        self._open = {one.name: tuple(one.shape[1:]) for one in taken}
+        said = self._session.get_modelmeta().custom_metadata_map.get(RESIZED, "")
+        sides = [int(side) for side in said.split(",") if side.isdigit()]
+        # A file that resizes by itself takes any size; it is timed with its own.
+        self.inputs = {
+            name: (*sides, *shape[2:]) if len(sides) == 2 and len(shape) == 3 else shape
+            for name, shape in self._open.items()
+        }
         self._types = {one.name: ONNX_TYPES.get(one.type, np.dtype(np.float32)) for one in taken}
+
+    def _takes(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        pairs = [(shapes.get(name, ()), wanted) for name, wanted in self._open.items()]
+        return len(shapes) == len(pairs) and all(
+            len(given) == len(wanted)
+            and all(not isinstance(w, int) or g == w for g, w in zip(given, wanted, strict=True))
+            for given, wanted in pairs
+        )
 
     def _fit(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: _cast(array, self._types[name]) for name, array in batch.items()}

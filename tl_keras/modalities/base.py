@@ -272,6 +272,18 @@ class Modality:
         """Say in a word or two what kind of file an item is, to choose a few that vary."""
         return os.path.splitext(os.fspath(item))[1].lower()
 
+    def other_ways(self) -> Sequence[Any]:
+        """Return how platforms make of an item what a model takes, see `image.platforms.Way`."""
+        return ()
+
+    def open(self, item: Any) -> Any:
+        """Return an item decoded, before the last step.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        return item
+
     def make_probes(self) -> dict[str, tuple[str, bytes]]:
         """Make small files that come out otherwise where one step is left out.
 

@@ -289,7 +289,10 @@ def resize(
         left, top = (width - side) // 2, (height - side) // 2
         # Not resize(box=...), which lets what lies outside the box bleed in.
         image = image.crop((left, top, left + side, top + side))
-    return np.asarray(image.resize((size, size), FILTERS[method]))
+    # Pass by pass: since version 13 Pillow begins with the rows of some tall images, and rounds
+    # otherwise by 1 of 255; across, then down, is what all versions and other programs can do.
+    across = image.resize((size, image.height), FILTERS[method])
+    return np.asarray(across.resize((size, size), FILTERS[method]))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

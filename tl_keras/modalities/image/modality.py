@@ -21,7 +21,7 @@ from tl_keras.modalities.base import (
     SampleLike,
     in_order,
 )
-from tl_keras.modalities.image import decode, steps
+from tl_keras.modalities.image import decode, platforms, steps
 from tl_keras.modalities.image.augment import parse_augment
 from tl_keras.modalities.image.perceptual_hash import SIDE, perceptual_hash
 from tl_keras.modalities.image.reader import ImageReader
@@ -243,6 +243,10 @@ class ImageModality(Modality):
         kind, width, height, turned = decode.read_header(item)
         shape = "wide" if width > 1.2 * height else "tall" if height > 1.2 * width else "square"
         return f"{kind} {shape}{' turned' * turned}"
+
+    def other_ways(self) -> Sequence[platforms.Way]:
+        """See :data:`tl_keras.modalities.image.platforms.WAYS`."""
+        return platforms.WAYS
 
     def make_probes(self) -> dict[str, tuple[str, bytes]]:
         """See :func:`tl_keras.modalities.image.steps.make_probes`."""

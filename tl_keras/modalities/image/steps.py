@@ -66,8 +66,10 @@ def describe_steps(size: tuple[int, int], levels: decode.Levels | None) -> list[
             "antialias": True,
             "support": "the triangle's half width is max(1, old side / new side) pixels of the "
             "image, its weights add up to 1",
-            "rounding": "to whole numbers after the horizontal and after the vertical pass",
-            "same_as": "PIL.Image.resize(size, BILINEAR)",
+            "rounding": "to whole numbers after the horizontal pass, which is first, and after the "
+            "vertical one",
+            "same_as": "PIL.Image.resize((width, old height), BILINEAR), then "
+            ".resize((width, height), BILINEAR)",
         },
         {
             "step": "values",
