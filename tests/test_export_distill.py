@@ -173,6 +173,7 @@ MISTAKES = [
     (["--loss", "kd", "--features", "a:b"], "use the loss 'kd+features'"),
     (["--loss", "features", "--features", "a:"], None),
     (["--data", "nowhere"], "nowhere"),
+    (["--soup"], "several runs"),
 ]
 
 
