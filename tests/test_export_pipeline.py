@@ -99,6 +99,24 @@ def test_the_manifest_describes_the_very_files_that_were_compared(shipped, sourc
         assert one.latencies[-1].median_ms > 0
 
 
+def test_files_of_every_kind_of_ends_and_weights_are_shipped_and_answer_as_expected(
+    source, tmp_path
+):
+    names = ("int8_in_out", "int4_gptq", "int8_uint8_in", "int8_symmetric", "weight_int4_block32")
+    orders = ExportConfig(("tflite", "onnx"), names, Limits(max_drop=1.0), False)
+    made = {one.name: one for one in stage.export(source, orders, tmp_path / "out")}
+    assert (made["tflite-int8_in_out"].input_dtype, made["tflite-int8_in_out"].output_dtype) == (
+        "int8", "int8",
+    )  # fmt: skip
+    assert made["onnx-int8_uint8_in"].input_dtype == "uint8"
+    assert "3 layers" in made["tflite-int4_gptq"].attempts[0].note
+    assert verify_bundle(tmp_path / "out").passed
+    listed = json.loads((tmp_path / "out" / "manifest.json").read_text())["variants"]
+    assert {one["name"]: one["input_dtype"] for one in listed} == {
+        name: one.input_dtype for name, one in made.items()
+    }
+
+
 def test_an_int8_file_takes_bytes_as_they_are(shipped):
     from ai_edge_litert.interpreter import Interpreter
 

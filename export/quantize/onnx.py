@@ -151,9 +151,11 @@ def quantize(
             if recipe.calibrated:
                 whole = dict.fromkeys(in_bytes, (0.0, 255.0))
                 made = _round(prepare(contents), recipe, {**(ranges or {}), **whole}, keep, only)
-            elif recipe.weights == "int4":
-                made = version_converter.convert_version(prepare(contents), _INT4_OPSET)
-                _narrow(made, _choose_bits(made, keep, only), recipe.block)
+            elif recipe.widened:
+                made = prepare(contents)
+                if recipe.weights == "int4":
+                    made = version_converter.convert_version(made, _INT4_OPSET)
+                _narrow(made, _choose_bits(made, recipe, keep, only), recipe.block)
             else:
                 made = _halve(onnx.load_from_string(contents), keep)
             if recipe.input_dtype == "uint8":
@@ -222,11 +224,14 @@ def _as_data(ranges: Mapping[str, tuple[float, float]]) -> object:
 
 
 def _choose_bits(
-    model: onnx.ModelProto, keep: Sequence[str], only: str | None
+    model: onnx.ModelProto, recipe: Recipe, keep: Sequence[str], only: str | None
 ) -> dict[str, int]:
-    """4 for each node with weights, 8 for those to keep."""
+    """Bits of the weights of each node that has some; those to keep get one size more."""
     names = [node.name for node in model.graph.node if node.op_type in _WEIGHTED]
-    return {name: 8 if name in keep else 4 for name in names if only in (None, name)}
+    names = [name for name in names if only in (None, name)]
+    if recipe.weights == "int8":
+        return dict.fromkeys((name for name in names if name not in keep), 8)
+    return {name: 8 if name in keep else 4 for name in names}
 
 
 def _narrow(model: onnx.ModelProto, bits: Mapping[str, int], block: int = 0) -> None:

@@ -33,6 +33,8 @@ class Recipe:
         method: how weights are rounded: "nearest"; "octav", with the clipping of least error
             (Sakr et al. 2022, arXiv 2206.06501); "gptq", each making up for those before it
             (Frantar et al. 2023, arXiv 2210.17323); "hadamard", rotated so that outliers spread.
+        widened: whether weights become floats on loading, and all is computed in float: small to
+            ship, no faster, and no rounding but the weights'.
         symmetric: whether zero is the middle of the activations' range, as TensorRT has it.
     """
 
@@ -45,6 +47,7 @@ class Recipe:
     output_dtype: str = "float32"
     block: int = 0
     method: str = "nearest"
+    widened: bool = False
     symmetric: bool = False
 
     @property
@@ -70,6 +73,7 @@ class Recipe:
 
 RECIPES = (
     Recipe("fp16", "tflite", "float16", "float32", _AI_EDGE),
+    Recipe("weight_int8", "tflite", "int8", "float32", _AI_EDGE, widened=True),
     Recipe("dynamic_int8", "tflite", "int8", "float32", _AI_EDGE),
     Recipe("int8", "tflite", "int8", "int8", _AI_EDGE, "uint8"),
     Recipe("int8_uint8_out", "tflite", "int8", "int8", _AI_EDGE, "uint8", "uint8"),
@@ -85,7 +89,8 @@ RECIPES = (
     Recipe("int8", "onnx", "int8", "uint8", _ONNXRUNTIME),
     Recipe("int8_uint8_in", "onnx", "int8", "uint8", _ONNXRUNTIME, "uint8"),
     Recipe("int8_symmetric", "onnx", "int8", "int8", _ONNXRUNTIME, symmetric=True),
-    Recipe("weight_int4_block32", "onnx", "int4", "float32", _ONNXRUNTIME, block=32),
+    Recipe("weight_int8", "onnx", "int8", "float32", _ONNXRUNTIME, widened=True),
+    Recipe("weight_int4_block32", "onnx", "int4", "float32", _ONNXRUNTIME, block=32, widened=True),
 )
 
 

@@ -193,11 +193,11 @@ def _choose(made: Quantizer, recipe: Recipe, scope: str) -> None:
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
     from ai_edge_quantizer.qtyping import TFLOperationName as Operation
 
-    if recipe.weights == "float16":
+    if recipe.weights == "float16" or recipe.widened:
+        half, nearest = AlgorithmName.FLOAT_CASTING, AlgorithmName.MIN_MAX_UNIFORM_QUANT
+        bits, method = (8, nearest) if recipe.widened else (16, half)
         for name in _WEIGHTED:
-            made.add_weight_only_config(
-                scope, Operation[name], 16, algorithm_key=AlgorithmName.FLOAT_CASTING
-            )
+            made.add_weight_only_config(scope, Operation[name], bits, algorithm_key=method)
         return
     if recipe.calibrated:
         made.add_static_config(scope, Operation.ALL_SUPPORTED, recipe.bits, 8)
