@@ -170,6 +170,22 @@ def test_the_most_sensitive_layers_are_found_and_left_in_float(spread_source, tm
     assert differ[1] < differ[0]
 
 
+def test_weights_are_rounded_once_for_all_recipes_and_formats_of_a_source(
+    spread_source, tmp_path
+):
+    source, told, found = dataclasses.replace(spread_source), [], []
+    for recipe in ("int8", "int8_uint8_out"):
+        quantizer = Quantizer(job(source, tmp_path, recipe), Limits(), lambda *it: told.append(it))
+        ((settings, _),) = STRATEGIES[0][1](quantizer, Settings(b"", 64))
+        found.append(settings.contents)
+    assert found[0] is found[1]
+    assert [word for word, _, _ in told].count("rounding weights") == 1
+    other = dataclasses.replace(source, model=plain_relu())
+    quantizer = Quantizer(job(other, tmp_path), Limits(), quiet)
+    ((settings, _),) = STRATEGIES[0][1](quantizer, Settings(b"", 64))
+    assert settings.contents != found[0], "another model's weights"
+
+
 def test_if_no_strategy_passes_each_is_named_with_its_drop(spread_source, tmp_path):
     task = job(spread_source, tmp_path)
     tried = r"first try .*: \d+ of 150 answers.*; range clipping .*--max-drop"

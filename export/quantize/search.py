@@ -316,10 +316,19 @@ def try_plainly(quantizer: Quantizer, best: Settings) -> Iterator[tuple[Settings
     """Quantize with the first calibration samples, weights rounded so that outputs stay."""
     notes = [f"{best.samples} calibration samples"] if best.samples else []
     if _rounds(quantizer):
-        model = fold_batch_normalization(quantizer.task.source.model)
-        notes.append(f"{_round(quantizer, model)} layers")
-        best = replace(best, contents=quantizer.task.convert(model))
+        task = quantizer.task
+        # Most of an export's time: once for all recipes of the same weights, and all formats.
+        key = ("rounded", task.recipe.weights, quantizer.limits)
+        model, layers = task.source.remember(key, lambda: _fold_and_round(quantizer))
+        notes.append(f"{layers} layers")
+        contents = task.source.remember((*key, task.recipe.format), lambda: task.convert(model))
+        best = replace(best, contents=contents)
     yield best, ", ".join(notes)
+
+
+def _fold_and_round(quantizer: Quantizer) -> tuple[Any, int]:
+    model = fold_batch_normalization(quantizer.task.source.model)
+    return model, _round(quantizer, model)
 
 
 def _rounds(quantizer: Quantizer) -> bool:
