@@ -27,6 +27,7 @@ from export.bundle.originals import check_originals
 from export.bundle.read import is_bundle
 from export.bundle.write import write_bundle
 from export.convert import onnx, tflite
+from export.convert.resize import check_formats, put_resize_before
 from export.quantize.recipes import FLOAT, Recipe, choose_recipes
 from export.quantize.search import Limits, QuantizationSearch, QuantizationTask
 from export.runtime.bench import time_variants
@@ -80,6 +81,7 @@ FORMATS = {
         "model.onnx",
         1e-5,
         lambda source, model: onnx.convert(model, source.class_names, source.signature),
+        lambda source, made: put_resize_before(made) if source.resize_in_graph else made,
     ),
 }
 
@@ -192,6 +194,8 @@ def export(
     recipes, notes = check_config(config)
     check_destination(out, force)
     check_originals(source)
+    if source.resize_in_graph:
+        check_formats(config.formats)
     with atomic_path(out, replace_folder=force) as made:
         folder = made.with_name("variants")
         folder.mkdir()
@@ -279,7 +283,8 @@ def _convert(
     given = predict_all(load(file), source.inputs, progress, format_.file)
     require_parity(compare(truth, given, format_.tolerance, source.task), format_.file, source.keys)
     verdict = measure_agreement(truth, given, source)
-    return contents, describe_variant(name, FLOAT, file, verdict)
+    dtypes = ("uint8" if source.resize_in_graph else "float32", "float32")
+    return contents, describe_variant(name, FLOAT, file, verdict, dtypes=dtypes)
 
 
 def _describe_task(
@@ -316,6 +321,7 @@ def _quantize(
             "--unlabeled."
         )
     taken = recipe.input_dtype if source.signature.in_bytes else "float32"
+    taken = "uint8" if source.resize_in_graph else taken
     facts = {"tool": recipe.tool, **found.settings.record(), "chosen_on": asdict(found.verdict)}
     made = describe_variant(
         recipe.format,

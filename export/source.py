@@ -155,6 +155,7 @@ class Source:
         files: the file of each sample, where they are files.
         originals: which files a bundle carries: "own" some of the samples, "none" nothing of the
             data set, resized samples neither; else a file, or a folder of files.
+        resize_in_graph: whether the files take images of any size and resize them themselves.
 
     Raises:
         ExportError: if names, outputs, labels and samples do not belong together.
@@ -176,6 +177,7 @@ class Source:
     memo: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
     files: tuple[str, ...] = ()
     originals: str = OWN
+    resize_in_graph: bool = False
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
@@ -275,6 +277,7 @@ def from_run(
     unlabeled: str | os.PathLike[str] | None = None,
     originals: str = OWN,
     views: tuple[str, ...] = (),
+    resize_in_graph: bool = False,
 ) -> Source:
     """Read a finished run, and give each of its samples one duty, see :func:`allot`.
 
@@ -288,6 +291,7 @@ def from_run(
         originals: see `Source`.
         views: what the model averages inside beside the image itself, see
             :mod:`tl_keras.models.views`.
+        resize_in_graph: see `Source`.
 
     Raises:
         RunError: if the run is missing, damaged or not complete.
@@ -327,6 +331,7 @@ def from_run(
         calibration=duties.calibration,
         files=tuple(chosen.items) if all(isinstance(one, str) for one in chosen.items) else (),
         originals=originals,
+        resize_in_graph=resize_in_graph,
     )
 
 

@@ -33,7 +33,8 @@ def bundle(folder, task):
         for format_ in ("tflite", "onnx")
     ]  # fmt: skip
     source = SimpleNamespace(
-        name=EVIL, task=task, originals="own", class_names=(EVIL, "b"), keys=("k",),
+        name=EVIL, task=task, originals="own", resize_in_graph=False,
+        class_names=(EVIL, "b"), keys=("k",),
         modality=modalities.get("image"), kind=tasks.get(task),
         signature=Signature({"image": InputSpec((16, 24, 3), "uint8", "RGB")}, 2, "scores"),
     )  # fmt: skip

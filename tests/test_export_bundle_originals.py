@@ -22,6 +22,7 @@ from export.bundle.originals import choose
 from export.bundle.write import write_bundle
 from export.cli.app import app
 from export.device.run_image import decode_image, read_image
+from export.pipeline import ExportConfig, export
 from tl_keras import modalities
 from tl_keras.data.samples import Samples
 from tl_keras.errors import BundleError, ExportError
@@ -246,3 +247,24 @@ def test_a_probe_comes_out_otherwise_where_its_step_is_left_out(tmp_path, name):
     right = read_image(str(file), 96, 96)
     far = np.abs(right.astype(float) - wrong).mean()
     assert far > 1.0 if name != "large.jpg" else far > 0
+
+
+def test_files_that_resize_by_themselves_are_proven_on_the_decoded_files(filed, tmp_path):
+    source = dataclasses.replace(filed, resize_in_graph=True)
+    export(source, ExportConfig(("onnx",)), tmp_path / "b")
+    record = json.loads((tmp_path / "b" / "manifest.json").read_bytes())
+    assert record["resize_in_graph"] is True
+    assert record["variants"][0]["input_dtype"] == "uint8"
+    found = verify_bundle(tmp_path / "b")
+    assert found.passed
+    assert all(one.exact for one in found.readings)
+    command = [sys.executable, "run.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "b")
+    assert (done.returncode, "17 of 17 whole files" in done.stdout) == (0, True), done.stdout
+    command = [sys.executable, "run.py", "--json", "originals/00.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "b", check=True)
+    (expected,) = (one for one in golden(tmp_path / "b")["outputs"].values())
+    np.testing.assert_allclose(json.loads(done.stdout)["scores"], expected[0], atol=1e-5)
+    with pytest.raises(ExportError, match="for --to onnx alone"):
+        export(source, ExportConfig(("tflite", "onnx")), tmp_path / "c")
+    assert not (tmp_path / "c").exists()

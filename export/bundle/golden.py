@@ -314,7 +314,12 @@ def _read_originals(
             compare_reading(entry, trace, seen[name][0], inputs[name][place]) for name in seen
         ]
         worst = max(made, key=lambda one: one.mean_difference)
-        if worst.passed and not worst.exact:
+        inside = found.manifest.get("resize_in_graph") is True
+        if inside:
+            decoded = modality.open(file, next(iter(specs.values())).shape[0])
+            seen = {name: np.asarray(decoded)[np.newaxis] for name in seen}
+        # A file that resizes by itself is asked for the decoded image in any case.
+        if worst.passed and (inside or not worst.exact):
             worst = _answer(found, worst, seen, golden, place)
         readings.append(worst)
     return readings
@@ -326,7 +331,9 @@ def _answer(
     """Let the default model answer for a file that comes out a little otherwise here."""
     name, task = found.manifest["default"], found.manifest["task"]
     expected = golden["outputs"][name]
-    tolerance = max(golden["tolerances"][name], choose_tolerance(expected, "", task))
+    tolerance = golden["tolerances"][name]
+    if not reading.exact:
+        tolerance = max(tolerance, choose_tolerance(expected, "", task))
     given = load(found.model(name), 1).predict(seen)
     one = compare_golden(name, expected[place : place + 1], given, tolerance, task)
     if one.passed:

@@ -10,6 +10,8 @@ manifest.json (schema 1), UTF-8:
     inputs      name, shape, dtype of a file's content and what the values are, for each input
     steps       what is done to a file before, in order: step and, by its name, every choice in it
     input       the first of them, with what is done to a file before ("resize")
+    resize_in_graph    whether the files take images of any size in uint8 and do the step "resize"
+                themselves; "shape" is then what they resize to
     output      name, shape, values, whether the highest numbers are the answer, and for tags the
                 thresholds from which each is given
     originals   whose the whole files in golden.json are: "own" (of the data set), "none" (nobody's:
@@ -95,6 +97,7 @@ def make_manifest(
         "input": {**inputs[0], "resize": source.modality.preparation},
         "inputs": inputs,
         "steps": source.modality.describe_steps(source.signature.inputs),
+        "resize_in_graph": source.resize_in_graph,
         "output": {
             "name": source.signature.output,
             "shape": [len(source.class_names)],

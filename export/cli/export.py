@@ -74,6 +74,14 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
             show_default="the image alone",
         ),
     ] = "",
+    resize_in_graph: Annotated[
+        bool,
+        typer.Option(
+            "--resize-in-graph",
+            help="The files take images of any size and resize them as the training did, to the "
+            "bit; onnx alone.",
+        ),
+    ] = False,
     license: Annotated[
         str, typer.Option(help="Of the model, for its card, as in apache-2.0.", show_default=False)
     ] = "",
@@ -93,6 +101,7 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
     """
     target = out or run / "export"
     with error_boundary(debug, lambda: "Nothing was written."):
+        from export.convert.resize import check_formats
         from export.pipeline import ExportConfig, check_config, check_destination, export
         from export.quantize.search import Limits
         from export.source import from_run
@@ -108,13 +117,15 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         _, notes = check_config(config)
         root = data or RunDirectory(run).fact("data", "root")
         names = parse_views(views)
+        if resize_in_graph:
+            check_formats(formats)
         check_destination(target, force, root, unlabeled)
         start_tensorflow()
         with bars(still=True) as bar:
             bar("reading the run", 0, 1)
             source = from_run(
                 run, data=data, samples=samples, unlabeled=unlabeled, originals=originals,
-                views=names,
+                views=names, resize_in_graph=resize_in_graph,
             )  # fmt: skip
             made = export(source, config, target, force=force, progress=bar)
         _show(made, notes, target, source)

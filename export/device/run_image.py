@@ -192,9 +192,10 @@ def check(manifest: Mapping[str, Any], path: Path, variant: str, threads: int | 
         decoded = decode_image(str(HERE / entry["original"]), height, width, levels)
         same = hashlib.sha256(decoded.tobytes()).hexdigest() == entry["trace"]["sha256"]
         seen = resize(decoded, height, width)
+        taken = np.asarray(decoded) if manifest.get("resize_in_graph") else seen
         with Image.open(HERE / entry["file"], formats=["PNG"]) as image:
             apart = np.abs(np.asarray(image).astype(float) - seen).mean()
-        given = model.predict(seen)
+        given = model.predict(taken)
         off = float(np.abs(given - np.asarray(expected)).max())
         spread = float(np.ptp(golden["outputs"][variant], axis=0).max())
         allowed = tolerance if apart == 0 else max(tolerance, NEAR * spread)
@@ -239,7 +240,11 @@ def main() -> int:
     levels = manifest.get("settings", {}).get("levels")
     labels = (HERE / "labels.txt").read_text(encoding="utf-8").split("\n")[:-1]
     for name in asked.images:
-        image = read_image(name, model.height, model.width, levels)
+        if manifest.get("resize_in_graph"):
+            height, width, _ = manifest["input"]["shape"]
+            image = np.asarray(decode_image(name, height, width, levels))
+        else:
+            image = read_image(name, model.height, model.width, levels)
         scores = model.predict(image)
         if asked.json:
             print(json.dumps({"image": name, "scores": [float(score) for score in scores]}))

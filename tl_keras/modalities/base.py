@@ -276,8 +276,12 @@ class Modality:
         """Return how platforms make of an item what a model takes, see `image.platforms.Way`."""
         return ()
 
-    def open(self, item: Any) -> Any:
+    def open(self, item: Any, at_least: int | None = None) -> Any:
         """Return an item decoded, before the last step.
+
+        Args:
+            item: As in `Samples.items`.
+            at_least: A size that suffices, where a part of the work can be spared.
 
         Raises:
             DataError: It cannot be read.
