@@ -27,6 +27,8 @@ class Mistake:
         confidence: the model's probability for it, 0..1.
         places: of the true and the predicted class in output order, from 0.
         source: the file's path, or "" for arrays.
+        index: its place among the samples; -1 where it is not known.
+        heatmap: the preview with what spoke for the predicted class, None where there is none.
     """
 
     preview: Image | str | None
@@ -35,6 +37,8 @@ class Mistake:
     confidence: float
     places: tuple[int, int] = (0, 0)
     source: str = ""
+    index: int = -1
+    heatmap: Image | None = None
 
 
 def collect_mistakes(
@@ -71,5 +75,6 @@ def collect_mistakes(
             confidence=float(np.max(probabilities[k])),
             places=(true, predicted),
             source=str(items[k]) if isinstance(items[k], str) else "",
+            index=int(k),
         ))
     return found

@@ -375,6 +375,15 @@ def _plots(facts: Facts) -> dict[str, Any]:
     return {"others": {key: path for key, path in facts.plots.items() if key not in known}}
 
 
+def _mistakes(facts: Facts) -> dict[str, Any]:
+    """The gallery, and whether it has heatmaps or the record says why not."""
+    return {
+        "mistakes": [(one, _file(one.source)) for one in facts.mistakes],
+        "heatmaps": any(one.heatmap for one in facts.mistakes),
+        "no_map": facts.find("feature_map", True) is False,
+    }
+
+
 def _data_quality(facts: Facts) -> dict[str, Any] | None:
     """Labels that are likely wrong, near duplicates, and what was dropped, in short."""
     quality = facts.find("data_quality")
@@ -452,7 +461,7 @@ SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
     "classes": lambda facts: {"rows": facts.figures.get("per_class") or []},
     "calibration": _calibration,
     "outputs": _outputs,
-    "mistakes": lambda facts: {"mistakes": [(one, _file(one.source)) for one in facts.mistakes]},
+    "mistakes": _mistakes,
     "plots": _plots,
     "data_quality": _data_quality,
     "data": _data,

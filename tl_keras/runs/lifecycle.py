@@ -17,6 +17,7 @@ import numpy as np
 
 import tl_keras
 from tl_keras import tasks
+from tl_keras.analysis.heatmaps import add_heatmaps
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TrainingError
@@ -156,6 +157,7 @@ def first_record(
         "weights": config.model.weights,
         **modality.facts(modality.specs(model)),
         "features": feature_point(model).layer,
+        "feature_map": len(feature_point(model).shape) == 4,
         "adaptation": describe_branches(model),
         "head": {
             "pooling": config.model.pooling,
@@ -288,6 +290,7 @@ def finish(
     plots, mistakes = draw(
         run.path / "plots", history, outputs[main], parts[main], metrics[main], temperature
     )
+    mistakes = add_heatmaps(model, parts[main], mistakes)
     timings = {**run.record["timings"], "scores and plots": round(time.perf_counter() - began, 2)}
     timings.pop("total", None)
     run.update(timings={**timings, "total": round(sum(timings.values()), 2)})
