@@ -88,6 +88,15 @@ def a_run(names: list[str]) -> dict:
             "accuracy": {EVIL: {"count": 8, "before": SHARE, "after": SHARE}},
             "forgetting": 0.25, "gone": 2,
         },
+        "data_quality": {
+            "suspect_count": 1, "near_duplicate_count": 1,
+            "suspects": [{"key": f"a/{EVIL}.jpg", "split": "", "label": EVIL, "suggested": EVIL,
+                          "score": 0.98}],
+            "near_duplicates": [{"kind": "leak", "keys": [f"a/{EVIL}.jpg", "b/2.png"]}],
+            "drop": {"reason": EVIL, "dropped": 1, "suspects": 1, "share": 1.0, "tried": [
+                {"share": 1.0, "count": 1, "gain": 0.02, "low": 0.01, "high": 0.03,
+                 "accuracy_before": 0.9, "accuracy_after": 0.91}]},
+        },
         "probe": {"classifier": EVIL, "at": "relu", "found": {"C": 1.0, "note": EVIL},
                   "compared": [{"place": EVIL, "dimensions": 9, "accuracy": 0.5, "log_loss": 1.0}]},
         "auto": {"plan": "top", "why": EVIL, "final": {"kept": EVIL}, "trials": [
