@@ -132,6 +132,8 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
 
 
 def _show(made: Sequence[Variant], notes: Sequence[str], out: Path, source: Source) -> None:
+    from export.source import OWN
+
     columns = ("file", "size", "accuracy", "drop", "labels equal", "ms")
     rows = table(f"written to {out}", *columns)
     for one in made:
@@ -151,6 +153,12 @@ def _show(made: Sequence[Variant], notes: Sequence[str], out: Path, source: Sour
     if any(one.attempts for one in made):
         figures += f"; quantized files were chosen by {said['choice']}"
     remarks = [figures, *notes, *(f"{one.name}: {line}" for one in made for line in _remarks(one))]
+    if source.originals == OWN:
+        files = " and whole files" * bool(source.files)
+        remarks.append(
+            f"the bundle holds resized {source.modality.noun}s{files} of the data set as a proof; "
+            "--originals none keeps them out"
+        )
     show(*remarks)
 
 
