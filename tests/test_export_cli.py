@@ -79,7 +79,7 @@ def test_images_without_labels_decide_where_they_are_given(run, tmp_path):
     for index, image in enumerate(builtin("digits").items[:9]):
         Image.fromarray(np.repeat(image[..., :1], 3, -1)).save(shown / f"{index}.png")
     words = ("--to", "tflite", "--quantize", "fp16", "--samples", 20, "--max-drop", 0.5)
-    result = invoke(run, *words, "--unlabeled", shown)
+    result = invoke(run, *words, "--unlabeled", shown, "--out", tmp_path / "bundle")
     assert result.exit_code == 0, result.output
     said = "20 validation images and 9 unlabeled images and 20 training images"
     assert said in flat(result.stdout)
