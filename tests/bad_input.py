@@ -278,6 +278,7 @@ def wrong_outputs() -> Iterator[Case]:
                 continue
             file = (command, one.name) in WRITES_FILE
             suffix = {"as_json": ".json", "features_out": ".npz", "plot": ".png"}.get(one.name, "")
+            suffix = ".html" if command == "check-data" else suffix
             suffix = suffix or (".json" if command == "evaluate" else ".png" if file else "")
             places = {
                 "below a file": (f"photo.png/new{suffix}", lambda place: None),

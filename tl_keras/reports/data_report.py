@@ -11,7 +11,7 @@ from tl_keras.analysis.data_quality import Quality
 from tl_keras.data.samples import Samples
 from tl_keras.errors import RunError
 from tl_keras.reports.html import write_page
-from tl_keras.utils.files import irregular
+from tl_keras.utils.files import refuse_file
 
 __all__ = ["KINDS", "require_replaceable", "write_data_report"]
 
@@ -32,13 +32,10 @@ def require_replaceable(page: Path, source: str) -> None:
     """Check that a page may be written: nothing is there, or an older page of this kind.
 
     Raises:
-        RunError: something else is there, or the place lies within the data.
+        RunError: something else is there.
+        StorageError: it cannot be written, is no .html file, or lies within the data.
     """
-    root = Path(source).expanduser().absolute()
-    if root.is_dir() and root in page.absolute().parents:
-        raise RunError(f"{page} lies within {source}, where images are looked for; give another")
-    if odd := irregular(str(page)):
-        raise RunError(f"{page} is {odd}; expected a file to write")
+    refuse_file(page, ".html", source)
     if page.exists():
         with open(page, "rb") as file:
             if _MARK not in file.read(2000):
