@@ -94,7 +94,7 @@ def test_check_reads_every_whole_file_to_the_bit(original):
     assert len(found.readings) == 17
     assert all(one.exact for one in found.readings)
     done = CliRunner().invoke(app, ["check", str(original)])
-    assert "17 whole files: 17 as expected, 17 to the bit" in done.stdout
+    assert "17 whole files: 17 right, 17 to the bit" in done.stdout
 
 
 def test_the_program_of_the_bundle_proves_the_same_files_by_itself(original):

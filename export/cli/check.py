@@ -62,7 +62,7 @@ def _describe_readings(readings: Sequence[Reading]) -> list[str]:
     exact = sum(one.exact for one in readings)
     right = sum(one.passed for one in readings)
     head = (
-        f"decode, resize and model on {len(readings)} whole files: {right} as expected, "
+        f"decode, resize and model on {len(readings)} whole files: {right} right, "
         f"{exact} to the bit"
     )
     wrong = (one for one in readings if not one.passed)
