@@ -144,7 +144,7 @@ def test_labels_keep_what_the_teachers_answers_leave():
         ({"temperature": 0}, "temperature is 0; expected a number above 0"),
         ({"alpha": 1.5}, "alpha is 1.5; expected a number from 0 to 1"),
         ({"beta": -1}, "beta is -1"),
-        ({"layers": (("a", "b"),)}, "use the loss 'dist\\+features'"),
+        ({"layers": (("a", "b"),)}, "use the loss 'kd\\+features'"),
     ],
 )
 def test_a_config_checks_itself(values, words):

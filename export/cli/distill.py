@@ -29,7 +29,7 @@ def distill(  # noqa: PLR0913 - a command's options are its arguments
         str, typer.Option(help="A backbone (see: tl-keras bases) or a .keras file.")
     ],
     out: opt.RunOut,
-    loss: Annotated[str, typer.Option(help="kd, dist, features, or several with +.")] = "dist",
+    loss: Annotated[str, typer.Option(help="kd, dist, features, or several with +.")] = "kd",
     temperature: Annotated[
         float | None,
         opt.number("Divides the logits in kd and dist.", 0, 1000, above=True, show_default="4"),
