@@ -93,8 +93,12 @@ class FeatureStore:
         """Views kept of each training sample."""
         return self.kept_views if self.train.varied else 1
 
-    def arrays(self, stage: int) -> tuple[list[Any], Any]:
+    def arrays(self, stage: int, views: int | None = None) -> tuple[list[Any], Any]:
         """Return a stage's features: one array for each training view, and validation's.
+
+        Args:
+            stage: Which.
+            views: At most so many; None is all that are kept.
 
         Raises:
             StorageError: The disk has no room, or is full.
@@ -105,10 +109,11 @@ class FeatureStore:
             "fewer views, a smaller size or cache_dtype=float16",
         )  # fmt: skip
         taps = [cut, *self._later_taps(stage)]
-        for view in range(self.views):
+        count = self.views if views is None else min(views, self.views)
+        for view in range(count):
             self._fill(taps, self.train, "train", view)
         self._fill(taps, self.val, "val", 0)
-        train = [self._file(cut, "train", view).open() for view in range(self.views)]
+        train = [self._file(cut, "train", view).open() for view in range(count)]
         return train, self._file(cut, "val", 0).open()
 
     def forget(self, stage: int) -> None:

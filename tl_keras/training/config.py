@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tl_keras.features.backends import Engine
 from tl_keras.utils.progress import Progress, silent
 
@@ -34,6 +36,7 @@ class FitOptions:
         fingerprint: Says which data a state belongs to.
         objective: What the stages learn from; None is the labels. It must be made from the same
             data and plan.
+        minutes: That stages whose speed is tried on folds may take; None is no limit.
     """
 
     seed: int = 0
@@ -44,6 +47,7 @@ class FitOptions:
     progress: Progress = silent
     fingerprint: str = ""
     objective: Objective | None = None
+    minutes: float | None = None
 
 
 @dataclass
@@ -58,9 +62,12 @@ class FitResult:
         best_stage: The stage whose weights the model holds; "head + all" for the average of two
             stages' weights.
         engine: What computed the frozen layers, and why; None if there were none.
+        out_of_fold: Training samples' rows, int64 (m,), and what was said of them by models that
+            had not seen them, float32 (m, outputs); None where nothing was judged on folds.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     stages: list[dict[str, Any]] = field(default_factory=list)
     best_stage: str = ""
     engine: Engine | None = None
+    out_of_fold: tuple[np.ndarray, np.ndarray] | None = None

@@ -26,7 +26,8 @@ def select(model: keras.Model, selectors: Sequence[str]) -> list[str]:
 
     Args:
         model: A flat functional model.
-        selectors: Any of "head" (pooling and all after it), "all", "top:N" (the N last base
+        selectors: Any of "head" (pooling and all after it), "all", "upper" (where maps have
+            at most a sixteenth of the image's side, or the upper half of the blocks), "top:N" (the N last base
             layers that have weights), "blocks:N" (the N last blocks of the base), "batchnorm"
             and "bias" (layers of the base that have such weights), a layer's name, or a shell
             pattern on names ("block5*").
@@ -50,6 +51,8 @@ def _match(model: keras.Model, selector: str) -> list[str]:
         return _topmost(model, counted[1], int(counted[2]))
     if selector == "all":
         return names
+    if selector == "upper":
+        return _upper(model)
     if selector == "head":
         return graph.head_layers(model)
     if selector in _PARTS:
@@ -69,6 +72,28 @@ def _parts(model: keras.Model, selectors: Sequence[str]) -> list[tuple[Any, Any]
     return found
 
 
+def _upper(model: keras.Model) -> list[str]:
+    names, blocks = [layer.name for layer in model.layers], graph.blocks(model)
+    image = [tensor.shape[1] or 0 for tensor in model.inputs if len(tensor.shape) == 4]
+    side = max(-(-max(image, default=0) // 16), 8)
+    cuts = [
+        cut
+        for cut in graph.cut_points(model)
+        if len(cut.shape) == 4 and 1 < (cut.shape[1] or 0) <= side
+    ]
+    if cuts and image:
+        # Of the largest such maps the first of the fewest numbers: the cheapest to keep.
+        wide = [cut for cut in cuts if cut.shape[1] == cuts[0].shape[1]]
+        at = min(wide, key=lambda cut: cut.shape[3]).position
+        above = {step.name for step in graph.steps(model)[at + 1 :]}
+        if _has_weights_until(model, at):
+            return [name for name in names if name in above]
+    if len(blocks) < 2:
+        return names
+    above = {name for block in blocks[-(len(blocks) // 2) :] for name in block}
+    return [name for name in names if name in above | set(graph.head_layers(model))]
+
+
 def _topmost(model: keras.Model, kind: str, count: int) -> list[str]:
     if kind == "blocks":
         return [name for block in graph.blocks(model)[-count:] for name in block]
@@ -83,7 +108,7 @@ def _no_match(model: keras.Model, selector: str) -> str:
     near = nearest(selector, names, 3, 0.3) or names[-3:]
     return (
         f"selector '{selector}' matches no layer of '{model.name}'; expected 'head', 'all', "
-        f"'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as {', '.join(near)}"
+        f"'upper', 'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as {', '.join(near)}"
     )
 
 

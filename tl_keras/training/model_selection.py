@@ -1,4 +1,4 @@
-"""Whether a stage made the model better, or only luckier on few validation images."""
+"""Whether a model became better, or only luckier on few validation images; weights between two."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["average", "clearly_better", "lower"]
+from tl_keras.evaluation.calibration import apply_temperature
+from tl_keras.tasks.base import Task
+
+__all__ = ["average", "clearly_better", "interpolate", "judge", "lower"]
 
 
 def clearly_better(new: np.ndarray, old: np.ndarray) -> bool:
@@ -44,7 +47,47 @@ def average(old: Sequence[np.ndarray], new: Sequence[np.ndarray]) -> list[np.nda
         old: Arrays of the earlier state.
         new: Arrays of the same shapes; those that are not floating come back as they are.
     """
+    return interpolate(old, new, 0.5)
+
+
+def interpolate(
+    old: Sequence[np.ndarray], new: Sequence[np.ndarray], alpha: float
+) -> list[np.ndarray]:
+    """Return the weights a share of the way from one state of a model to another.
+
+    Args:
+        old: Arrays of the earlier state.
+        new: Arrays of the same shapes; those that are not floating come back as they are.
+        alpha: 0 gives the old weights, 1 the new ones.
+    """
     return [
-        (0.5 * a + 0.5 * b).astype(b.dtype) if np.issubdtype(b.dtype, np.floating) else b
+        ((1 - alpha) * a + alpha * b).astype(b.dtype)
+        if np.issubdtype(b.dtype, np.floating)
+        else b
         for a, b in zip(old, new, strict=True)
     ]
+
+
+def judge(
+    task: Task,
+    outputs: np.ndarray,
+    labels: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+) -> tuple[float, float | None]:
+    """Return the loss and the accuracy that models are chosen by, of samples they have not seen.
+
+    The loss is taken at the best temperature: how sure a model is can be mended afterwards.
+
+    Args:
+        task: What is asked for.
+        outputs: float32 (n, outputs).
+        labels: As the task has them, n of them.
+        targets: float32 (n, outputs).
+        weights: float32 (n,), as in the loss that is learned.
+    """
+    heat = task.fit_temperature(outputs, labels)
+    warm = outputs if heat is None else apply_temperature(outputs, heat)
+    loss = float(np.average(task.sample_losses(warm, targets), weights=weights))
+    right = task.correct(outputs, labels)
+    return loss, None if right is None else float(np.average(right, weights=weights))

@@ -33,6 +33,12 @@ class Stage:
         warmup: Share of the stage's steps in which the learning rate climbs to its peak, in [0, 1).
         patience: Epochs without a better validation loss before the stage ends; 0 = never.
         batchnorm: "frozen" keeps the base's BatchNorm in inference mode, "train" does not.
+        solve: Find the head's optimum on cached features instead (see
+            :mod:`tl_keras.training.solved_head`); the other fields then say nothing.
+        factors: On the learning rate, each above 0: they are tried on folds, and so is how far to
+            go from the weights that the stage began with, see :mod:`tl_keras.training.trials`.
+            Empty tries nothing.
+        steps: At least so many, whatever the epochs, 0 or more.
     """
 
     name: str
@@ -43,6 +49,9 @@ class Stage:
     warmup: float = 0.1
     patience: int = 0
     batchnorm: str = "frozen"
+    solve: bool = False
+    factors: tuple[float, ...] = ()
+    steps: int = 0
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -51,12 +60,15 @@ class Stage:
             PlanError: A value is out of its range.
         """
         object.__setattr__(self, "train", tuple(self.train))
+        object.__setattr__(self, "factors", tuple(self.factors))
         _require(bool(self.train), self, "train", "at least one selector, such as 'head'")
         _require(self.epochs >= 1, self, "epochs", "at least 1")
         _require(self.learning_rate > 0, self, "learning_rate", "a number above 0")
         _require(0 < self.decay <= 1, self, "decay", "above 0 and at most 1")
         _require(0 <= self.warmup < 1, self, "warmup", "at least 0 and below 1")
         _require(self.patience >= 0, self, "patience", "0 or more")
+        _require(all(one > 0 for one in self.factors), self, "factors", "numbers above 0")
+        _require(self.steps >= 0, self, "steps", "0 or more")
         _require(self.batchnorm in ("frozen", "train"), self, "batchnorm", "'frozen' or 'train'")
 
 
@@ -148,6 +160,14 @@ def _probe(blocks: int) -> tuple[Stage, ...]:
     return (_HEAD,)
 
 
+def _tuned(blocks: int) -> tuple[Stage, ...]:
+    return (_SOLVED, Stage("upper", ("upper",), 10, 4e-4, factors=(1.0, 0.25), steps=100))
+
+
+def _solved(blocks: int) -> tuple[Stage, ...]:
+    return (_SOLVED,)
+
+
 def _lp_ft(blocks: int) -> tuple[Stage, ...]:
     return (_HEAD, Stage("all", ("all",), 8, 3e-4, decay=0.8, patience=3))
 
@@ -190,7 +210,10 @@ def _bias(blocks: int) -> tuple[Stage, ...]:
 
 
 _HEAD = Stage("head", ("head",), 30, 3e-3, patience=10)
+_SOLVED = Stage("head", ("head",), 1, 3e-3, solve=True)
 _PLANS = {
+    "tuned": _tuned,
+    "solved": _solved,
     "probe": _probe,
     "lp-ft": _lp_ft,
     "gradual": _gradual,
@@ -203,13 +226,19 @@ _PLANS = {
     "bias": _bias,
 }
 PLAN_NAMES = tuple(_PLANS)
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "tuned": {"views": 9, "ema": False, "cache_dtype": "float16"},
+    "solved": {"views": 2},
+}
 
 
 def named_plan(name: str, *, blocks: int = 5, **overrides: Any) -> Plan:
     """Return a plan by its name.
 
     Args:
-        name: "probe" (the head only), "lp-ft" (head, then all at a low rate), "gradual"
+        name: "tuned" (the head at its cross-validated optimum, then the upper layers, as fast
+            and as far as is best out of fold), "solved" (that head only), "probe" (the head
+            only, by gradient steps), "lp-ft" (head, then all at a low rate), "gradual"
             (head, then block by block from the top, rates falling with depth), "full" (all
             at once), "top" (head, then the last two blocks), "scratch" (all, BatchNorm
             trained, for a base without weights), or with few parameters: head, then "lora",
@@ -226,6 +255,6 @@ def named_plan(name: str, *, blocks: int = 5, **overrides: Any) -> Plan:
         known = f"{', '.join(PLAN_NAMES)}, or auto in a run"
         raise PlanError(f"unknown plan '{name}', expected one of {known}.{hint}")
     try:
-        return Plan(name=name, stages=_PLANS[name](blocks), **overrides)
+        return Plan(name=name, stages=_PLANS[name](blocks), **(_SETTINGS.get(name, {}) | overrides))
     except TypeError as error:
         raise PlanError(f"plan '{name}': {error}") from error

@@ -115,6 +115,15 @@ class StageTrainer:
             assign(self._kept(), self.best if self.best is not None else start)
         return self.rows
 
+    def train_once(self) -> None:
+        """Train the compiled suffix through the stage; it holds the last epoch's weights then."""
+        snapshot, kept = self.snapshot, (self.rows, self.best)
+        self.snapshot, self.rows, self.best = None, [], None
+        try:
+            self._fit(0)
+        finally:
+            self.snapshot, (self.rows, self.best) = snapshot, kept
+
     def _kept(self) -> list[Any]:
         return model_variables(self.suffix)
 
@@ -185,7 +194,9 @@ class StageTrainer:
     def end_epoch(self, row: dict[str, Any], weights: Callable[[], list[np.ndarray]]) -> bool:
         """Take an epoch's row; return whether the stage should stop here."""
         self.rows.append(row)
-        if self.best_row() is row and np.isfinite(score(row)):
+        # What was chosen on folds is trained to its end there.
+        last = bool(self.stage.factors) or self.best_row() is row
+        if last and np.isfinite(score(row)):
             self.best = weights()
         return self._out_of_patience()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,14 +32,23 @@ from tl_keras.training.checkpoint import (
     write_snapshot,
 )
 from tl_keras.training.config import FitOptions, FitResult
-from tl_keras.training.model_selection import average, clearly_better, lower
+from tl_keras.training.batches import read_inputs
+from tl_keras.training.model_selection import (
+    average,
+    clearly_better,
+    interpolate,
+    judge,
+    lower,
+)
 from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.plan import Plan, named_plan
 from tl_keras.training.repeatable import repeatable
 from tl_keras.training.scaling import scaled_output
+from tl_keras.training.solve_stage import SOLVED_VIEWS, dense_layer, solve_stage
 from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.stage_data import cached_data, sample_data
+from tl_keras.training.trials import Folded, choose, stage_epochs
 from tl_keras.utils.progress import Progress
 
 __all__ = ["StageRunner", "fit", "fit_with"]
@@ -137,6 +148,7 @@ class StageRunner:
 
     def __init__(self, model: keras.Model, data: Splits, plan: Plan, options: FitOptions) -> None:
         self.model, self.data, self.plan, self.options = model, data, plan, options
+        self.stages = list(plan.stages)
         self.folder = folder = Path(options.state_dir or ".")
         self.result = FitResult()
         self.cuts = self._find_cuts()
@@ -193,6 +205,9 @@ class StageRunner:
             )
         assign(model_variables(self.model), groups["weights"])
         self.result.history, self.result.stages = meta["history"], meta["stages"]
+        if "out_of_fold" in groups:
+            rows, outputs = groups["out_of_fold"]
+            self.result.out_of_fold = (rows, outputs)
         return int(meta["stage"])
 
     def _begin_stage(self, index: int) -> None:
@@ -203,13 +218,135 @@ class StageRunner:
             "stages": self.result.stages,
         }
         weights = values(model_variables(self.model))
-        write_snapshot(self.folder / "start.npz", meta, weights=weights)
+        found = {"out_of_fold": self.result.out_of_fold} if self.result.out_of_fold else {}
+        write_snapshot(self.folder / "start.npz", meta, weights=weights, **found)
 
     def _run_stage(self, index: int) -> None:
-        stage, began = self.plan.stages[index], time.perf_counter()
+        began = time.perf_counter()
+        if self.stages[index].solve:
+            self._solve(index, began)
+        elif self.stages[index].factors:
+            self._train_chosen(index, began)
+        else:
+            trainer = self.trainer(index)
+            rows = trainer.run({"stage": index})
+            self._note(index, rows, trainer.best_row(), began)
+            self._keep_if_better(trainer)
+        self._begin_stage(index + 1)
+        self.store.forget(index)
+
+    def _solve(self, index: int, began: float) -> None:
+        """Set the head to its optimum, its strength and views chosen on folds."""
         trainer = self.trainer(index)
-        rows = trainer.run({"stage": index})
-        best = trainer.best_row() or {}
+        found = solve_stage(self, index, trainer)
+        self.folded = found
+        weights, task = found.head.weights, self.objective.task
+        dense_layer(trainer.suffix).set_weights(list(weights))
+        rows = np.concatenate([held for _, held in found.folds])
+        loss, accuracy = judge(
+            task, found.head.outputs[rows], found.labels[rows], found.targets[rows],
+            found.weights[rows],
+        )  # fmt: skip
+        row = {
+            "stage": self.stages[index].name, "stage_epoch": 0, "learning_rate": None,
+            "loss": None, "accuracy": None, "val_loss": loss, "val_accuracy": accuracy,
+            "seconds": round(time.perf_counter() - began, 3),
+        }  # fmt: skip
+        strength = {"strength": found.head.strength, "tried": found.head.tried}
+        self._note(index, [row], row, began, solved=strength)
+        self._tell(found, rows, found.head.outputs[rows])
+        self._keep(self.stages[index].name, self.stages[index].name, np.zeros(0))
+
+    def _tell(self, folded: Folded, rows: np.ndarray, outputs: np.ndarray) -> None:
+        """Keep what was said of samples by what had not seen them, unless they are validation's."""
+        if len(self.data.val):
+            return
+        if self.objective.scale is not None:
+            outputs = outputs * self.objective.scale.spread + self.objective.scale.mean
+        self.result.out_of_fold = (rows, outputs.astype(np.float32))
+
+    def _train_chosen(self, index: int, began: float) -> None:
+        """Train a stage as fast, and go as far, as was best on folds."""
+        folded = self._folded(index)
+        stage, plan = self.stages[index], self.plan
+        self._begin_at(index)
+        trainer = self.trainer(index)
+        choice = choose(
+            trainer,
+            dataclasses.replace(folded, plain=self._plain(index)),
+            dense_layer(trainer.suffix),
+            self.folder / "trials",
+            minutes=self._minutes_left(),
+            progress=functools.partial(self.options.progress, f"trials of stage {stage.name}"),
+        )
+        rows: list[dict[str, Any]] = []
+        if choice.alpha:
+            epochs = stage_epochs(stage.epochs, stage.steps, len(self.data.train), plan.batch_size)
+            self.stages[index] = dataclasses.replace(
+                stage, learning_rate=stage.learning_rate * choice.factor, epochs=epochs
+            )
+            trainer = self.trainer(index)
+            variables = list(trainer.suffix.trainable_variables)
+            first = values(variables)
+            rows = trainer.run({"stage": index})
+            assign(variables, interpolate(first, values(variables), choice.alpha))
+        self._note(index, rows, rows[-1] if rows else None, began, choice=choice.facts())
+        self._tell(folded, choice.rows, choice.outputs)
+        name = stage.name if choice.alpha else self.stages[0].name
+        self._keep(name, stage.name, np.zeros(0))
+
+    def _folded(self, index: int) -> Folded:
+        """What the head's stage left; solved once more where the run went on after it."""
+        if not hasattr(self, "folded"):
+            solved = next((i for i in range(index) if self.stages[i].solve), None)
+            if solved is None:
+                raise PlanError(
+                    f"stage '{self.stages[index].name}' tries factors on folds, which needs a "
+                    "stage before it that solves the head"
+                )
+            self.folded = solve_stage(self, solved, self.trainer(solved))
+        return self.folded
+
+    def _begin_at(self, index: int) -> None:
+        """Let the model stand where its stage began, whatever was done since."""
+        saved = read_snapshot(self.folder / "start.npz")
+        if saved is not None:
+            assign(model_variables(self.model), saved[1]["weights"])
+
+    def _minutes_left(self) -> float | None:
+        if self.options.minutes is None:
+            return None
+        spent = sum(stage["seconds"] for stage in self.result.stages)
+        return max(1e-3, self.options.minutes - spent / 60)
+
+    def _plain(self, index: int) -> Callable[[np.ndarray], Any]:
+        """What fetches training samples, and validation's after them, as they are."""
+        count, cut = len(self.data.train), self.cuts[index]
+        if cut.layer:
+            views, val = self.store.arrays(index)
+            sides: tuple[Any, Any] = views[0], val
+        else:
+            readers = self.store.train, self.store.val
+
+        def fetch(rows: np.ndarray) -> Any:
+            if cut.layer:
+                parts = [sides[0][rows[rows < count]], sides[1][rows[rows >= count] - count]]
+                return np.asarray(np.concatenate(parts), np.float32)
+            own, held = rows[rows < count], rows[rows >= count] - count
+            return read_inputs(readers[0], own) if len(own) else read_inputs(readers[1], held)
+
+        return fetch
+
+    def _note(
+        self,
+        index: int,
+        rows: list[dict[str, Any]],
+        best: dict[str, Any] | None,
+        began: float,
+        **more: Any,
+    ) -> None:
+        """Tell of a stage that came to its end."""
+        stage, best = self.stages[index], best or {}
         self.result.history += rows
         self.result.stages.append(
             {
@@ -223,15 +360,13 @@ class StageRunner:
                 "best_val_loss": best.get("val_loss"),
                 "best_val_accuracy": best.get("val_accuracy"),
                 "seconds": round(time.perf_counter() - began, 2),
+                **more,
             }
         )
-        self._keep_if_better(trainer)
-        self._begin_stage(index + 1)
-        self.store.forget(index)
 
     def trainer(self, index: int) -> StageTrainer:
         """Return what trains a stage, its features computed."""
-        stage, cut = self.plan.stages[index], self.cuts[index]
+        stage, cut = self.stages[index], self.cuts[index]
         freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
         # Never the user's own object: compiled, it would carry our optimizer into what it saves.
         whole = keras.Model(graph.alone(self.model.inputs), self.model.outputs[0])
@@ -253,7 +388,8 @@ class StageRunner:
     def _stage_data(self, index: int) -> StageData:
         cut = self.cuts[index]
         if cut.layer:
-            train, val = self.store.arrays(index)
+            few = SOLVED_VIEWS if self.stages[index].solve else None
+            train, val = self.store.arrays(index, few)
             return cached_data(self.objective, train, val, cut.shape)
         return sample_data(self.objective, self.store.train, self.store.val)
 
