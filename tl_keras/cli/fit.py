@@ -59,11 +59,11 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     ] = None,
     minutes: Annotated[
         float | None,
-        opt.number("Minutes that plan auto may take to choose.", 0, 100_000, above=True,
-               show_default="10"),
+        opt.number("Minutes that plan auto may take to choose, or plan tuned in all.", 0, 100_000,
+               above=True, show_default="10 for auto, no limit for tuned"),
     ] = None,
     task: opt.Task = "classes",
-    val: opt.ValShare = 0.2,
+    val: opt.FitValShare = None,
     test: opt.TestShare = 0.0,
     precision: opt.Precision = "auto",
     devices: Annotated[int, opt.number("GPUs to train on.", 1, 1024)] = 1,
@@ -87,21 +87,23 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
     """
     with error_boundary(debug, lambda: way_on(out)):
         from tl_keras.runs.config import RunConfig
+        from tl_keras.training.plan import FOLDED_PLANS
         from tl_keras.workflows.fit import train
 
-        chosen = plan or ("scratch" if weights == "none" else "lp-ft")
+        usual = "lp-ft" if dense or pooling == "none" else "tuned"
+        chosen = plan or ("scratch" if weights == "none" else usual)
         opt.refuse_unused("--rank", rank, chosen == "lora", "--plan lora")
-        opt.refuse_unused("--minutes", minutes, chosen == "auto", "--plan auto")
+        opt.refuse_unused("--minutes", minutes, chosen in ("auto", "tuned"), "--plan tuned")
         if learning_rate and lr_scale is not None:
             raise PlanError("got both --learning-rate and --lr-scale; give one of the two")
-        given = {"batch_size": batch_size, "views": views or 4, "augment": augment}
+        given = {"batch_size": batch_size, "views": views or (None if chosen in FOLDED_PLANS else 4), "augment": augment}
         settings: dict[str, Any] = {name: value for name, value in given.items() if value}
         config = RunConfig.of(
             data, base, size, weights, pooling=pooling, dense=opt.split_numbers(dense),
             dropout=dropout, features=features, plan=plan, settings=settings,
             epochs=opt.split_numbers(epochs), lr_scale=lr_scale or 1.0,
             learning_rate=opt.split_numbers(learning_rate, float),
-            adapt=adapt, rank=rank or 4, minutes=minutes or 10.0, task=task, val=val, test=test,
+            adapt=adapt, rank=rank or 4, minutes=minutes, task=task, val=val, test=test,
             skip_bad=skip_bad, drop_suspects=drop_suspects, seed=seed,
             precision=precision, devices=devices,
         )  # fmt: skip

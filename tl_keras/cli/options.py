@@ -172,7 +172,7 @@ Plan = Annotated[
     str,
     typer.Option(
         help=f"{', '.join(PLAN_NAMES)}, or auto: chosen by short runs.",
-        show_default="lp-ft; scratch with --weights none",
+        show_default="tuned; scratch with --weights none",
     ),
 ]
 Epochs = Annotated[
@@ -211,6 +211,13 @@ Dense = Annotated[
 ValShare = Annotated[
     float,
     number("Share for validation, if the data has no such split.", 0, 1, above=True, below=True),
+]
+FitValShare = Annotated[
+    float | None,
+    number(
+        "Share for validation, if the data has no such split.", 0, 1, above=True, below=True,
+        show_default="none for plan tuned, which judges on folds; else 0.2",
+    ),
 ]
 TestShare = Annotated[
     float, number("Share for the test, if the data has no such split.", 0, 1, below=True)

@@ -101,14 +101,18 @@ def split(
     return divide(replace(samples, splits=assign(samples, val, test, seed, groups)))
 
 
-def divide(samples: Samples) -> Splits:
+def divide(samples: Samples, *, folded: bool = False) -> Splits:
     """Sort samples by the splits that they name.
+
+    Args:
+        samples: What to sort.
+        folded: Whether there may be no validation split, since folds stand in for it.
 
     Raises:
         DataError: if train or validation is empty.
     """
     parts = {name: samples.where(name) for name in SPLITS}
-    for name in ("train", "val"):
+    for name in ("train",) if folded else ("train", "val"):
         if not len(parts[name]):
             raise DataError(
                 f"The {name} split of {samples.root or 'the samples'} is empty "
@@ -138,7 +142,7 @@ def assign(
     groups: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
     """Say "train", "val" or "test" for each sample; arguments as for `split`."""
-    check_shares(val, test)
+    check_shares(val or 0.2, test)
     words = list(samples.splits or ("",) * len(samples))
     said = set(words)
     shares = {"test": 0.0 if "test" in said else test, "val": 0.0 if "val" in said else val}

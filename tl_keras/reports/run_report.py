@@ -50,7 +50,7 @@ UPDATE_CHANGES = {
 }
 """Key in the record of an update, its name, and what it means."""
 
-_SPLITS = {"val": "validation", "test": "test", "train": "training"}
+_SPLITS = {"out_of_fold": "out of fold", "val": "validation", "test": "test", "train": "training"}
 _FEW = 20  # images of a class, below which its recall says little
 _MOST_LISTED = 500
 SUSPECTS, GROUPS, MEMBERS = 12, 8, 4
@@ -80,7 +80,7 @@ class Facts:
     @cached_property
     def split(self) -> str:
         """The split that speaks for the model: test, else validation, else what there is."""
-        known = ("test", "val", *self.evaluations)
+        known = ("test", "val", "out_of_fold", *self.evaluations)
         return next((split for split in known if self.evaluations.get(split)), "")
 
     @property
@@ -213,7 +213,7 @@ def _hero(facts: Facts) -> dict[str, Any] | None:
 
 def _metrics(facts: Facts) -> dict[str, Any]:
     """Every single figure, a column a split: known ones first, others under their keys."""
-    splits = [s for s in dict.fromkeys(("val", "test", *facts.evaluations)) if
+    splits = [s for s in dict.fromkeys(("test", "val", "out_of_fold", *facts.evaluations)) if
               facts.evaluations.get(s)]  # fmt: skip
     shown = dict(METRICS)
     for split in splits:

@@ -22,7 +22,7 @@ from tl_keras.models.backbones.load import check_size, describe
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.heads import Head
 from tl_keras.peft.adapters import check_adaptation
-from tl_keras.training.plan import named_plan
+from tl_keras.training.plan import FOLDED_PLANS, named_plan
 
 __all__ = ["DataConfig", "ExecutionConfig", "ModelConfig", "PlanConfig", "RunConfig"]
 
@@ -37,7 +37,8 @@ class DataConfig:
         source: A folder, a CSV file or a built-in name.
         modality: "image".
         task: "classes", "tags" or "values".
-        val: Share carved for validation where the data has none.
+        val: Share carved for validation where the data has none; None is a fifth, or nothing for
+            plans whose choices are made on folds of all that there is to learn from.
         test: Share carved for the test where the data has none.
         skip_bad: Go on without samples that cannot be used.
         drop_suspects: Leave out training samples whose labels are likely wrong, if that is
@@ -47,7 +48,7 @@ class DataConfig:
     source: str
     modality: str = "image"
     task: str = "classes"
-    val: float = 0.2
+    val: float | None = None
     test: float = 0.0
     skip_bad: bool = False
     drop_suspects: bool = False
@@ -60,7 +61,7 @@ class DataConfig:
         """
         modalities.get(self.modality)
         tasks.get(self.task)
-        check_shares(self.val, self.test)
+        check_shares(0.2 if self.val is None else self.val, self.test)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +107,16 @@ class PlanConfig:
     """How to train.
 
     Attributes:
-        name: A plan's name or "auto"; empty chooses "scratch" without weights, else "lp-ft".
+        name: A plan's name or "auto"; empty chooses "scratch" without weights, "lp-ft" where the
+            head has hidden layers, else "tuned".
         settings: Fields of `Plan` to set, such as batch_size, augment, views.
         epochs: Epochs of each stage in order; empty keeps the plan's.
         lr_scale: Factor on every stage's learning rate, above 0.
         learning_rate: Peak learning rate of each stage in order, above 0; empty keeps the plan's.
         adapt: Layers that plan "lora" or "adapters" adapts: patterns with commas; empty chooses.
         rank: Of plan "lora", see `tl_keras.peft.lora.apply_lora`.
-        minutes: That plan "auto" may take to choose, above 0.
+        minutes: That plan "auto" may take to choose (10 if it is None), or plan "tuned" in all
+            (without a limit if it is None), above 0.
     """
 
     name: str = ""
@@ -123,7 +126,7 @@ class PlanConfig:
     learning_rate: tuple[float, ...] = ()
     adapt: str = ""
     rank: int = 4
-    minutes: float = 10.0
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -134,7 +137,8 @@ class PlanConfig:
         object.__setattr__(self, "epochs", tuple(self.epochs))
         object.__setattr__(self, "learning_rate", tuple(self.learning_rate))
         object.__setattr__(self, "settings", dict(self.settings))
-        numbers = {"lr_scale": [self.lr_scale], "minutes": [self.minutes]}
+        minutes = [] if self.minutes is None else [self.minutes]
+        numbers = {"lr_scale": [self.lr_scale], "minutes": minutes}
         for name, given in {**numbers, "learning_rate": self.learning_rate}.items():
             if not all(0 < one < math.inf for one in given):
                 got = getattr(self, name)
@@ -262,10 +266,22 @@ class RunConfig:
         built-in set are seen as they are: a flipped digit is another sign.
         """
         source = self.data.source
-        name = self.plan.name or ("scratch" if self.model.weights == "none" else "lp-ft")
+        name = self.plan.name or self._usual_plan()
         as_is = is_builtin(source) and not Path(source).exists()
         augment = "none" if as_is else modalities.get(self.data.modality).default_augment
         return self.replace(plan=name, settings={"augment": augment, **self.plan.settings})
+
+    def _usual_plan(self) -> str:
+        if self.model.weights == "none":
+            return "scratch"
+        return "lp-ft" if self.model.dense or self.model.pooling == "none" else "tuned"
+
+    @property
+    def val_share(self) -> float:
+        """The share to carve for validation, 0 for none."""
+        if self.data.val is not None:
+            return self.data.val
+        return 0.0 if (self.plan.name or self._usual_plan()) in FOLDED_PLANS else 0.2
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-able values."""

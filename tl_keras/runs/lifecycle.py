@@ -253,10 +253,12 @@ def finish(
     history: list[dict[str, Any]],
     progress: Progress,
     more_plots: Mapping[str, Path] | None = None,
+    out_of_fold: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """Save the model, score it on validation and test, draw, report; the run is complete then.
 
-    Temperature and thresholds are found on the validation split and applied to both.
+    Temperature and thresholds are found on the validation split, or out of fold, and applied to
+    all.
 
     Args:
         run: The run; its record gets `metrics`, `temperature` and, for tags, `thresholds`.
@@ -265,20 +267,26 @@ def finish(
         history: A row an epoch.
         progress: Called with a task's name, what is done and of how much.
         more_plots: Figures for the report, by name.
+        out_of_fold: Rows of training samples and what models that had not seen them said of them,
+            see :class:`tl_keras.training.config.FitResult`.
     """
     model = merge_and_save(model, run.path / "adapter.npz")
     save_model(model, run.path / "model.keras")
     began, history = time.perf_counter(), _marked(run, history)
-    parts = {"val": data.val} if data.test is None else {"val": data.val, "test": data.test}
+    parts = {"val": data.val} if data.test is None else {"test": data.test, "val": data.val}
     outputs = {
         name: predict(model, part, progress=functools.partial(progress, f"scores, {name}"))
         for name, part in parts.items()
         if len(part)
     }
+    if out_of_fold is not None:
+        parts["out_of_fold"], outputs["out_of_fold"] = keep_out_of_fold(run, data, *out_of_fold)
     temperature, thresholds = None, None
-    if "val" in outputs:
-        temperature = data.train.kind.fit_temperature(outputs["val"], data.val.labels)
-        thresholds = data.train.kind.fit_thresholds(outputs["val"], data.val.labels)
+    held = next((name for name in ("out_of_fold", "val") if name in outputs), None)
+    if held is not None:
+        labels = parts[held].labels
+        temperature = data.train.kind.fit_temperature(outputs[held], labels)
+        thresholds = data.train.kind.fit_thresholds(outputs[held], labels)
     metrics = {
         name: score(values, parts[name], run.record["seed"], temperature, thresholds)
         for name, values in outputs.items()
@@ -286,7 +294,7 @@ def finish(
     run.update(metrics=metrics, temperature=temperature)
     if thresholds is not None:
         run.update(thresholds=thresholds)
-    main = "test" if "test" in outputs else "val"
+    main = next(name for name in ("test", "val", "out_of_fold") if name in outputs)
     plots, mistakes = draw(
         run.path / "plots", history, outputs[main], parts[main], metrics[main], temperature
     )
@@ -296,6 +304,23 @@ def finish(
     run.update(timings={**timings, "total": round(sum(timings.values()), 2)})
     _write_report(run, history, {**plots, **(more_plots or {})}, mistakes)
     run.finish()
+
+
+OUT_OF_FOLD = "out_of_fold.npz"
+
+
+def keep_out_of_fold(
+    run: RunDirectory, data: Splits, rows: np.ndarray, outputs: np.ndarray
+) -> tuple[Samples, np.ndarray]:
+    """Write what was said out of fold to a run, and return the samples and what was said of them.
+
+    The file holds `rows` int64 (m,), places in the training split, and `outputs` float32
+    (m, outputs).
+    """
+    order = np.argsort(rows)
+    with atomic_path(run.path / OUT_OF_FOLD) as made, open(made, "wb") as handle:
+        np.savez(handle, rows=rows[order], outputs=outputs[order])
+    return data.train.take(rows[order]), outputs[order]
 
 
 def _marked(run: RunDirectory, history: list[dict[str, Any]]) -> list[dict[str, Any]]:

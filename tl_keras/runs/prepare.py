@@ -76,10 +76,18 @@ def plan_for(config: RunConfig, model: keras.Model) -> Plan:
     epochs = [*asked.epochs, *(stage.epochs for stage in plan.stages[len(asked.epochs) :])]
     own = [stage.learning_rate * asked.lr_scale for stage in plan.stages]
     rates = [*asked.learning_rate, *own[len(asked.learning_rate) :]]
+    # A rate that was asked for is the one that is tried.
+    fixed = [bool(asked.learning_rate[i:]) for i in range(len(plan.stages))]
     stages = tuple(
-        dataclasses.replace(stage, learning_rate=rate, epochs=count)
-        for stage, rate, count in zip(plan.stages, rates, epochs, strict=True)
-    )
+        dataclasses.replace(
+            stage, learning_rate=rate, epochs=count,
+            factors=(1.0,) if stage.factors and kept else stage.factors,
+            steps=0 if asked.epochs[i:] else stage.steps,
+        )
+        for i, (stage, rate, count, kept) in enumerate(
+            zip(plan.stages, rates, epochs, fixed, strict=True)
+        )
+    )  # fmt: skip
     return dataclasses.replace(plan, stages=stages)
 
 
@@ -138,7 +146,9 @@ def prepare(
         raise report.error()
     samples, digests = report.usable(samples), [digest for digest in report.digests if digest]
     left_out = [{"path": one.path, "reason": one.reason} for one in report.bad]
-    words = splitting.assign(samples, config.data.val, config.data.test, config.run.seed, digests)
+    words = splitting.assign(
+        samples, config.val_share, config.data.test, config.run.seed, digests
+    )
     shared = find_shared(samples, digests, words)
     if shared and not config.data.skip_bad:
         raise shared_error(shared, samples.modality.noun)
@@ -148,7 +158,7 @@ def prepare(
     kept = dataclasses.replace(samples.take(keep), splits=tuple(words[i] for i in keep))
     digests = [digests[i] for i in keep]
     _refuse_lost_classes(kept)
-    parts = splitting.divide(kept)
+    parts = splitting.divide(kept, folded=not config.val_share)
     seconds = time.perf_counter() - began
     named = dict(zip(kept.keys, digests, strict=True))
     whole, copies = fingerprint(kept, digests), _copies(kept, digests)

@@ -17,7 +17,7 @@ from typing import Any
 from tl_keras.errors import PlanError
 from tl_keras.utils.suggest import did_you_mean
 
-__all__ = ["PLAN_NAMES", "Plan", "Stage", "named_plan"]
+__all__ = ["FOLDED_PLANS", "PLAN_NAMES", "Plan", "Stage", "named_plan"]
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,8 @@ _PLANS = {
     "bias": _bias,
 }
 PLAN_NAMES = tuple(_PLANS)
+FOLDED_PLANS = ("tuned", "solved")
+"""Plans whose choices are made on folds where there are no validation samples."""
 _SETTINGS: dict[str, dict[str, Any]] = {
     "tuned": {"views": 9, "ema": False, "cache_dtype": "float16"},
     "solved": {"views": 2},

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +51,8 @@ from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.stage_data import cached_data, sample_data
 from tl_keras.training.trials import Folded, choose, stage_epochs
 from tl_keras.utils.progress import Progress
+
+_CACHE_BYTES = 6 * 2**30
 
 __all__ = ["StageRunner", "fit", "fit_with"]
 
@@ -155,7 +158,7 @@ class StageRunner:
         self.objective = options.objective or Objective(data, plan)
         self.store = FeatureStore(
             model,
-            plan.views,
+            self._affordable_views(),
             plan.cache_dtype,
             self.cuts,
             folder / "features",
@@ -164,6 +167,14 @@ class StageRunner:
             options.precision,
             options.progress,
         )
+
+    def _affordable_views(self) -> int:
+        """The plan's views; where speeds are tried on folds, as many as a small disk can take."""
+        wide = max((math.prod(cut.shape) for cut in self.cuts if cut.layer), default=0)
+        if not wide or not any(stage.factors for stage in self.plan.stages):
+            return self.plan.views
+        each = wide * len(self.data.train) * (4 if self.plan.cache_dtype == "float32" else 2)
+        return max(2, min(self.plan.views, _CACHE_BYTES // max(each, 1)))
 
     def _find_cuts(self) -> list[Cut]:
         layers = []

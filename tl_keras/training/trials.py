@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tl_keras.errors import TrainingError
 from tl_keras.features.backends import prefix_function
 from tl_keras.training.checkpoint import (
     assign,
@@ -163,7 +164,7 @@ def _decide(runner: _Runner, done: list[tuple[float, int]], note: str) -> Choice
         one
         for one in final
         if one["loss"] < alone["loss"]
-        and (one["accuracy"] is None or one["accuracy"] >= alone["accuracy"])
+        and (one["accuracy"] is None or one["accuracy"] > alone["accuracy"] - 1.5 / one["images"])
     ]
     alpha = better[0]["alpha"] if better else 0.0
     rows = np.concatenate([folded.folds[fold][1] for fold in folds])
@@ -185,9 +186,12 @@ def _score(
     folded = runner.folded
     rows = np.concatenate([folded.folds[fold][1] for fold in folds])
     outputs = runner.outputs(folds, factor, alpha)
-    loss, accuracy = judge(
-        folded.task, outputs, folded.labels[rows], folded.targets[rows], folded.weights[rows]
-    )
+    if np.isfinite(outputs).all():
+        loss, accuracy = judge(
+            folded.task, outputs, folded.labels[rows], folded.targets[rows], folded.weights[rows]
+        )
+    else:  # a rate under which the loss grew without end
+        loss, accuracy = float("inf"), 0.0
     return {
         "factor": factor, "alpha": alpha, "folds": len(folds), "images": len(rows),
         "loss": loss, "accuracy": accuracy,
@@ -246,7 +250,11 @@ class _Runner:
         )
         trainer.data = _only(self.data, rows)
         try:
-            trainer.train_once()
+            try:
+                trainer.train_once()
+            except TrainingError:
+                nothing = np.full((len(held), *self.folded.head.outputs.shape[1:]), np.nan)
+                return [nothing.astype(np.float32)] * len(ALPHAS)
             last = values(suffix.trainable_variables)
             given = []
             for alpha in ALPHAS:

@@ -44,7 +44,8 @@ def evaluate_run(
         path: A complete run.
         data: Other data; None takes the run's own.
         split: "train", "val" or "test"; None takes the test split if there is one, else the
-            validation split of the run's own data, and all of other data.
+            validation split of the run's own data (or what was said out of fold, where there is
+            none), and all of other data.
         progress: Called with a task's name, what is done and of how much.
         views: What is averaged beside the image itself, see :mod:`tl_keras.models.views`.
 
@@ -59,7 +60,11 @@ def evaluate_run(
     if split not in (None, *SPLITS):
         raise DataError(f"unknown split '{split}', expected one of {', '.join(SPLITS)}")
     if data is None:
-        split = split or ("test" if run.fact("data").get("pictures", {}).get("test") else "val")
+        pictures = run.fact("data").get("pictures", {})
+        split = split or ("test" if pictures.get("test") else "val")
+        if split == "val" and not pictures.get("val") and "out_of_fold" in run.record["metrics"]:
+            # All images were learned from: what was said out of fold is the honest estimate.
+            return {"split": "out_of_fold", **run.record["metrics"]["out_of_fold"]}
         samples = run.samples(split)
     else:
         samples, split = _other(run, data, split)

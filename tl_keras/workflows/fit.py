@@ -132,11 +132,12 @@ def _go_on(run: RunDirectory, data: Splits, progress: Progress) -> RunDirectory:
         save_every=config.run.save_every,
         progress=progress,
         fingerprint=run.fact("data", "fingerprint"),
+        minutes=config.plan.minutes,
     )
     with guard(run, model):
         result = fit_with(model, data, plan, options)
     record_training(run, result, {"training": time.perf_counter() - began})
     with guard(run):
         model = keep_best(run, model, data.val)
-        finish(run, model, data, result.history, progress)
+        finish(run, model, data, result.history, progress, out_of_fold=result.out_of_fold)
     return run
