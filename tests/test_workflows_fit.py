@@ -115,7 +115,7 @@ def test_the_fingerprint_changes_with_a_pixel_and_not_with_a_date(folder):
 
 @pytest.mark.parametrize(
     ("weights", "plan", "expected"),
-    [("none", "", "scratch"), ("default", "", "lp-ft"), ("none", "probe", "probe")],
+    [("none", "", "scratch"), ("default", "", "tuned"), ("none", "probe", "probe")],
 )
 def test_a_base_without_weights_is_trained_from_scratch_unless_told(weights, plan, expected):
     assert RunConfig.of("x", weights=weights, plan=plan).with_defaults().plan.name == expected

@@ -96,7 +96,8 @@ def fit(  # noqa: PLR0913 - a command's options are its arguments
         opt.refuse_unused("--minutes", minutes, chosen in ("auto", "tuned"), "--plan tuned")
         if learning_rate and lr_scale is not None:
             raise PlanError("got both --learning-rate and --lr-scale; give one of the two")
-        given = {"batch_size": batch_size, "views": views or (None if chosen in FOLDED_PLANS else 4), "augment": augment}
+        many = views or (None if chosen in FOLDED_PLANS else 4)
+        given = {"batch_size": batch_size, "views": many, "augment": augment}
         settings: dict[str, Any] = {name: value for name, value in given.items() if value}
         config = RunConfig.of(
             data, base, size, weights, pooling=pooling, dense=opt.split_numbers(dense),

@@ -136,16 +136,19 @@ def check_shares(val: float, test: float) -> None:
 
 def assign(
     samples: Samples,
-    val: float = 0.2,
+    val: float | None = 0.2,
     test: float = 0.0,
     seed: int = 0,
     groups: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
-    """Say "train", "val" or "test" for each sample; arguments as for `split`."""
-    check_shares(val or 0.2, test)
+    """Say "train", "val" or "test" for each sample; arguments as for `split`.
+
+    With `val` None nothing is carved for validation.
+    """
+    check_shares(0.2 if val is None else val, test)
     words = list(samples.splits or ("",) * len(samples))
     said = set(words)
-    shares = {"test": 0.0 if "test" in said else test, "val": 0.0 if "val" in said else val}
+    shares = {"test": 0.0 if "test" in said else test, "val": 0.0 if "val" in said else val or 0.0}
     pool = [i for i, word in enumerate(words) if word in ("", "train")]
     strata = _strata(samples)
     waiting = _ordered_groups(samples.keys, pool, groups, seed)

@@ -1,4 +1,4 @@
-"""Parts of the samples that are left out in turn, so that each is judged by what has not seen it."""
+"""Parts of the samples left out in turn, so that each is judged by what has not seen it."""
 
 from __future__ import annotations
 

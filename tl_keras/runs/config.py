@@ -277,11 +277,11 @@ class RunConfig:
         return "lp-ft" if self.model.dense or self.model.pooling == "none" else "tuned"
 
     @property
-    def val_share(self) -> float:
-        """The share to carve for validation, 0 for none."""
+    def val_share(self) -> float | None:
+        """The share to carve for validation, None for none."""
         if self.data.val is not None:
             return self.data.val
-        return 0.0 if (self.plan.name or self._usual_plan()) in FOLDED_PLANS else 0.2
+        return None if (self.plan.name or self._usual_plan()) in FOLDED_PLANS else 0.2
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON-able values."""

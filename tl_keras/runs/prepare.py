@@ -158,7 +158,7 @@ def prepare(
     kept = dataclasses.replace(samples.take(keep), splits=tuple(words[i] for i in keep))
     digests = [digests[i] for i in keep]
     _refuse_lost_classes(kept)
-    parts = splitting.divide(kept, folded=not config.val_share)
+    parts = splitting.divide(kept, folded=config.val_share is None)
     seconds = time.perf_counter() - began
     named = dict(zip(kept.keys, digests, strict=True))
     whole, copies = fingerprint(kept, digests), _copies(kept, digests)

@@ -27,10 +27,10 @@ def select(model: keras.Model, selectors: Sequence[str]) -> list[str]:
     Args:
         model: A flat functional model.
         selectors: Any of "head" (pooling and all after it), "all", "upper" (where maps have
-            at most a sixteenth of the image's side, or the upper half of the blocks), "top:N" (the N last base
-            layers that have weights), "blocks:N" (the N last blocks of the base), "batchnorm"
-            and "bias" (layers of the base that have such weights), a layer's name, or a shell
-            pattern on names ("block5*").
+            at most a sixteenth of the image's side, or the upper half of the blocks),
+            "top:N" (the N last base layers that have weights), "blocks:N" (the N last blocks of
+            the base), "batchnorm" and "bias" (layers of the base that have such weights), a
+            layer's name, or a shell pattern on names ("block5*").
 
     Raises:
         PlanError: A selector matches no layer; the nearest names are offered.
@@ -84,7 +84,7 @@ def _upper(model: keras.Model) -> list[str]:
     if cuts and image:
         # Of the largest such maps the first of the fewest numbers: the cheapest to keep.
         wide = [cut for cut in cuts if cut.shape[1] == cuts[0].shape[1]]
-        at = min(wide, key=lambda cut: cut.shape[3]).position
+        at = min(wide, key=lambda cut: cut.shape[3] or 0).position
         above = {step.name for step in graph.steps(model)[at + 1 :]}
         if _has_weights_until(model, at):
             return [name for name in names if name in above]
@@ -107,8 +107,8 @@ def _no_match(model: keras.Model, selector: str) -> str:
     names = [layer.name for layer in model.layers if layer.weights]
     near = nearest(selector, names, 3, 0.3) or names[-3:]
     return (
-        f"selector '{selector}' matches no layer of '{model.name}'; expected 'head', 'all', "
-        f"'upper', 'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as {', '.join(near)}"
+        f"selector '{selector}' matches no layer of '{model.name}'; expected 'head', 'all', 'upper', "
+        f"'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as {', '.join(near)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,42 +15,38 @@ from tl_keras.training.trials import Folded
 if TYPE_CHECKING:
     import keras
 
-    from tl_keras.training.stage import StageTrainer
-    from tl_keras.training.trainer import StageRunner
+    from tl_keras.training.objective import Objective
 
-__all__ = ["FOLDS", "SOLVED_VIEWS", "dense_layer", "solve_stage"]
+__all__ = ["FOLDS", "SOLVED_VIEWS", "dense_layer", "head_activation", "solve_stage"]
 
 FOLDS = 4
 SOLVED_VIEWS = 2
 
 
-def solve_stage(runner: StageRunner, index: int, trainer: StageTrainer) -> Folded:
+def solve_stage(
+    suffix: keras.Model, objective: Objective, views: Sequence[Any], val: Any, seed: int
+) -> Folded:
     """Return a stage's solved head and the folds it was judged on.
 
     With validation samples there is one fold: learn from training, judge by validation. The
     plain images alone, or with a view of each, are learned from, whichever is better out of fold.
 
     Args:
-        runner: Whose objective, features and seed.
-        index: The stage.
-        trainer: Of the stage.
+        suffix: The head, on what the layers before it give.
+        objective: Labels, targets and weights.
+        views: Features of the training samples, (n, d) each; the first is of them as they are.
+        val: Features of the validation samples, (m, d).
+        seed: Decides the folds.
 
     Raises:
-        PlanError: The head is not one dense layer with a known activation on cached features.
+        PlanError: The head is not one dense layer with a known activation on a vector.
         DataError: There are too few samples, or they have one label.
     """
-    objective, data, task = runner.objective, runner.data, runner.objective.task
-    cut, count = runner.cuts[index], len(data.train)
-    activation = _activation(trainer.suffix)
-    if not cut.layer or len(cut.shape) != 1 or activation not in ACTIVATIONS:
-        raise PlanError(
-            "the head cannot be solved: it is not one dense layer (softmax, sigmoid or linear) on "
-            "a pooled vector of a frozen base; take plan lp-ft or probe, which train it by steps"
-        )
-    views, val = runner.store.arrays(index, SOLVED_VIEWS)
+    data, task, count = objective.data, objective.task, len(objective.data.train)
+    activation = head_activation(suffix)
     balanced = objective.plan.class_weights
     labels, targets, weights = data.train.labels, objective.labels, objective.weights
-    rows = np.arange(count)
+    rows, folds = np.arange(count), list[tuple[np.ndarray, np.ndarray]]()
     if len(data.val):
         folds = [(rows, count + np.arange(len(data.val)))]
         more = task.balanced_weights(data.val.labels, objective.outputs)
@@ -58,7 +55,7 @@ def solve_stage(runner: StageRunner, index: int, trainer: StageTrainer) -> Folde
         weights = np.concatenate([weights, more if balanced else np.ones_like(more)])
     else:
         strata = task.strata(labels)
-        parts = assign_folds(strata - strata.min(), rows, FOLDS, runner.options.seed)
+        parts = assign_folds(strata - strata.min(), rows, FOLDS, seed)
         folds = [(np.flatnonzero(parts != k), np.flatnonzero(parts == k)) for k in np.unique(parts)]
     plain = np.concatenate([np.asarray(views[0], np.float32), np.asarray(val, np.float32)])
 
@@ -78,6 +75,21 @@ def dense_layer(suffix: keras.Model) -> Any:
     import keras
 
     return [one for one in suffix.layers if isinstance(one, keras.layers.Dense)][-1]
+
+
+def head_activation(suffix: keras.Model) -> str:
+    """Return the activation of a head that is one dense layer on a vector.
+
+    Raises:
+        PlanError: It is not, or its optimum cannot be solved.
+    """
+    found = _activation(suffix) if len(suffix.inputs[0].shape) == 2 else ""
+    if found not in ACTIVATIONS:
+        raise PlanError(
+            "the head cannot be solved: it is not one dense layer (softmax, sigmoid or linear) on "
+            "a pooled vector of a frozen base; take plan lp-ft or probe, which train it by steps"
+        )
+    return found
 
 
 def _activation(suffix: keras.Model) -> str:

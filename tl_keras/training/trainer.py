@@ -25,6 +25,7 @@ from tl_keras.features.stage_cache import Cut, FeatureStore, plan_cuts
 from tl_keras.models import graph
 from tl_keras.models.rewrite import flat_view
 from tl_keras.training import freezing
+from tl_keras.training.batches import read_inputs
 from tl_keras.training.checkpoint import (
     assign,
     model_variables,
@@ -33,7 +34,6 @@ from tl_keras.training.checkpoint import (
     write_snapshot,
 )
 from tl_keras.training.config import FitOptions, FitResult
-from tl_keras.training.batches import read_inputs
 from tl_keras.training.model_selection import (
     average,
     clearly_better,
@@ -46,7 +46,12 @@ from tl_keras.training.optimizers import depth_factors
 from tl_keras.training.plan import Plan, named_plan
 from tl_keras.training.repeatable import repeatable
 from tl_keras.training.scaling import scaled_output
-from tl_keras.training.solve_stage import SOLVED_VIEWS, dense_layer, solve_stage
+from tl_keras.training.solve_stage import (
+    SOLVED_VIEWS,
+    dense_layer,
+    head_activation,
+    solve_stage,
+)
 from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.stage_data import cached_data, sample_data
 from tl_keras.training.trials import Folded, choose, stage_epochs
@@ -248,11 +253,10 @@ class StageRunner:
 
     def _solve(self, index: int, began: float) -> None:
         """Set the head to its optimum, its strength and views chosen on folds."""
-        trainer = self.trainer(index)
-        found = solve_stage(self, index, trainer)
-        self.folded = found
-        weights, task = found.head.weights, self.objective.task
-        dense_layer(trainer.suffix).set_weights(list(weights))
+        suffix = self._suffix(index)
+        found = self.folded = self._solved(index, suffix)
+        dense_layer(suffix).set_weights(list(found.head.weights))
+        task = self.objective.task
         rows = np.concatenate([held for _, held in found.folds])
         loss, accuracy = judge(
             task, found.head.outputs[rows], found.labels[rows], found.targets[rows],
@@ -265,10 +269,15 @@ class StageRunner:
         }  # fmt: skip
         strength = {"strength": found.head.strength, "tried": found.head.tried}
         self._note(index, [row], row, began, solved=strength)
-        self._tell(found, rows, found.head.outputs[rows])
+        self._tell(rows, found.head.outputs[rows])
         self._keep(self.stages[index].name, self.stages[index].name, np.zeros(0))
 
-    def _tell(self, folded: Folded, rows: np.ndarray, outputs: np.ndarray) -> None:
+    def _solved(self, index: int, suffix: keras.Model) -> Folded:
+        head_activation(suffix)
+        views, val = self.store.arrays(index, SOLVED_VIEWS)
+        return solve_stage(suffix, self.objective, views, val, self.options.seed)
+
+    def _tell(self, rows: np.ndarray, outputs: np.ndarray) -> None:
         """Keep what was said of samples by what had not seen them, unless they are validation's."""
         if len(self.data.val):
             return
@@ -302,7 +311,7 @@ class StageRunner:
             rows = trainer.run({"stage": index})
             assign(variables, interpolate(first, values(variables), choice.alpha))
         self._note(index, rows, rows[-1] if rows else None, began, choice=choice.facts())
-        self._tell(folded, choice.rows, choice.outputs)
+        self._tell(choice.rows, choice.outputs)
         name = stage.name if choice.alpha else self.stages[0].name
         self._keep(name, stage.name, np.zeros(0))
 
@@ -315,7 +324,7 @@ class StageRunner:
                     f"stage '{self.stages[index].name}' tries factors on folds, which needs a "
                     "stage before it that solves the head"
                 )
-            self.folded = solve_stage(self, solved, self.trainer(solved))
+            self.folded = self._solved(solved, self._suffix(solved))
         return self.folded
 
     def _begin_at(self, index: int) -> None:
@@ -377,13 +386,9 @@ class StageRunner:
 
     def trainer(self, index: int) -> StageTrainer:
         """Return what trains a stage, its features computed."""
-        stage, cut = self.stages[index], self.cuts[index]
-        freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
-        # Never the user's own object: compiled, it would carry our optimizer into what it saves.
-        whole = keras.Model(graph.alone(self.model.inputs), self.model.outputs[0])
-        suffix = graph.split(self.model, cut.layer)[1] if cut.layer else whole
+        stage = self.stages[index]
         return StageTrainer(
-            self.objective.learner(suffix),
+            self.objective.learner(self._suffix(index)),
             stage,
             self.plan,
             self.objective,
@@ -396,11 +401,18 @@ class StageRunner:
             (_Progress(f"stage {stage.name}", stage.epochs, self.options.progress),),
         )
 
+    def _suffix(self, index: int) -> keras.Model:
+        """Return what learns in a stage, its `trainable` flags set."""
+        stage, cut = self.stages[index], self.cuts[index]
+        freezing.freeze(self.model, stage.train, batchnorm=stage.batchnorm)
+        # Never the user's own object: compiled, it would carry our optimizer into what it saves.
+        whole = keras.Model(graph.alone(self.model.inputs), self.model.outputs[0])
+        return graph.split(self.model, cut.layer)[1] if cut.layer else whole
+
     def _stage_data(self, index: int) -> StageData:
         cut = self.cuts[index]
         if cut.layer:
-            few = SOLVED_VIEWS if self.stages[index].solve else None
-            train, val = self.store.arrays(index, few)
+            train, val = self.store.arrays(index)
             return cached_data(self.objective, train, val, cut.shape)
         return sample_data(self.objective, self.store.train, self.store.val)
 

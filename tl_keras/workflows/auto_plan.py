@@ -45,7 +45,8 @@ def decide_plan(run: RunDirectory, data: Splits, progress: Progress) -> keras.Mo
 
     arms = ("scratch",) if config.model.weights == "none" else ARMS
     choice = choose_plan(
-        make, data, arms=arms, minutes=config.plan.minutes or 10.0, seed=config.run.seed, progress=progress
+        make, data, arms=arms, minutes=config.plan.minutes or 10.0, seed=config.run.seed,
+        progress=progress,
     )
     if choice.model is not None:
         save_model(choice.model, run.state / _KEPT)
