@@ -107,8 +107,9 @@ def _no_match(model: keras.Model, selector: str) -> str:
     names = [layer.name for layer in model.layers if layer.weights]
     near = nearest(selector, names, 3, 0.3) or names[-3:]
     return (
-        f"selector '{selector}' matches no layer of '{model.name}'; expected 'head', 'all', 'upper', "
-        f"'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as {', '.join(near)}"
+        f"selector '{selector}' matches no layer of '{model.name}'; expected 'head', 'all', "
+        f"'upper', 'top:N', 'blocks:N', 'batchnorm', 'bias' or a name or pattern such as "
+        f"{', '.join(near)}"
     )
 
 
