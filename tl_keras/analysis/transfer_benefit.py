@@ -13,7 +13,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, PlanError
 from tl_keras.features.extract import predict
-from tl_keras.training.plan import Plan, Stage
+from tl_keras.training.plan import FOLDED_PLANS, Plan, Stage, named_plan, stage_epochs
 from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import paired_difference
@@ -44,14 +44,28 @@ class Comparison:
     scratch: np.ndarray
 
 
-def scratch_plan(plan: Plan, rate: float = 2e-3) -> Plan:
-    """Return the plan that trains all from scratch for as many epochs as another plan.
+_SCRATCH_STEPS = 600
+
+
+def scratch_plan(plan: Plan, images: int = 0, rate: float = 2e-3) -> Plan:
+    """Return the plan that trains all from scratch at the cost of another plan.
 
     The rate is plan "scratch"'s: a fresh model learns little at the gentle rates that suit a
-    pretrained one. Neither stops early, so that both see every image equally often.
+    pretrained one. Neither stops early. Against a plan that makes trials on folds scratch gets
+    plan "scratch"'s epochs, at least 600 steps: more than all trials together; against any other
+    as many epochs, so that both see every image equally often.
+
+    Args:
+        plan: The pretrained model's.
+        images: That are learned from.
+        rate: Peak learning rate.
     """
-    stage = Stage("scratch", ("all",), epochs=plan.epochs, learning_rate=rate, batchnorm="train")
-    return dataclasses.replace(plan, name="scratch", stages=(stage,))
+    epochs = plan.epochs
+    if plan.name in FOLDED_PLANS:
+        own = named_plan("scratch").epochs
+        epochs = stage_epochs(own, _SCRATCH_STEPS, max(images, 1), plan.batch_size)
+    stage = Stage("scratch", ("all",), epochs=epochs, learning_rate=rate, batchnorm="train")
+    return dataclasses.replace(plan, name="scratch", stages=(stage,), ema=True)
 
 
 def fresh(model: keras.Model) -> keras.Model:
@@ -76,9 +90,9 @@ def compare_transfer(
 ) -> Comparison:
     """Train pretrained and from scratch with the same budget, and compare.
 
-    The budget is the number of times that each image is seen. Both ways get their own usual
-    rates and keep their epoch with the least validation loss. They are judged on the test
-    images; without any, on the validation images, which flatter both alike.
+    Both ways get their own usual rates, see :func:`scratch_plan`. They are judged on the test
+    images; without any, on the validation images: a plan that chooses on folds does not look at
+    them then, any other keeps its epoch by them, which flatters both alike.
 
     Args:
         build: Makes the pretrained model with its head, from a seed.
@@ -94,6 +108,8 @@ def compare_transfer(
     """
     judged = data.val if data.test is None else data.test
     _check(judged, seeds)
+    if data.test is None and plan.name in FOLDED_PLANS:
+        data = dataclasses.replace(data, val=data.val.take([]))
     plan = dataclasses.replace(
         plan, stages=tuple(dataclasses.replace(stage, patience=0) for stage in plan.stages)
     )
@@ -102,7 +118,7 @@ def compare_transfer(
         seed = first_seed + number
         model = build(seed)
         with repeatable(seed):  # a clone's weights come from the seed alone
-            ways = ((model, plan), (fresh(model), scratch_plan(plan)))
+            ways = ((model, plan), (fresh(model), scratch_plan(plan, len(data.train))))
         for row, (one, of_plan), name in zip(rows, ways, ("pretrained", "scratch"), strict=True):
             row.append(_right(one, data, of_plan, judged, seed))
             done = 2 * number + (2 if name == "scratch" else 1)

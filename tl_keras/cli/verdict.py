@@ -22,8 +22,8 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
     size: opt.Size = None,
     weights: Annotated[str, typer.Option(help="imagenet, default or a file.")] = "default",
     plan: Annotated[
-        str, typer.Option(help="Plan of the pretrained model: full, lp-ft, probe or another.")
-    ] = "full",
+        str, typer.Option(help="Plan of the pretrained model: tuned, full, probe or another.")
+    ] = "tuned",
     epochs: opt.Epochs = "",
     seeds: Annotated[int, opt.number("Runs of each way.", 2, 100)] = 3,
     test: opt.TestShare = 0.3,
@@ -33,8 +33,8 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
 ) -> None:
     """Say whether pretraining helps or hurts.
 
-    The pretrained model and the same from scratch are trained with the same budget, several
-    times each.
+    The pretrained model and the same from scratch are each trained by their best recipe, several
+    times each, scratch at no less cost.
 
     Example:  tl-keras verdict photos/ --base mobilenet_v2 --seeds 3
     """

@@ -17,7 +17,7 @@ from typing import Any
 from tl_keras.errors import PlanError
 from tl_keras.utils.suggest import did_you_mean
 
-__all__ = ["FOLDED_PLANS", "PLAN_NAMES", "Plan", "Stage", "named_plan"]
+__all__ = ["FOLDED_PLANS", "PLAN_NAMES", "Plan", "Stage", "named_plan", "stage_epochs"]
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,11 @@ class Plan:
             return cls(**fields)
         except TypeError as error:
             raise PlanError(f"the plan does not read: {error}") from error
+
+
+def stage_epochs(epochs: int, steps: int, rows: int, batch_size: int) -> int:
+    """Return the epochs that take at least so many steps."""
+    return max(epochs, -(-steps // -(-rows // batch_size)))
 
 
 def _read_stage(values: Mapping[str, Any]) -> Stage:

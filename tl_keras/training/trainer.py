@@ -43,7 +43,7 @@ from tl_keras.training.model_selection import (
 )
 from tl_keras.training.objective import Objective
 from tl_keras.training.optimizers import depth_factors
-from tl_keras.training.plan import Plan, named_plan
+from tl_keras.training.plan import Plan, named_plan, stage_epochs
 from tl_keras.training.repeatable import repeatable
 from tl_keras.training.scaling import scaled_output
 from tl_keras.training.solve_stage import (
@@ -54,7 +54,7 @@ from tl_keras.training.solve_stage import (
 )
 from tl_keras.training.stage import StageData, StageTrainer
 from tl_keras.training.stage_data import cached_data, sample_data
-from tl_keras.training.trials import Folded, choose, stage_epochs
+from tl_keras.training.trials import Folded, choose
 from tl_keras.utils.progress import Progress
 
 _CACHE_BYTES = 6 * 2**30

@@ -29,12 +29,13 @@ from tl_keras.training.checkpoint import (
     write_snapshot,
 )
 from tl_keras.training.model_selection import interpolate, judge
+from tl_keras.training.plan import stage_epochs
 
 if TYPE_CHECKING:
     from tl_keras.training.solved_head import SolvedHead
     from tl_keras.training.stage import StageData, StageTrainer
 
-__all__ = ["ALPHAS", "Choice", "Folded", "choose", "stage_epochs"]
+__all__ = ["ALPHAS", "Choice", "Folded", "choose"]
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0)
 _EARLY = 2
@@ -92,11 +93,6 @@ class Choice:
             "factor": self.factor, "alpha": self.alpha, "tried": self.tried,
             "seconds": round(self.seconds, 2), "note": self.note,
         }  # fmt: skip
-
-
-def stage_epochs(epochs: int, steps: int, rows: int, batch_size: int) -> int:
-    """Return the epochs that take at least so many steps."""
-    return max(epochs, -(-steps // -(-rows // batch_size)))
 
 
 def choose(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tl_keras.analysis.transfer_benefit import Comparison, compare_transfer
+from tl_keras.analysis.transfer_benefit import Comparison, compare_transfer, scratch_plan
 from tl_keras.data.sources import load_samples
 from tl_keras.errors import PlanError
 from tl_keras.runs.config import RunConfig
@@ -25,7 +25,7 @@ def judge_transfer(
     """Train a backbone and the same model from scratch, compare, and write a report.
 
     Args:
-        config: Data, base and plan ("full" if it says none); its weights are the pretrained ones.
+        config: Data, base and plan ("tuned" if it says none); its weights are the pretrained ones.
         seeds: Runs of each way.
         out: The folder to make; it must not exist, or be empty.
         progress: Called with a task's name, what is done and of how much.
@@ -38,12 +38,12 @@ def judge_transfer(
     """
     from tl_keras.reports.transfer_report import write_transfer_report
 
-    config = config.replace(plan=config.plan.name or "full")
+    config = config.replace(plan=config.plan.name or "tuned", val=config.data.val or 0.2)
     if config.model.weights == "none" or config.plan.name == "scratch":
         raise PlanError("the verdict is on pretrained weights; got none, give --weights a file")
     if config.plan.name == "auto":
         raise PlanError(
-            "the verdict compares one plan with scratch, got auto; give --plan full, lp-ft or "
+            "the verdict compares one plan with scratch, got auto; give --plan tuned, full or "
             "probe, or let 'tl-keras fit --plan auto' choose, which tries scratch too"
         )
     if seeds < 2:
@@ -63,8 +63,9 @@ def judge_transfer(
         progress=progress,
     )
     budget = (
-        f"Each of the {seeds} runs a way saw {len(data.train)} training images {plan.epochs} "
-        f"times: plan {plan.name} with the pretrained weights, all layers from scratch without. "
+        f"Each of the {seeds} runs a way learned from {len(data.train)} training images: plan "
+        f"{plan.name} with the pretrained weights, all layers from scratch without, for "
+        f"{scratch_plan(plan, len(data.train)).epochs} epochs. "
         f"Judged on {found.verdict.pictures} {'test' if data.test else 'validation'} images."
     )
     verdict = {**dataclasses.asdict(found.verdict), "sentence": found.verdict.sentence}
