@@ -156,10 +156,10 @@ def test_stopped_while_choosing_it_chooses_anew_and_stopped_later_it_keeps_its_c
         resume(tmp_path / "run")
 
 
-def jobs_close(*arguments):
+def jobs_close(*arguments, **options):
     from tl_keras.runs.lifecycle import finish
 
-    finish(*arguments)
+    finish(*arguments, **options)
 
 
 def test_where_a_short_run_was_better_its_model_is_kept(tmp_path):
