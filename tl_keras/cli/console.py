@@ -253,7 +253,7 @@ _ROWS = (
 
 def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
     """Return the main scores, a column for each split."""
-    made = table(title, "", *metrics)
+    made = table(title, "", *(name.replace("_", " ") for name in metrics))
     made.add_row("images", *(str(scores.get("count", "")) for scores in metrics.values()))
     for key, form in _ROWS:
         if any(scores.get(key) is not None for scores in metrics.values()):

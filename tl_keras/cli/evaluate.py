@@ -59,5 +59,6 @@ def evaluate(
             show_json(scores)
             return
         part = scores["split"]
-        where = f"the {part} split of {data}" if data and part else data or f"its {part} split"
+        own = "its images out of fold" if part == "out_of_fold" else f"its {part} split"
+        where = f"the {part} split of {data}" if data and part else data or own
         show_scores(f"{run} on {where}", {"score": scores})

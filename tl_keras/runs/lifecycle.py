@@ -274,6 +274,8 @@ def finish(
     save_model(model, run.path / "model.keras")
     began, history = time.perf_counter(), _marked(run, history)
     parts = {"val": data.val} if data.test is None else {"test": data.test, "val": data.val}
+    if data.test is None and not len(data.val) and out_of_fold is None:
+        parts = {"train": data.train}  # better than nothing, and named so
     outputs = {
         name: predict(model, part, progress=functools.partial(progress, f"scores, {name}"))
         for name, part in parts.items()
@@ -294,7 +296,7 @@ def finish(
     run.update(metrics=metrics, temperature=temperature)
     if thresholds is not None:
         run.update(thresholds=thresholds)
-    main = next(name for name in ("test", "val", "out_of_fold") if name in outputs)
+    main = next(name for name in ("test", "val", "out_of_fold", "train") if name in outputs)
     plots, mistakes = draw(
         run.path / "plots", history, outputs[main], parts[main], metrics[main], temperature
     )

@@ -176,9 +176,20 @@ def _found_others(run: RunDirectory, data: str) -> Others:
 
 
 def held_out(run: RunDirectory) -> Samples:
-    """Return the run's validation and test images, which it was not trained on."""
+    """Return the run's validation and test images, which it was not trained on.
+
+    Of a run that has none of them, its training images.
+    """
     splits = run.splits()
+    if not has_held_out(run):
+        return splits.train
     return splits.val if splits.test is None else _joined(splits.val, splits.test)
+
+
+def has_held_out(run: RunDirectory) -> bool:
+    """Return whether there are images of a run that it was not trained on."""
+    pictures = run.fact("data").get("pictures", {})
+    return bool(pictures.get("val") or pictures.get("test"))
 
 
 def _joined(first: Samples, second: Samples) -> Samples:
@@ -247,6 +258,11 @@ def base_untouched(run: RunDirectory) -> bool:
 
 
 def _reading(run: RunDirectory) -> str:
+    if not has_held_out(run):
+        return (
+            "The run was trained on all its images, so these stand for it: it knows them too well, "
+            "and a difference may be smaller than it seems."
+        )
     if base_untouched(run):
         return "Compared with all of the run's pictures: its base was not trained on them."
     return (

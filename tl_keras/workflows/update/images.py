@@ -15,6 +15,7 @@ from tl_keras.data.builtin import is_builtin
 from tl_keras.data.class_names import merged_classes
 from tl_keras.data.samples import SPLITS, Samples, from_arrays, in_order
 from tl_keras.data.sources import load_samples
+from tl_keras.data.splits import assign
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import CheckReport, InputSpec
 from tl_keras.runs import exemplars
@@ -26,10 +27,11 @@ from tl_keras.utils.progress import Progress
 from tl_keras.workflows.update.config import UpdateConfig
 
 __all__ = [
-    "Pool", "ReplayBuffer", "choose_buffer", "find_previous", "join_pools", "list_rows", "load_new",
-    "prepare_new", "write_buffer",
+    "HELD_SHARE", "Pool", "ReplayBuffer", "choose_buffer", "find_previous", "join_pools",
+    "list_rows", "load_new", "prepare_new", "write_buffer",
 ]  # fmt: skip
 
+HELD_SHARE = 0.2
 KNOWN = "known.txt"
 """In the memory's folder: the hash of every image that was ever learnt from or scored with."""
 
@@ -97,6 +99,10 @@ def find_previous(run: RunDirectory, progress: Progress) -> Pool:
     places = [i for name in SPLITS for i in splits[name]]
     words = tuple(name for name in SPLITS for _ in splits[name])
     chosen = dataclasses.replace(samples.take(places), splits=words)
+    if set(words) == {"train"}:
+        # What is forgotten can be measured on images only that are not learned from again.
+        free = dataclasses.replace(chosen, splits=None)
+        chosen = dataclasses.replace(chosen, splits=assign(free, HELD_SHARE, seed=run.fact("seed")))
     report = chosen.modality.check(
         chosen, progress=lambda d, n: progress("check of old images", d, n)
     )

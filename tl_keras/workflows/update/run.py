@@ -28,6 +28,7 @@ from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.utils.stats import wilson
 from tl_keras.workflows.update.config import UpdateConfig
 from tl_keras.workflows.update.images import (
+    HELD_SHARE,
     Pool,
     ReplayBuffer,
     choose_buffer,
@@ -89,7 +90,8 @@ def _refuse_other_tasks(run: RunDirectory) -> None:
 
 
 def _config_of(run: RunDirectory) -> RunConfig:
-    return run.config.replace(epochs=(), learning_rate=(), devices=1, lr_scale=1.0)
+    share = run.config.val_share or HELD_SHARE
+    return run.config.replace(epochs=(), learning_rate=(), devices=1, lr_scale=1.0, val=share)
 
 
 @dataclasses.dataclass
