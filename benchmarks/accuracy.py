@@ -2,11 +2,11 @@
 
     python benchmarks/accuracy.py FOLDER ... --weights FILE --seeds 5
 
-Each run is what `tl-keras fit` does: validation is carved from the training split, the test
-split is scored once at the end. The references are scikit-learn's logistic regression on the
-same base's frozen, average-pooled features, C chosen by 5-fold cross-validation: of the pictures
-that the run learnt from, and of those and its validation pictures, a quarter more. A folder
-without a test split gives a quarter of its pictures by the seed.
+Each run is what `tl-keras fit` does; the test split is scored once at the end. A validation split
+of the data decides, and without one folds do. The references are logistic regression (sklearn) on
+the same base's frozen, average-pooled features, C chosen by 5-fold cross-validation: of the images
+that the run learnt from, and of those and its validation images. A folder without a test split
+gives a quarter of its images by the seed. With `--all` a validation split is learned from too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tl_keras.training.plan import FOLDED_PLANS
 from tl_keras.utils.quiet import start_tensorflow
 
 
@@ -28,10 +29,12 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--base", default="mobilenet_v2")
     parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--plan", default="lp-ft")
+    parser.add_argument("--plan", default="tuned")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--augment", default="flip+crop")
     parser.add_argument("--epochs", default="")
+    parser.add_argument("--all", action="store_true", help="learn from validation's images too")
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
     args = parser.parse_args()
     start_tensorflow()
     print(
@@ -45,7 +48,7 @@ def main() -> None:
 
 def _row(args: argparse.Namespace, data: str) -> str:
     fits, references, seconds, count = [], [], [], 0
-    for seed in range(args.seeds):
+    for seed in range(args.seed, args.seed + args.seeds):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             run = _train(args, data, seed, Path(folder))
@@ -53,8 +56,7 @@ def _row(args: argparse.Namespace, data: str) -> str:
             fits.append(run.record["metrics"]["test"]["accuracy"]["value"])
             count = run.record["metrics"]["test"]["count"]
             references.append(_reference(args, run.splits()))
-            stages = [(s["name"], s["epochs_run"], round(s["best_val_loss"], 3))
-                      for s in run.record["stages"]]  # fmt: skip
+            stages = [(s["name"], s["epochs_run"], *_chosen(s)) for s in run.record["stages"]]
             print(f"<!-- {data} seed {seed}: {fits[-1]:.4f}, logistic {references[-1]}, "
                   f"{seconds[-1]:.0f} s, kept {run.record['best_stage']} of {stages} -->",
                   flush=True)  # fmt: skip
@@ -68,12 +70,17 @@ def _row(args: argparse.Namespace, data: str) -> str:
     )
 
 
+def _chosen(stage: dict) -> tuple:
+    choice = stage.get("choice")
+    return () if choice is None else (f"rate x {choice['factor']:g}", f"alpha {choice['alpha']:g}")
+
+
 def _train(args: argparse.Namespace, data: str, seed: int, folder: Path):
     from tl_keras.runs.config import RunConfig
     from tl_keras.workflows.fit import train
 
-    settings = {"augment": args.augment, "views": 4}
-    source, share = _with_test(data, folder)
+    settings = {"augment": args.augment, **({} if args.plan in FOLDED_PLANS else {"views": 4})}
+    source, share = _with_test(data, folder, args.all)
     job = RunConfig.of(
         source, args.base, weights=args.weights, plan=args.plan, seed=seed, test=share,
         settings=settings, epochs=tuple(int(e) for e in args.epochs.split(",") if e),
@@ -81,11 +88,19 @@ def _train(args: argparse.Namespace, data: str, seed: int, folder: Path):
     return train(job, folder / "run")
 
 
-def _with_test(data: str, folder: Path) -> tuple[str, float]:
+def _with_test(data: str, folder: Path, everything: bool) -> tuple[str, float]:
     """Return the source and the share to carve: a folder of two splits keeps the second."""
     names = {path.name.lower() for path in Path(data).iterdir() if path.is_dir()}
-    if names & {"test"}:
+    if names & {"test"} and not (everything and len(names) > 2):
         return data, 0.0
+    if names & {"test"}:
+        for split in sorted(names):
+            for one in sorted((Path(data) / split).glob("*/*")):
+                under = "test" if split == "test" else "train"
+                linked = folder / "data" / under / one.parent.name
+                linked.mkdir(parents=True, exist_ok=True)
+                (linked / f"{split}-{one.name}").symlink_to(one.resolve())
+        return str(folder / "data"), 0.0
     if not names & {"train"}:
         return data, 0.25
     linked = folder / "data"
@@ -101,7 +116,7 @@ def _reference(args: argparse.Namespace, data) -> list[float]:
     from sklearn.preprocessing import StandardScaler
 
     known, carved, test = (_features(args, part) for part in (data.train, data.val, data.test))
-    more = np.concatenate([known, carved])
+    more = np.concatenate([known, carved]) if len(carved) else known
     labels = np.concatenate([data.train.labels, data.val.labels])
     found = []
     for rows in (known, more):

@@ -61,10 +61,16 @@ def evaluate_run(
         raise DataError(f"unknown split '{split}', expected one of {', '.join(SPLITS)}")
     if data is None:
         pictures = run.fact("data").get("pictures", {})
-        split = split or ("test" if pictures.get("test") else "val")
-        if split == "val" and not pictures.get("val") and "out_of_fold" in run.record["metrics"]:
+        held = pictures.get("test") or pictures.get("val")
+        if split is None and not held and "out_of_fold" in run.record["metrics"]:
             # All images were learned from: what was said out of fold is the honest estimate.
+            if views:
+                raise DataError(
+                    "the run learned from all its images, so that views can be judged on others "
+                    "only; give --data, or leave out --views for what was estimated out of fold"
+                )
             return {"split": "out_of_fold", **run.record["metrics"]["out_of_fold"]}
+        split = split or ("test" if pictures.get("test") else "val")
         samples = run.samples(split)
     else:
         samples, split = _other(run, data, split)
