@@ -308,6 +308,11 @@ def from_run(
         if not os.path.isdir(unlabeled):
             raise DataError(f"{unlabeled} is no folder; expected one of samples without labels.")
         others = from_unlabeled(os.fspath(unlabeled), splits.train.modality)
+    if originals not in (OWN, NONE) and not os.path.exists(originals):
+        raise ExportError(
+            f"--originals: there is no file or folder '{originals}'; expected own, none, or "
+            f"{splits.train.modality.noun}s to take instead."
+        )
     duties = allot(splits, others, samples)
     chosen = duties.figures.samples
     start_tensorflow()

@@ -131,7 +131,7 @@ def test_sound_data_is_counted_and_copies_are_named(trained):
     assert f"the same image: {NAMES[1]}/0.png, {NAMES[1]}/copy.png" in result.stdout
     facts = json.loads(invoke("check-data", photos, "--json").stdout)
     assert facts["duplicates"] == [[f"{NAMES[1]}/0.png", f"{NAMES[1]}/copy.png"]]
-    assert sum(facts["classes"]["val"].values()) == facts["images"]["val"] > 0
+    assert sum(facts["classes"]["train"].values()) == facts["images"]["train"] > 0
 
 
 def test_evaluation_of_a_run_repeats_the_scores_of_its_record(trained, tmp_path):

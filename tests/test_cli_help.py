@@ -146,7 +146,10 @@ assert not heavy, heavy
         (("tl-keras", "fit", "x", "--out", "y", "--dense", "0"), "not in its range"),
         (("tl-keras", "fit", "x", "--out", "y", "--learning-rate", "nan"), "not in its range"),
         (("tl-keras", "fit", "x", "--out", "y", "--rank", "8"), "it is for --plan lora"),
-        (("tl-keras", "fit", "x", "--out", "y", "--minutes", "8"), "it is for --plan auto"),
+        (
+            ("tl-keras", "fit", "x", "--out", "y", "--minutes", "8", "--plan", "full"),
+            "it is for --plan tuned",
+        ),
         (("tl-keras", "fit", "digits", "--out", "y", "--adapt", "*"), "which adapts none"),
         (("tl-keras", "fit", "x", "--out", "y", "--augment", "none", "--views", "2"), "--views"),
         (("tl-keras", "fit", "digits", "--out", "y", "--views", "2"), "--augment"),

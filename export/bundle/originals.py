@@ -164,11 +164,6 @@ def _find_given(source: Source) -> list[str]:
             files = list(map(str, from_unlabeled(place, source.modality).items))
         except DataError as error:
             raise ExportError(f"--originals {place}: {error}") from error
-    if not all(map(os.path.isfile, files)):
-        raise ExportError(
-            f"--originals: there is no file or folder '{place}'; expected own, none, or "
-            f"{source.modality.noun}s to take instead."
-        )
     spread = np.linspace(0, len(files) - 1, min(COUNT, len(files))).round().astype(int)
     files = [files[index] for index in dict.fromkeys(spread.tolist())]
     for file in files:

@@ -77,6 +77,8 @@ def distill(
     unfinished = _unfinished(Path(out), request)
     if unfinished is None:
         refuse_existing(Path(out), request.data, _samples_of(request.teacher))
+    for other in request.others:
+        RunDirectory(other).require_complete()
     start_tensorflow()
     teacher = load_teacher(request.teacher, request.others, request.together)
     ready = prepare_distillation(request, teacher, progress)

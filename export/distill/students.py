@@ -27,7 +27,7 @@ from tl_keras.runs.prepare import (
     plan_for,
     prepare,
 )
-from tl_keras.training.plan import Plan
+from tl_keras.training.plan import FOLDED_PLANS, Plan
 from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.progress import Progress
 
@@ -51,7 +51,7 @@ class Distillation:
         data: For a run, where its samples are now, if they moved; for a file, its samples.
         size: Side of the student's samples; None is the teacher's (a file's own).
         weights: Of the student's base, see `tl_keras.runs.config.ModelConfig`.
-        plan: Name of the student's plan; empty as in `PlanConfig`.
+        plan: Name of the student's plan; empty is "lp-ft", or "scratch" without weights.
         settings: Fields of the plan to set. `views` bounds the views of every stage.
         epochs: Epochs of each stage, empty keeps the plan's.
         rate: Factor on the plan's rates.
@@ -86,7 +86,8 @@ class Distillation:
         """
         RunConfig.of(
             source=self.data or "", backbone=self.student, size=self.size, weights=self.weights,
-            plan=self.plan, settings=self.settings, epochs=self.epochs, lr_scale=self.rate,
+            plan=self.plan or "lp-ft", settings=self.settings, epochs=self.epochs,
+            lr_scale=self.rate,
             precision=self.precision,
         )  # fmt: skip
         if self.together not in ("ensemble", "soup"):
@@ -129,10 +130,10 @@ def prepare_distillation(request: Distillation, teacher: Teacher, progress: Prog
     Raises:
         TLKerasError: They do not belong together, or one of them cannot be used.
     """
-    if request.plan == "auto":
+    if request.plan in ("auto", *FOLDED_PLANS):
         raise ExportError(
-            "A student is trained by one plan, got auto; give --plan lp-ft, full or another, or "
-            "let 'tl-keras fit --plan auto' say which suits the samples."
+            f"A student is trained by steps of one plan, got {request.plan}; give --plan lp-ft, "
+            "full or another, or let 'tl-keras fit --plan auto' say which suits the samples."
         )
     config = _config(request, teacher).with_defaults()
     data = _data(config, request, teacher, progress)
@@ -172,7 +173,7 @@ def _config(request: Distillation, teacher: Teacher) -> RunConfig:
         backbone=request.student,
         size=request.size if request.size or is_file else _side(teacher),
         weights=request.weights,
-        plan=request.plan,
+        plan=request.plan or ("scratch" if request.weights == "none" else "lp-ft"),
         settings=settings,
         epochs=request.epochs,
         lr_scale=request.rate,

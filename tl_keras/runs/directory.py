@@ -290,10 +290,12 @@ class RunDirectory:
                 f"{missing[0]}; put them back, or where the folder moved give --data to resume or "
                 "tl-export"
             )
-        if not chosen["train"] and self.fact("data", "root") != kept.ROOT:
-            raise RunError(
-                f"{self.path / 'split.csv'} names no sample to train; the run cannot be used"
-            )
+        for name, count in self.record["data"].get("pictures", {}).items():
+            if count and not chosen.get(name) and self.fact("data", "root") != kept.ROOT:
+                raise RunError(
+                    f"{self.path / 'split.csv'} names no sample of the split {name}, expected "
+                    f"{count}; the run cannot be used"
+                )
         parts = {name: samples.take(indices) for name, indices in chosen.items()}
         return Splits(parts["train"], parts["val"], parts["test"] if chosen["test"] else None)
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from tl_keras.errors import PlanError
 from tl_keras.evaluation.folds import assign_folds
+from tl_keras.models import graph
+from tl_keras.models.rewrite import flat_view
+from tl_keras.training import freezing
 from tl_keras.training.solved_head import ACTIVATIONS, SolvedHead, solve_head
 from tl_keras.training.trials import Folded
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
     from tl_keras.training.objective import Objective
 
-__all__ = ["FOLDS", "SOLVED_VIEWS", "dense_layer", "head_activation", "solve_stage"]
+__all__ = ["FOLDS", "SOLVED_VIEWS", "can_solve", "dense_layer", "head_activation", "solve_stage"]
 
 FOLDS = 4
 SOLVED_VIEWS = 2
@@ -70,6 +73,17 @@ def solve_stage(
     return Folded(folds, best, labels, targets, weights, lambda rows: plain[rows], task)
 
 
+def can_solve(model: keras.Model) -> bool:
+    """Return whether a model's head is one that :func:`solve_stage` solves.
+
+    The `trainable` flags of its layers are set anew.
+    """
+    flat = flat_view(model).model
+    freezing.freeze(flat, ("head",))
+    cut = freezing.last_frozen_cut(flat)
+    return cut is not None and _activation(graph.split(flat, cut)[1]) in ACTIVATIONS
+
+
 def dense_layer(suffix: keras.Model) -> Any:
     """Return the last dense layer of a model."""
     import keras
@@ -83,7 +97,7 @@ def head_activation(suffix: keras.Model) -> str:
     Raises:
         PlanError: It is not, or its optimum cannot be solved.
     """
-    found = _activation(suffix) if len(suffix.inputs[0].shape) == 2 else ""
+    found = _activation(suffix)
     if found not in ACTIVATIONS:
         raise PlanError(
             "the head cannot be solved: it is not one dense layer (softmax, sigmoid or linear) on "
@@ -96,6 +110,8 @@ def _activation(suffix: keras.Model) -> str:
     """Name what follows the one layer with weights, a dense one; "" where it is otherwise."""
     import keras
 
+    if len(suffix.inputs) != 1 or len(suffix.inputs[0].shape) != 2:
+        return ""
     weighted = [layer for layer in suffix.layers if layer.weights]
     if len(weighted) != 1 or not isinstance(weighted[0], keras.layers.Dense):
         return ""

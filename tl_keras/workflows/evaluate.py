@@ -72,6 +72,11 @@ def evaluate_run(
             return {"split": "out_of_fold", **run.record["metrics"]["out_of_fold"]}
         split = split or ("test" if pictures.get("test") else "val")
         samples = run.samples(split)
+        if not len(samples):
+            raise DataError(
+                f"{run.path} has no {split} split; leave out --split for what it has, or "
+                "give --data"
+            )
     else:
         samples, split = _other(run, data, split)
     start_tensorflow()

@@ -21,6 +21,7 @@ from tl_keras.runs.lifecycle import (
     reopen,
 )
 from tl_keras.runs.prepare import PreparedData, build, plan_for, prepare
+from tl_keras.training.plan import FOLDED_PLANS
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.auto_plan import decide_plan, keep_best
@@ -47,10 +48,11 @@ def train(
         TLKerasError: Anything a user can mend; a run that had begun stays and can be resumed.
     """
     refuse_existing(Path(out), config.data.source)
+    usual = not config.plan.name
     config = config.with_defaults()
     # Before the directory is made: what is refused should leave nothing behind.
     with guard():
-        model, whole = _prepare_all(config, progress)
+        config, model, whole = _prepare_all(config, usual, progress)
         data, quality = examine_training(config, model, whole, progress)
     state = "choosing" if config.plan.name == "auto" else "incomplete"
     facts = {"state": state, "data_quality": quality}
@@ -60,14 +62,21 @@ def train(
         return _go_on(RunDirectory(out), data.splits, progress)
 
 
-def _prepare_all(config: RunConfig, progress: Progress) -> tuple[keras.Model, PreparedData]:
+def _prepare_all(
+    config: RunConfig, usual: bool, progress: Progress
+) -> tuple[RunConfig, keras.Model, PreparedData]:
+    """Return the configuration, its plan one that suits the model if it is the usual one."""
     samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
     start_tensorflow()
     _check_devices(config.run.devices)
     # The model first: it takes seconds, a look at every sample can take minutes.
     model = build(config, samples)
+    if usual and config.plan.name in FOLDED_PLANS:
+        from tl_keras.training.solve_stage import can_solve
+
+        config = config if can_solve(model) else config.replace(plan="lp-ft")
     plan_for(config, model)
-    return model, prepare(config, progress, samples)
+    return config, model, prepare(config, progress, samples)
 
 
 def _check_devices(wanted: int) -> None:
