@@ -188,6 +188,20 @@ def test_a_default_run_learns_from_all_and_ends_with_an_honest_estimate(tmp_path
     json.dumps(run.record)
 
 
+@pytest.mark.parametrize("counts", [(1, 5), (1, 1), (3, 0)])
+def test_too_few_images_to_judge_on_folds_are_refused_before_anything_is_written(tmp_path, counts):
+    from PIL import Image
+
+    for name, count in zip("ab", counts, strict=True):
+        for i in range(count):
+            (tmp_path / "data" / name).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(RNG.integers(0, 255, (32, 32, 3), np.uint8))
+            image.save(tmp_path / "data" / name / f"{i}.png")
+    with pytest.raises(DataError):
+        train(RunConfig.of(str(tmp_path / "data"), "small_resnet"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_minutes_that_are_too_few_leave_the_head_alone(digits):
     known, _ = digits
     model = build_model("small_resnet", 10)

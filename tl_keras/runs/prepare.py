@@ -159,6 +159,8 @@ def prepare(
     digests = [digests[i] for i in keep]
     _refuse_lost_classes(kept)
     parts = splitting.divide(kept, folded=config.val_share is None)
+    if not len(parts.val):
+        _refuse_too_few(parts.train)
     seconds = time.perf_counter() - began
     named = dict(zip(kept.keys, digests, strict=True))
     whole, copies = fingerprint(kept, digests), _copies(kept, digests)
@@ -188,6 +190,18 @@ def _refuse_lost_classes(samples: Samples) -> None:
         raise DataError(
             f"no {samples.modality.noun} of {', '.join(lost[:10])} is left to train on in "
             f"{samples.root}; add some, or remove the class"
+        )
+
+
+def _refuse_too_few(train: Samples) -> None:
+    """Refuse what nothing can be judged on out of fold."""
+    strata = train.kind.strata(train.labels)
+    several = int((np.unique(strata, return_counts=True)[1] > 1).sum())
+    if len(train) < 4 or (train.kind.single_label and several < 2):
+        counts = ", ".join(f"{n} of {c}" for c, n in train.counts().items()) or f"{len(train)}"
+        raise DataError(
+            f"too few {train.modality.noun}s to judge on folds: {counts[:200]}; expected at least "
+            "two classes with two each, and four in all. Add some"
         )
 
 
