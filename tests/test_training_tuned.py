@@ -211,3 +211,15 @@ def test_minutes_that_are_too_few_leave_the_head_alone(digits):
     choice = result.stages[-1]["choice"]
     assert "minutes were over" in choice["note"]
     assert len(result.out_of_fold[0])
+
+
+def test_the_report_says_what_the_folds_decided(tuned, tmp_path):
+    from tl_keras.reports.run_report import write_report
+
+    stages = tuned[1].stages
+    run = {"stages": stages, "plan": {"stages": []}, "task": "classes"}
+    page = write_report(tmp_path / "r.html", run=run, history=[], evaluations={}, plots={})
+    text = " ".join(page.read_text().split())
+    assert f"C = {stages[0]['solved']['strength']:g} was best" in text
+    alpha = stages[1]["choice"]["alpha"]
+    assert ("better out of fold than the head alone" if not alpha else f"{alpha:.0%}") in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -284,13 +285,46 @@ def _training(facts: Facts) -> dict[str, Any]:
     return {
         "heads": kept, "words": words, "rows": [[row[head] for head in kept] for row in rows],
         "kept": said, "stages": len(stage_spans(facts.history)),
+        "chosen": [text for stage in facts.find("stages", []) for text in _chosen(stage, facts)],
     }  # fmt: skip
+
+
+def _chosen(stage: Mapping[str, Any], facts: Facts) -> list[str]:
+    """Say what a stage's folds (or validation) decided, and by what."""
+    held = "validation" if facts.evaluations.get("val") else "out of fold"
+    if solved := stage.get("solved"):
+        loss = number(stage.get("best_val_loss"))
+        return [
+            f"The head is the optimum of a penalised regression on cached features; of "
+            f"{len(solved['tried'])} penalties C = {number(solved['strength']):g} was best "
+            f"({held}: loss {loss:.3f})."
+        ]
+    if not (choice := stage.get("choice")):
+        return []
+    note = f" {choice['note']}." if choice.get("note") else ""
+    tried, alpha = choice.get("tried") or [], number(choice.get("alpha"))
+    alone = [number(one["loss"]) for one in tried if not one["alpha"]]
+    if not alone or not alpha:
+        name = stage.get("name")
+        return [f"No training of '{name}' was better {held} than the head alone.{note}"]
+    same = [one for one in tried if (one["factor"], one["alpha"]) == (choice["factor"], alpha)]
+    most = max(same, key=lambda one: one["folds"])
+    return [
+        f"'{stage.get('name')}' goes {alpha:.0%} of the way from the head alone to the trained "
+        f"weights, at {number(choice['factor']):g} of the plan's learning rate: the best of "
+        f"{len(tried)} ways tried ({held}: loss {number(most['loss']):.3f}, of the head alone "
+        f"{alone[0]:.3f}).{note}"
+    ]
 
 
 def _stage(plan: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, str]:
     ran, epochs, train = stage.get("epochs_run"), plan.get("epochs"), plan.get("train")
     of = [str(part) for part in (ran, epochs) if part is not None]
     rate = learning_rate(plan)
+    if stage.get("solved"):
+        rate, of = math.nan, ["solved"]
+    elif choice := stage.get("choice"):
+        rate, of = rate * number(choice.get("factor")), [str(ran)]
     return {
         "stage": str(stage.get("name", plan.get("name", ""))),
         "trains": ", ".join(map(str, train)) if isinstance(train, list | tuple) else train or "",
