@@ -258,10 +258,8 @@ class StageRunner:
         dense_layer(suffix).set_weights(list(found.head.weights))
         task = self.objective.task
         rows = np.concatenate([held for _, held in found.folds])
-        loss, accuracy = judge(
-            task, found.head.outputs[rows], found.labels[rows], found.targets[rows],
-            found.weights[rows],
-        )  # fmt: skip
+        outputs, targets = found.head.outputs[rows], found.targets[rows]
+        loss, accuracy = judge(task, outputs, found.labels[rows], targets, found.weights[rows])
         row = {
             "stage": self.stages[index].name, "stage_epoch": 0, "learning_rate": None,
             "loss": None, "accuracy": None, "val_loss": loss, "val_accuracy": accuracy,
@@ -269,8 +267,9 @@ class StageRunner:
         }  # fmt: skip
         strength = {"strength": found.head.strength, "tried": found.head.tried}
         self._note(index, [row], row, began, solved=strength)
-        self._tell(rows, found.head.outputs[rows])
-        self._keep(self.stages[index].name, self.stages[index].name, np.zeros(0))
+        self._tell(rows, outputs)
+        losses = task.sample_losses(outputs, targets) if len(self.data.val) else np.zeros(0)
+        self._keep(self.stages[index].name, self.stages[index].name, losses)
 
     def _solved(self, index: int, suffix: keras.Model) -> Folded:
         head_activation(suffix)
@@ -296,7 +295,7 @@ class StageRunner:
             dataclasses.replace(folded, plain=self._plain(index)),
             dense_layer(trainer.suffix),
             self.folder / "trials",
-            minutes=self._minutes_left(),
+            minutes=self._minutes_left(began),
             progress=functools.partial(self.options.progress, f"trials of stage {stage.name}"),
         )
         rows: list[dict[str, Any]] = []
@@ -313,7 +312,7 @@ class StageRunner:
         self._note(index, rows, rows[-1] if rows else None, began, choice=choice.facts())
         self._tell(choice.rows, choice.outputs)
         name = stage.name if choice.alpha else self.stages[0].name
-        self._keep(name, stage.name, np.zeros(0))
+        self._keep(name, stage.name, trainer.val_losses())
 
     def _folded(self, index: int) -> Folded:
         """What the head's stage left; solved once more where the run went on after it."""
@@ -333,10 +332,11 @@ class StageRunner:
         if saved is not None:
             assign(model_variables(self.model), saved[1]["weights"])
 
-    def _minutes_left(self) -> float | None:
+    def _minutes_left(self, began: float) -> float | None:
         if self.options.minutes is None:
             return None
         spent = sum(stage["seconds"] for stage in self.result.stages)
+        spent += time.perf_counter() - began  # this stage's features
         return max(1e-3, self.options.minutes - spent / 60)
 
     def _plain(self, index: int) -> Callable[[np.ndarray], Any]:

@@ -138,7 +138,7 @@ def update_plan(request: UpdateConfig, config: RunConfig, model: keras.Model) ->
 
     A run whose base never learnt ("probe") keeps its base.
     """
-    plan = "probe" if config.plan.name == "probe" else "lp-ft"
+    plan = "probe" if config.plan.name in ("probe", "solved") else "lp-ft"
     asked = config.replace(plan=plan, epochs=request.epochs, lr_scale=request.rate)
     made = plan_for(asked, model)
     stages = tuple(
