@@ -39,7 +39,7 @@ def objective_for(teacher, student, folder, config=None, plan=None, mixing=None)
 
 
 def runner_of(student, objective, folder):
-    from tl_keras.training.trainer import StageRunner
+    from tl_keras.training.stage_runner import StageRunner
 
     options = FitOptions(state_dir=folder, objective=objective, precision="float32")
     folder.mkdir(exist_ok=True)

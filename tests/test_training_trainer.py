@@ -11,7 +11,8 @@ from tl_keras.models.build import build_model
 from tl_keras.models.rewrite import flatten
 from tl_keras.training.batchnorm import norms_of
 from tl_keras.training.plan import Plan, Stage
-from tl_keras.training.trainer import StageRunner, fit
+from tl_keras.training.stage_runner import StageRunner
+from tl_keras.training.trainer import fit
 
 HEAD = Stage("head", ("head",), 4, 1e-2)
 BLOCK = Stage("block2", ("head", "block2*"), 2, 1e-3)

@@ -19,7 +19,7 @@ from tl_keras.training.checkpoint import assign, model_variables, values
 from tl_keras.training.config import FitOptions
 from tl_keras.training.plan import Plan, Stage
 from tl_keras.training.repeatable import repeatable
-from tl_keras.training.trainer import StageRunner
+from tl_keras.training.stage_runner import StageRunner
 from tl_keras.utils.progress import Progress
 
 __all__ = ["RateSearch", "lr_find", "suggest"]
