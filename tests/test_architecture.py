@@ -21,6 +21,7 @@ TRAINERS = {
     "tl_keras.training.optimizers",
     "tl_keras.training.stage",
     "tl_keras.training.stage_data",
+    "tl_keras.training.stage_runner",
     "tl_keras.training.trainer",
     "export.distill.losses",
 }

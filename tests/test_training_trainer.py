@@ -85,7 +85,7 @@ def test_a_cached_stage_equals_training_the_whole_model() -> None:
     cached, whole = small_model(), small_model()
     plan = _plan(HEAD, ema=False)
     fit(cached, splits(), plan, precision="float32")
-    from tl_keras.training import trainer as module
+    from tl_keras.training import stage_runner as module
 
     cut, module.freezing.last_frozen_cut = module.freezing.last_frozen_cut, lambda model: None
     try:
@@ -275,7 +275,7 @@ def test_what_is_kept_is_the_average_of_the_weights() -> None:
 
 
 def test_a_gain_that_may_be_chance_is_averaged_with_what_was_kept(monkeypatch) -> None:
-    from tl_keras.training import trainer as module
+    from tl_keras.training import stage_runner as module
 
     monkeypatch.setattr(module, "clearly_better", lambda new, old: False)
     states = []

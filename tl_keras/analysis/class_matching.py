@@ -53,9 +53,7 @@ def match_classes(source: np.ndarray, labels: np.ndarray, classes: int) -> Class
     Raises:
         DataError: Probabilities and labels do not fit.
     """
-    source, labels = check_source(source, labels)
-    sums, counts = _sums(source, labels, classes)
-    means = sums / np.maximum(counts, 1)[:, None]
+    means = _sum_up(source, labels, classes)[0]
     return ClassMatching(means, _assign(means))
 
 
@@ -70,9 +68,7 @@ def matching_accuracy(source: np.ndarray, labels: np.ndarray, classes: int) -> f
     Raises:
         DataError: Probabilities and labels do not fit.
     """
-    source, labels = check_source(source, labels)
-    sums, counts = _sums(source, labels, classes)
-    means = sums / np.maximum(counts, 1)[:, None]
+    means, sums, counts = _sum_up(source, labels, classes)
     right = 0
     for row, label in zip(source, labels, strict=True):
         without = means.copy()
@@ -82,9 +78,14 @@ def matching_accuracy(source: np.ndarray, labels: np.ndarray, classes: int) -> f
     return right / len(labels)
 
 
-def _sums(source: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _sum_up(
+    source: np.ndarray, labels: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and sum of the source's probabilities, and samples, of each class."""
+    source, labels = check_source(source, labels)
     groups = np.eye(classes)[labels]
-    return groups.T @ source, groups.sum(0)
+    sums, counts = groups.T @ source, groups.sum(0)
+    return sums / np.maximum(counts, 1)[:, None], sums, counts
 
 
 def _assign(means: np.ndarray) -> np.ndarray:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_keras import modalities, tasks
-from tl_keras.modalities.base import Modality
+from tl_keras import tasks
 from tl_keras.reports.data_report import KINDS
+from tl_keras.reports.facts import Facts, find_at
 from tl_keras.reports.filters import as_metric, duration, number, percent, points, thousands
-from tl_keras.reports.history import best_row, column, learning_rate, stage_spans
 from tl_keras.reports.html import render, write_page
+from tl_keras.reports.training_section import describe_training
 from tl_keras.tasks.base import Task
 
 if TYPE_CHECKING:
     from tl_keras.evaluation.mistakes import Mistake
 
 __all__ = [
-    "GROUPS", "MEMBERS", "METRICS", "SECTIONS", "SHARED", "SUSPECTS", "UPDATE_CHANGES", "Facts",
+    "GROUPS", "MEMBERS", "METRICS", "SECTIONS", "SHARED", "SUSPECTS", "UPDATE_CHANGES",
     "lost", "write_report",
 ]  # fmt: skip
 
@@ -56,48 +53,6 @@ _FEW = 20  # images of a class, below which its recall says little
 _MOST_LISTED = 500
 SUSPECTS, GROUPS, MEMBERS = 12, 8, 4
 """How many suspects, groups of near duplicates and members of each a run's report shows."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that a section may show; plain values throughout.
-
-    Attributes:
-        run: the content of run.json.
-        history: the rows of history.csv.
-        evaluations: a split's metrics, by split.
-        plots: PNG files by what they show.
-        mistakes: see :func:`write_report`.
-        previews: see :func:`write_report`.
-    """
-
-    run: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]]
-    evaluations: Mapping[str, Mapping[str, Any]]
-    plots: Mapping[str, Path]
-    mistakes: Sequence[Mistake]
-    previews: Mapping[str, Path] = field(default_factory=dict)
-
-    @cached_property
-    def split(self) -> str:
-        """The split that speaks for the model: test, else validation, else what there is."""
-        known = ("test", "val", "out_of_fold", *self.evaluations)
-        return next((split for split in known if self.evaluations.get(split)), "")
-
-    @property
-    def figures(self) -> Mapping[str, Any]:
-        """That split's metrics."""
-        return self.evaluations.get(self.split) or {}
-
-    @property
-    def noun(self) -> str:
-        """What one sample is called."""
-        name = self.find("data.modality", "image")
-        return (modalities.get(name) if name in modalities.names() else Modality()).noun
-
-    def find(self, keys: str, default: Any = None) -> Any:
-        """Return what lies in the record at "key.key"; the default where a step is missing."""
-        return _find(self.run, keys, default)
 
 
 def write_report(
@@ -157,12 +112,6 @@ def _section(name: str, facts: Facts) -> str:
     return render(f"sections/{name}.html.j2", **{**shared, **context})
 
 
-def _find(record: Any, keys: str, default: Any = None) -> Any:
-    for key in keys.split("."):
-        record = record.get(key) if isinstance(record, Mapping) else None
-    return default if record is None else record
-
-
 def _title(facts: Facts) -> str:
     root = _file(str(facts.find("data.root", "")).rstrip("/\\"))
     words = " + ".join(str(step["name"]) for step in facts.find("update.steps", [])) or root
@@ -205,9 +154,9 @@ def _hero(facts: Facts) -> dict[str, Any] | None:
             "split": split, "majority": top,
         }  # fmt: skip
     for key in METRICS:
-        if (value := _find(figures, key)) is not None:
+        if (value := find_at(figures, key)) is not None:
             words, kind = METRICS[key]
-            big = as_metric(_find(value, "value", value), kind)
+            big = as_metric(find_at(value, "value", value), kind)
             return {"big": big, "words": words, "count": count, "split": split}
     return None
 
@@ -223,7 +172,7 @@ def _metrics(facts: Facts) -> dict[str, Any]:
                 shown.setdefault(key, (key.replace("_", " "), "number"))
     shown["count"] = (f"{facts.noun}s", "count")
     rows = [
-        (words, kind, [_find(facts.evaluations[split], key) for split in splits])
+        (words, kind, [find_at(facts.evaluations[split], key) for split in splits])
         for key, (words, kind) in shown.items()
     ]
     rows = [row for row in rows if any(value is not None for value in row[2])]
@@ -231,7 +180,7 @@ def _metrics(facts: Facts) -> dict[str, Any]:
 
 
 def _is_single(value: Any) -> bool:
-    value = _find(value, "value", value)
+    value = find_at(value, "value", value)
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -265,79 +214,6 @@ def lost(update: Mapping[str, Any], noun: str = "image") -> str:
     known = any(name.startswith("old ") for name in update["accuracy"])
     effect = "the figures are without them" if known else "what was forgotten cannot be told"
     return f"{thousands(gone)} earlier {noun}s are no longer where they were: {effect}."
-
-
-def _training(facts: Facts) -> dict[str, Any]:
-    """The stages, planned and done, and which weights were kept."""
-    done = {str(stage.get("name")): stage for stage in facts.find("stages", [])}
-    pairs = [(plan, done.pop(str(plan.get("name")), {})) for plan in facts.find("plan.stages", [])]
-    rows = [_stage(plan, stage) for plan, stage in [*pairs, *(({}, s) for s in done.values())]]
-    kept = [head for head in (rows[0] if rows else ()) if any(row[head] for row in rows)]
-    words = [place for place, head in enumerate(kept) if head in ("trains", "frozen up to")]
-    best, said = best_row(facts.history), ""
-    if best is not None:
-        accuracy = percent(column(facts.history, "val_accuracy")[best])
-        of = f", validation accuracy {accuracy}" if accuracy else ""
-        said = f"The weights of epoch {best + 1} were kept{of}."
-    averaged = [str(k) for k, row in enumerate(facts.history, 1) if row.get("kept")]
-    if len(averaged) > 1:
-        said = f"The average of the weights of epochs {' and '.join(averaged)} was kept."
-    return {
-        "heads": kept, "words": words, "rows": [[row[head] for head in kept] for row in rows],
-        "kept": said, "stages": len(stage_spans(facts.history)),
-        "chosen": [text for stage in facts.find("stages", []) for text in _chosen(stage, facts)],
-    }  # fmt: skip
-
-
-def _chosen(stage: Mapping[str, Any], facts: Facts) -> list[str]:
-    """Say what a stage's folds (or validation) decided, and by what."""
-    held = "validation" if facts.evaluations.get("val") else "out of fold"
-    if solved := stage.get("solved"):
-        loss = number(stage.get("best_val_loss"))
-        return [
-            f"The head is the optimum of a penalised regression on cached features; of "
-            f"{len(solved['tried'])} penalties C = {number(solved['strength']):g} was best "
-            f"({held}: loss {loss:.3f})."
-        ]
-    if not (choice := stage.get("choice")):
-        return []
-    note = f" {choice['note']}." if choice.get("note") else ""
-    tried, alpha = choice.get("tried") or [], number(choice.get("alpha"))
-    alone = [number(one["loss"]) for one in tried if not one["alpha"]]
-    if not alone or not alpha:
-        name = stage.get("name")
-        return [f"No training of '{name}' was better {held} than the head alone.{note}"]
-    same = [one for one in tried if (one["factor"], one["alpha"]) == (choice["factor"], alpha)]
-    most = max(same, key=lambda one: one["folds"])
-    return [
-        f"'{stage.get('name')}' goes {alpha:.0%} of the way from the head alone to the trained "
-        f"weights, at {number(choice['factor']):g} of the plan's learning rate: the best of "
-        f"{len(tried)} ways tried ({held}: loss {number(most['loss']):.3f}, of the head alone "
-        f"{alone[0]:.3f}).{note}"
-    ]
-
-
-def _stage(plan: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, str]:
-    ran, epochs, train = stage.get("epochs_run"), plan.get("epochs"), plan.get("train")
-    of = [str(part) for part in (ran, epochs) if part is not None]
-    rate = learning_rate(plan)
-    if stage.get("solved"):
-        rate, of = math.nan, ["solved"]
-    elif choice := stage.get("choice"):
-        rate, of = rate * number(choice.get("factor")), [str(ran)]
-    return {
-        "stage": str(stage.get("name", plan.get("name", ""))),
-        "trains": ", ".join(map(str, train)) if isinstance(train, list | tuple) else train or "",
-        "weights": thousands(stage.get("trainable_parameters")),
-        "epochs": " of ".join(of),
-        # Counted from 0 in the record, from 1 in the plots beside it.
-        "best epoch": thousands(number(stage.get("best_epoch")) + 1),
-        "best accuracy": percent(stage.get("best_val_accuracy")),
-        "learning rate": f"{rate:.1e}" if rate == rate else "",
-        "time": duration(stage.get("seconds")),
-        "frozen up to": stage.get("cut") or "",
-        "views kept": thousands(stage.get("views")),
-    }
 
 
 def _distillation(facts: Facts) -> dict[str, Any] | None:
@@ -488,7 +364,7 @@ SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
     "metrics": _metrics,
     "update": _update,
     "probe": lambda facts: {} if facts.find("probe") else None,
-    "training": _training,
+    "training": describe_training,
     "auto": lambda facts: {} if facts.find("auto") else None,
     "distillation": _distillation,
     "confusion": _confusion,

@@ -164,7 +164,7 @@ class ExecutionConfig:
 
     Attributes:
         seed: Decides splits, initial weights, orders and augmented views, 0 or more.
-        precision: See `tl_keras.training.trainer.FitOptions`.
+        precision: See `tl_keras.training.config.FitOptions`.
         devices: GPUs to train on, 1 or more.
         save_every: Least seconds between snapshots within a stage, 0 or more.
     """
