@@ -55,13 +55,8 @@ class Quality:
 
     def suggestion(self, index: int) -> str:
         """Return the label that the models would give a suspect, as text."""
-        names, task = self.samples.class_names, self.samples.kind
         said = self.suspects.suggested[index]
-        if task.name == "tags":
-            changed = self.samples.labels[index].copy()
-            changed[said] = 1 - changed[said]
-            return task.describe(changed, names)
-        return task.describe(said, names)
+        return self.samples.kind.describe(said, self.samples.class_names)
 
     def facts(self) -> dict[str, Any]:
         """Return the findings as JSON-able values: samples by key, at most 1000 of a kind."""

@@ -28,7 +28,6 @@ __all__ = [
     "DropDecision", "Suspects", "decide_drop", "find_suspects", "rank_suspects",
 ]  # fmt: skip
 
-_FAR = 4.5
 _SHARES = (0.5, 0.75, 1.0)
 _STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 _LEAST = 1e-3
@@ -43,8 +42,7 @@ class Suspects:
             (of the least probable tag) for "classes" and "tags"; for "values" the residual in
             robust standard deviations.
         indices: int64 of those that are taken for wrong, the worst first.
-        suggested: what the models say instead: int64 (n,) the likeliest other class for "classes",
-            the tag to change for "tags"; float64 (n, outputs) for "values".
+        suggested: a label of each that the models hold likelier, as the task has labels.
     """
 
     scores: np.ndarray
@@ -85,7 +83,7 @@ def find_suspects(
     first = fit_out_of_fold(views, labels, task, outputs, groups=groups, seed=seed)
     ignored: np.ndarray = np.zeros(len(labels), bool)
     ignored[rank_suspects(first.outputs, labels, task).indices] = True
-    if _empties(ignored, labels, task):
+    if _empties(ignored, labels, task, outputs):
         return rank_suspects(first.outputs, labels, task), first
     second = fit_out_of_fold(
         views, labels, task, outputs, groups=groups, ignored=ignored, seed=seed + 1
@@ -93,13 +91,13 @@ def find_suspects(
     return rank_suspects(second.outputs, labels, task), first
 
 
-def _empties(dropped: np.ndarray, labels: np.ndarray, task: Task, least: int = 2) -> list[int]:
+def _empties(
+    dropped: np.ndarray, labels: np.ndarray, task: Task, outputs: int, least: int = 2
+) -> list[int]:
     """Classes (or tags) of which fewer than so many samples would stay, though more are there."""
-    if task.name == "values":
-        return []
-    shown = labels if task.name == "tags" else np.eye(int(labels.max()) + 1, dtype=int)[labels]
-    before, after = shown.sum(0), shown[~dropped].sum(0)
-    return np.flatnonzero(after < np.minimum(before, least)).tolist()
+    names = [str(i) for i in range(outputs)]
+    before, after = task.counts(labels, names), task.counts(labels[~dropped], names)
+    return [i for i, name in enumerate(before) if after[name] < min(before[name], least)]
 
 
 def rank_suspects(outputs: np.ndarray, labels: np.ndarray, task: Task) -> Suspects:
@@ -116,59 +114,9 @@ def rank_suspects(outputs: np.ndarray, labels: np.ndarray, task: Task) -> Suspec
     outputs, labels = np.asarray(outputs, np.float64), np.asarray(labels)
     if not np.isfinite(outputs).all():
         raise DataError("predictions hold values that are no numbers; check the model's weights")
-    if task.name == "values":
-        return _rank_values(outputs, labels)
-    if task.name == "classes":
-        scores, flagged = _doubt(outputs, labels)
-        others = outputs.copy()
-        others[np.arange(len(labels)), labels] = -1.0
-        suggested = others.argmax(1)
-    elif task.name == "tags":
-        pairs = (np.stack([1 - one, one], axis=1) for one in outputs.T)
-        found = [_doubt(pair, one) for pair, one in zip(pairs, labels.T.astype(int), strict=True)]
-        each = np.stack([one for one, _ in found], axis=1)
-        marked = np.stack([one for _, one in found], axis=1)
-        # The tag to change is a flagged one where there is any.
-        suggested = np.where(marked, 1 + each, each).argmax(1)
-        scores, flagged = each.max(1), marked.any(1)
-    else:
-        raise DataError(
-            f"got task '{task.name}'; labels can be checked of the tasks classes, tags and values"
-        )
-    return Suspects(scores, _worst_first(scores, flagged), suggested)
-
-
-def _worst_first(scores: np.ndarray, flagged: np.ndarray) -> np.ndarray:
+    scores, flagged, suggested = task.doubt_labels(outputs, labels)
     indices = np.flatnonzero(flagged)
-    return indices[np.argsort(-scores[indices], kind="stable")]
-
-
-def _rank_values(outputs: np.ndarray, labels: np.ndarray) -> Suspects:
-    """By the residual in robust standard deviations (median and its absolute deviations)."""
-    residuals = outputs - labels
-    residuals = residuals - np.median(residuals, axis=0)
-    spread = 1.4826 * np.median(np.abs(residuals), axis=0)
-    bound = 1e-6 * np.maximum(np.abs(labels).max(0), np.finfo(np.float32).tiny)
-    scores = (np.abs(residuals) / np.maximum(spread, bound)).max(1)
-    return Suspects(scores, _worst_first(scores, scores > _FAR), outputs)
-
-
-def _doubt(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """1 minus each label's probability, and bool: as many of the highest as are likely wrong."""
-    from cleanlab.filter import find_label_issues
-
-    scores = 1.0 - probabilities[np.arange(len(labels)), labels]
-    known = np.unique(labels)
-    if len(known) < 2:
-        return scores, np.zeros(len(labels), bool)
-    # Classes that nobody has are none to cleanlab.
-    shares = np.maximum(probabilities[:, known], 1e-12)
-    shares = shares / shares.sum(1, keepdims=True)
-    flagged = find_label_issues(
-        np.searchsorted(known, labels), shares, filter_by="low_self_confidence", n_jobs=1
-    )
-    # A label that the models hold likelier than all others is none to doubt.
-    return scores, np.asarray(flagged) & (probabilities.argmax(1) != labels)
+    return Suspects(scores, indices[np.argsort(-scores[indices], kind="stable")], suggested)
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +178,8 @@ def decide_drop(
     if not many:
         return _kept("No label is likely wrong.", 0, [])
     dropped = np.isin(np.arange(len(labels)), suspects.indices)
-    if lost := [str(class_names[i]) for i in _empties(dropped, labels, task, least=1)]:
+    emptied = _empties(dropped, labels, task, len(class_names), least=1)
+    if lost := [str(class_names[i]) for i in emptied]:
         raise DataError(
             f"dropping suspects would leave nothing of {', '.join(lost[:5])}: every label of it is "
             "suspect. Look at them with tl-keras check-data --labels, or train with all"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -120,20 +120,26 @@ def standardize(views: Sequence[np.ndarray]) -> list[np.ndarray]:
 def _predict(
     views: list[np.ndarray], labels: np.ndarray, asked: list[np.ndarray], task: Task, outputs: int
 ) -> np.ndarray:
-    if task.name == "classes":
-        return _predict_classes(views, labels, asked, outputs)
-    if task.name == "tags":
-        columns = [_predict_classes(views, one, asked, 2)[:, 1] for one in labels.T.astype(int)]
-        return np.stack(columns, axis=1)
-    if task.name == "values":
-        from sklearn.linear_model import RidgeCV
+    if task.activation not in _PREDICT:
+        raise DataError(f"labels of task '{task.name}' cannot be checked")
+    return _PREDICT[task.activation](views, labels, asked, outputs)
 
-        scale = np.maximum(labels.std(0), 1e-12)
-        model = RidgeCV(np.logspace(-3, 3, 13)).fit(views[0], (labels - labels.mean(0)) / scale)
-        return model.predict(asked[0]).reshape(-1, outputs) * scale + labels.mean(0)
-    raise DataError(
-        f"got task '{task.name}'; labels can be checked of the tasks classes, tags and values"
-    )
+
+def _predict_tags(
+    views: list[np.ndarray], labels: np.ndarray, asked: list[np.ndarray], outputs: int
+) -> np.ndarray:
+    columns = [_predict_classes(views, one, asked, 2)[:, 1] for one in labels.T.astype(int)]
+    return np.stack(columns, axis=1)
+
+
+def _predict_values(
+    views: list[np.ndarray], labels: np.ndarray, asked: list[np.ndarray], outputs: int
+) -> np.ndarray:
+    from sklearn.linear_model import RidgeCV
+
+    scale = np.maximum(labels.std(0), 1e-12)
+    model = RidgeCV(np.logspace(-3, 3, 13)).fit(views[0], (labels - labels.mean(0)) / scale)
+    return model.predict(asked[0]).reshape(-1, outputs) * scale + labels.mean(0)
 
 
 def _predict_classes(
@@ -199,3 +205,9 @@ def _few_threads(numbers: int) -> AbstractContextManager[Any]:
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1 if numbers < _SMALL else None)
+
+
+_PREDICT: dict[str, Callable[..., np.ndarray]] = {
+    "softmax": _predict_classes, "sigmoid": _predict_tags, "linear": _predict_values,
+}  # fmt: skip
+"""What predicts for a task whose head has this activation."""

@@ -94,39 +94,23 @@ def _suspect(quality: Quality, index: int) -> dict[str, Any]:
     """A suspect with the labels that it can be given: (as shown, as in the CSV file)."""
     samples, said = quality.samples, quality.suspects.suggested[index]
     task, names, outputs = samples.kind, samples.class_names, quality.judged.outputs[index]
-    options: list[tuple[str, str]] = []
-    if task.name == "classes":
+    labels = [said]
+    if task.single_label:
         others = [int(said), *np.argsort(-outputs, kind="stable").tolist()]
         others = [one for one in dict.fromkeys(others) if one != samples.labels[index]]
-        options = [(str(names[one]), str(names[one])) for one in others[:_CHOICES]]
-    elif task.name == "tags":
-        changed = samples.labels[index].copy()
-        changed[said] = 1 - changed[said]
-        verb = "add" if changed[said] else "remove"
-        options = [(f"{verb} {names[said]}", _cell(samples, changed))]
-    else:
-        options = [(quality.suggestion(index), _cell(samples, said))]
-    score = float(quality.suspects.scores[index])
+        labels = others[:_CHOICES]
+    options = [(task.describe(one, names) or "none", task.write(one, names)) for one in labels]
     return {
         **_card(quality, index), "options": options, "suggested": options[0][0] if options else "",
-        "score": score, "said": float(outputs[said]) if task.name == "classes" else None,
+        "doubt": task.describe_doubt(float(quality.suspects.scores[index])),
     }  # fmt: skip
-
-
-def _cell(samples: Samples, label: Any) -> str:
-    """A label as the CSV file has it."""
-    if samples.task == "classes":
-        return str(samples.class_names[int(label)])
-    if samples.task == "tags":
-        return "|".join(n for n, on in zip(samples.class_names, label, strict=True) if on)
-    return "|".join(repr(float(np.float32(value))) for value in np.atleast_1d(label))
 
 
 def _exported(samples: Samples) -> dict[str, Any] | None:
     """Rows of the CSV file as it is before any correction; None where there are no files."""
     if isinstance(samples.items, np.ndarray) or not all(_is_text(one) for one in samples.items):
         return None
-    labels = [_cell(samples, label) for label in samples.labels]
+    labels = [samples.kind.write(label, samples.class_names) for label in samples.labels]
     names = list(samples.class_names)
     own = samples.task == "values" and names != _numbered(len(names))
     return {

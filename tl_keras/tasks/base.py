@@ -115,6 +115,10 @@ class Task:
         """Return one sample's label as text."""
         return "|".join(f"{value:g}" for value in np.atleast_1d(label))
 
+    def write(self, label: np.ndarray, class_names: Sequence[str]) -> str:
+        """Return one sample's label as `parse` reads it."""
+        return "|".join(repr(float(np.float32(value))) for value in np.atleast_1d(label))
+
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return int64 (n,): samples of one number are alike, for fair shares of each kind."""
         return np.zeros(len(labels), np.int64)
@@ -186,6 +190,28 @@ class Task:
     ) -> np.ndarray | None:
         """Return bool for each sample of one name, whether it was recognized; None as above."""
         return None
+
+    def doubt_labels(
+        self, outputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return how much each label is doubted by models that have not seen the sample.
+
+        Args:
+            outputs: What they say, float64 (n, outputs).
+            labels: As the task has them.
+
+        Returns:
+            Doubt, the higher the likelier wrong, float64 (n,); which are taken for wrong, bool
+            (n,); and for each sample a label that is likelier.
+
+        Raises:
+            DataError: The task has no such thing.
+        """
+        raise DataError(f"labels of task {self.name!r} cannot be checked")
+
+    def describe_doubt(self, doubt: float) -> str:
+        """Return how much a label is doubted, as text."""
+        return f"{doubt:.0%} against it"
 
     # Two models, or a model and a file made from it
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from tl_keras.errors import DataError
 from tl_keras.evaluation.calibration import fit_temperature
+from tl_keras.evaluation.label_doubt import doubt_classes
 from tl_keras.evaluation.metrics import evaluate_classes, evaluate_tags
 from tl_keras.evaluation.thresholds import fit_thresholds
 from tl_keras.tasks.base import Task, kullback_leibler
@@ -92,6 +93,19 @@ class Multiclass(Task):
     def describe(self, label: np.ndarray, class_names: Sequence[str]) -> str:
         """Return the class's name."""
         return str(class_names[int(label)])
+
+    def write(self, label: np.ndarray, class_names: Sequence[str]) -> str:
+        """Return the class's name."""
+        return self.describe(label, class_names)
+
+    def doubt_labels(
+        self, outputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See :func:`tl_keras.evaluation.label_doubt.doubt_classes`."""
+        scores, flagged = doubt_classes(outputs, labels)
+        others = outputs.copy()
+        others[np.arange(len(labels)), labels] = -1.0
+        return scores, flagged, others.argmax(1)
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return the classes themselves."""
@@ -219,6 +233,25 @@ class Multilabel(Task):
     def describe(self, label: np.ndarray, class_names: Sequence[str]) -> str:
         """Return the tags' names."""
         return "|".join(n for n, on in zip(class_names, label, strict=True) if on) or "no tag"
+
+    def write(self, label: np.ndarray, class_names: Sequence[str]) -> str:
+        """Return the names of the tags with "|" between."""
+        return "|".join(name for name, on in zip(class_names, label, strict=True) if on)
+
+    def doubt_labels(
+        self, outputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Doubt each tag as a class of two; of each sample the most doubted one counts."""
+        pairs = (np.stack([1 - one, one], axis=1) for one in outputs.T)
+        found = [
+            doubt_classes(pair, one) for pair, one in zip(pairs, labels.T.astype(int), strict=True)
+        ]
+        each, marked = (np.stack(side, axis=1) for side in zip(*found, strict=True))
+        # The tag to change is one that is taken for wrong where there is any.
+        rows, worst = np.arange(len(labels)), np.where(marked, 1 + each, each).argmax(1)
+        suggested = labels.copy()
+        suggested[rows, worst] = 1 - suggested[rows, worst]
+        return each.max(1), marked.any(1), suggested
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return each sample's rarest tag, -1 for none."""

@@ -16,6 +16,7 @@ __all__ = ["NEAR", "Regression"]
 NEAR = 0.05
 """Two answers agree that differ by at most this share of their spread over the samples."""
 _STRATA = 10
+_FAR = 4.5
 
 
 class Regression(Task):
@@ -43,6 +44,21 @@ class Regression(Task):
                 raise DataError(f"{where(row)}: {len(numbers)} values, expected {count} as above.")
         names = ("value",) if count == 1 else tuple(f"value {i + 1}" for i in range(count))
         return names, np.array(rows, np.float32)
+
+    def doubt_labels(
+        self, outputs: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Doubt by the residual in robust standard deviations (of its median deviation)."""
+        residuals = outputs - labels
+        residuals = residuals - np.median(residuals, axis=0)
+        spread = 1.4826 * np.median(np.abs(residuals), axis=0)
+        bound = 1e-6 * np.maximum(np.abs(labels).max(0), np.finfo(np.float32).tiny)
+        scores = (np.abs(residuals) / np.maximum(spread, bound)).max(1)
+        return scores, scores > _FAR, outputs
+
+    def describe_doubt(self, doubt: float) -> str:
+        """Return how many robust standard deviations it is off."""
+        return f"{doubt:.1f} robust standard deviations off"
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         """Return tenths of the first value."""
