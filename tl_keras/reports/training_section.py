@@ -57,9 +57,11 @@ def _describe_choice(stage: Mapping[str, Any], facts: Facts) -> list[str]:
         return [f"No training of '{name}' was better {held} than the head alone.{note}"]
     same = [one for one in tried if (one["factor"], one["alpha"]) == (choice["factor"], alpha)]
     most = max(same, key=lambda one: one["folds"])
+    factor = number(choice["factor"])
+    speed = "the plan's learning rate" if factor == 1 else f"{factor:g} of the plan's learning rate"
     return [
         f"'{stage.get('name')}' goes {alpha:.0%} of the way from the head alone to the trained "
-        f"weights, at {number(choice['factor']):g} of the plan's learning rate: the best of "
+        f"weights, at {speed}: the best of "
         f"{len(tried)} ways tried ({held}: loss {number(most['loss']):.3f}, of the head alone "
         f"{alone[0]:.3f}).{note}"
     ]
