@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENOUGH", "MOST_FIGURES", "NONE", "OWN", "Duties", "Part", "Shown", "Signature", "Source",
-    "allot", "from_run", "read_signature",
+    "allot", "from_run", "read_signature", "require_originals",
 ]  # fmt: skip
 
 ENOUGH, MOST_FIGURES = 500, 500
@@ -269,6 +269,23 @@ def _describe(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in shapes.items())
 
 
+def require_originals(place: str, noun: str) -> None:
+    """Refuse files for a bundle that are not there.
+
+    Args:
+        place: `OWN`, `NONE`, a file or a folder.
+        noun: what one sample is called.
+
+    Raises:
+        ExportError: there is no such file or folder.
+    """
+    if place not in (OWN, NONE) and not os.path.exists(place):
+        raise ExportError(
+            f"--originals: there is no file or folder '{place}'; expected own, none, or {noun}s to "
+            "take instead."
+        )
+
+
 def from_run(
     run: str | os.PathLike[str],
     *,
@@ -308,11 +325,7 @@ def from_run(
         if not os.path.isdir(unlabeled):
             raise DataError(f"{unlabeled} is no folder; expected one of samples without labels.")
         others = from_unlabeled(os.fspath(unlabeled), splits.train.modality)
-    if originals not in (OWN, NONE) and not os.path.exists(originals):
-        raise ExportError(
-            f"--originals: there is no file or folder '{originals}'; expected own, none, or "
-            f"{splits.train.modality.noun}s to take instead."
-        )
+    require_originals(originals, splits.train.modality.noun)
     duties = allot(splits, others, samples)
     chosen = duties.figures.samples
     start_tensorflow()

@@ -21,6 +21,14 @@ from tl_keras.utils.interrupt import stoppable
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
+@pytest.fixture(autouse=True)
+def heed_ctrl_c():
+    """A process that a shell put in the background ignores Ctrl-C from its start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_that_is_swallowed_stops_the_next_step(number):
     before, seen = signal.getsignal(number), []

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from export.source import NONE, OWN, Source
+from export.source import NONE, OWN, Source, require_originals
 from tl_keras.data.folders import from_unlabeled
 from tl_keras.data.samples import Samples
 from tl_keras.errors import DataError, ExportError
@@ -158,6 +158,7 @@ def _with_file(
 def _find_given(source: Source) -> list[str]:
     if source.originals in (OWN, NONE):
         return []
+    require_originals(source.originals, source.modality.noun)
     place, files = source.originals, [source.originals]
     if os.path.isdir(place):
         try:
