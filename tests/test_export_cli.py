@@ -182,10 +182,12 @@ def test_a_first_word_that_is_neither_run_nor_command_gets_the_nearest(tmp_path)
 
 
 @pytest.mark.slow
-def test_the_command_says_nothing_but_its_table(run):
+def test_the_command_says_its_table_and_what_stands_behind_it(run):
     program = "from export.cli.app import main; main()"
     command = [sys.executable, "-c", program, run, "--samples", "4"]
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr.strip()) == (0, "")
-    assert len(done.stdout.splitlines()) <= 8, done.stdout
+    *table, figures, proof = done.stdout.splitlines()
+    assert len(table) <= 7, done.stdout
+    assert figures.startswith("figures:") and "--originals none" in proof

@@ -114,7 +114,7 @@ def test_a_run_killed_in_its_second_stage_ends_with_the_same_bits(folder, tmp_pa
 
 @pytest.mark.slow
 def test_a_run_cut_between_training_and_its_end_is_merged_on_resume(folder, tmp_path, monkeypatch):
-    def cut(*_):
+    def cut(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
