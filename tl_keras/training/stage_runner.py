@@ -198,7 +198,8 @@ class StageRunner:
             dataclasses.replace(folded, plain=self._plain(index)),
             dense_layer(trainer.suffix),
             self.folder / "trials",
-            minutes=self._minutes_left(began),
+            minutes=self.options.minutes,
+            spent=self._seconds_spent(began),
             progress=functools.partial(self.options.progress, f"trials of stage {stage.name}"),
         )
         rows: list[dict[str, Any]] = []
@@ -235,12 +236,10 @@ class StageRunner:
         if saved is not None:
             assign(model_variables(self.model), saved[1]["weights"])
 
-    def _minutes_left(self, began: float) -> float | None:
-        if self.options.minutes is None:
-            return None
-        spent = sum(stage["seconds"] for stage in self.result.stages)
-        spent += time.perf_counter() - began  # this stage's features
-        return max(1e-3, self.options.minutes - spent / 60)
+    def _seconds_spent(self, began: float) -> float:
+        """Seconds of the stages before and, since it began, of this one's features."""
+        before = sum(stage["seconds"] for stage in self.result.stages)
+        return before + time.perf_counter() - began
 
     def _plain(self, index: int) -> Callable[[np.ndarray], Any]:
         """What fetches training samples, and validation's after them, as they are."""

@@ -102,6 +102,7 @@ def choose(
     folder: Path,
     *,
     minutes: float | None = None,
+    spent: float = 0.0,
     progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> Choice:
     """Try a stage's factors on folds, and say which factor and how far is best.
@@ -115,7 +116,9 @@ def choose(
         folded: What to try on.
         head: The dense layer that the head was solved for.
         folder: Keeps what trials gave.
-        minutes: That trials and the stage itself may take together; None is no limit.
+        minutes: That the plan may take; None is no limit. A first trial is made all the same where
+            any time is left, and the stage itself is never cut short.
+        spent: Seconds that were spent on the plan before.
         progress: Called with trials done and of how many.
     """
     runner = _Runner(trainer, folded, head, folder)
@@ -128,7 +131,7 @@ def choose(
 
     def go_on(trials: Sequence[tuple[float, int]]) -> str:
         for factor, fold in trials:
-            if minutes is not None and runner.seconds + 2.2 * runner.longest > 60 * minutes:
+            if minutes is not None and spent + runner.seconds + 2.2 * runner.longest > 60 * minutes:
                 return f"{minutes:g} minutes were over after {len(done)} of {count} trials"
             runner.run(factor, fold)
             done.append((factor, fold))
