@@ -117,8 +117,8 @@ def _reference(args: argparse.Namespace, data) -> list[float]:
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    known, carved, test = (_features(args, part) for part in (data.train, data.val, data.test))
-    more = np.concatenate([known, carved]) if len(carved) else known
+    known, test = _features(args, data.train), _features(args, data.test)
+    more = np.concatenate([known, _features(args, data.val)]) if len(data.val) else known
     labels = np.concatenate([data.train.labels, data.val.labels])
     found = []
     for rows in (known, more):
