@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tl_keras.errors import ModelError
 from tl_keras.models.backbones.registry import BACKBONES, BackboneInfo
+from tl_keras.models.backbones.sources import find_source
 from tl_keras.models.backbones.weights import load_weights
 from tl_keras.utils.suggest import nearest
 
@@ -38,7 +39,8 @@ def describe(name: str) -> BackboneInfo:
 
     Args:
         name: A name of `backbone_names()`, in any spelling that keeps its letters and digits
-            ("MobileNetV2"), with "@alpha" behind a MobileNet ("mobilenet_v2@0.35").
+            ("MobileNetV2"), with "@alpha" behind a MobileNet ("mobilenet_v2@0.35"); or of
+            another source ("bert:FOLDER"), see :mod:`tl_keras.models.backbones.sources`.
 
     Returns:
         Its entry; `alpha` and `name` as asked for.
@@ -46,6 +48,8 @@ def describe(name: str) -> BackboneInfo:
     Raises:
         ModelError: For an unknown name (the nearest are offered) or a width that is none.
     """
+    if found := find_source(str(name)):
+        return found[0].load().describe(str(name), found[1])
     stem, _, alpha = str(name).partition("@")
     keys = {_key(known): known for known in BACKBONES}
     if _key(stem) not in keys:
@@ -71,15 +75,17 @@ def _with_alpha(info: BackboneInfo, text: str) -> BackboneInfo:
 
 
 def check_size(info: BackboneInfo, size: int | None) -> int:
-    """The side of the input in pixels; None gives the base's own.
+    """The side of the input in pixels, or its most tokens; None gives the base's own.
 
     Raises:
         ModelError: When the base refuses it.
     """
     size = info.default_size if size is None else size
-    if isinstance(size, bool) or not isinstance(size, int) or size < info.minimum_size:
+    most = info.maximum_size or size
+    if isinstance(size, bool) or not isinstance(size, int) or not info.minimum_size <= size <= most:
+        ends = f"to {most}" if info.maximum_size else "or more"
         raise ModelError(
-            f"got size {size!r} for {info.name}; expected {info.minimum_size} px or more "
+            f"got size {size!r} for {info.name}; expected {info.minimum_size} {info.unit} {ends} "
             f"(it was made for {info.default_size})")
     return size
 
@@ -101,6 +107,7 @@ def build_backbone(
         A model that takes RGB 0..255, float32 (None, size, size, 3), and gives the features
         that its entry declares: a map (None, h, w, c). Layers keep their own names;
         `input_scaling` comes first. BatchNorm layers are as their constructor left them.
+        Text encoders take token ids, int32 (None, size), and give a vector (None, c).
 
     Raises:
         ModelError: For an unknown name, a size the base refuses or a file of another base.
@@ -110,6 +117,8 @@ def build_backbone(
 
     info = describe(name)
     side = check_size(info, size)
+    if found := find_source(str(name)):
+        return found[0].load().build(info, found[1], side, weights)
     chosen = info.default_weights if weights == "default" else weights
     model = load_weights(info, side, chosen)
     return keras.Model(model.inputs[0], model.get_layer(info.features).output, name=model.name)

@@ -35,6 +35,9 @@ class BackboneInfo:
         publication: Authors, year and arXiv number.
         alpha: Width factor; None where the base has none.
         default_weights: "imagenet", or the name of weights shipped with the project.
+        maximum_size: Largest size it accepts; None for any.
+        unit: What sizes are counted in, "px" or "tokens".
+        modality: What it is shown, see `tl_keras.modalities`.
     """
 
     name: str
@@ -48,6 +51,9 @@ class BackboneInfo:
     publication: str
     alpha: float | None = None
     default_weights: str = "imagenet"
+    maximum_size: int | None = None
+    unit: str = "px"
+    modality: str = "image"
 
 
 _VGG = ("vgg", "block5_pool", "caffe", "CC-BY-4.0", "Simonyan and Zisserman 2014, arXiv 1409.1556")
