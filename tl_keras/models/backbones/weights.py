@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import DownloadError, ModelError
+from tl_keras.models.backbones import packages, registry
 from tl_keras.models.backbones import preprocessing as scaling
-from tl_keras.models.backbones import registry
 from tl_keras.models.backbones.keras2_files import keras2_version, load_keras2
+from tl_keras.models.backbones.torch_archive import read_torch_archive
+from tl_keras.models.backbones.torch_weights import fill_from_torch
 from tl_keras.models.graph import head_layers, steps
 from tl_keras.models.rewrite import flatten
 from tl_keras.utils.files import irregular
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finish", "load_user_model", "load_weights", "own_scaling"]
 
+_PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 SHIPPED = Path(__file__).parent / "pretrained"
 
 
@@ -54,6 +57,8 @@ def load_weights(info: registry.BackboneInfo, size: int, weights: str | Path | N
     """
     if weights == "imagenet" and registry.is_own(info):
         weights = _placed(info)
+        if weights.suffix == ".pth":
+            return _from_package(info, size, weights)
     if weights is not None and str(weights).endswith(".keras"):
         return _from_keras_file(info, size, Path(weights))
     plain = _imagenet(info, size) if weights == "imagenet" else registry.construct(info, size)
@@ -102,7 +107,10 @@ def own_scaling(plain: keras.Model, info: registry.BackboneInfo) -> scaling.Scal
 
 
 def _placed(info: registry.BackboneInfo) -> Path:
-    """The file of published weights that Keras does not fetch, where Keras keeps its own."""
+    """The file of published weights that Keras does not fetch, put where it keeps its own.
+
+    Where there is none, that of the installed package that carries them.
+    """
     if info.default_weights != "imagenet":
         raise ModelError(
             f"got weights 'imagenet' for {info.name}, which has none; expected "
@@ -112,9 +120,19 @@ def _placed(info: registry.BackboneInfo) -> Path:
     for file in files:
         if file.is_file():
             return file
+    if package := packages.find_package(info.name):
+        return package
+    way = f"{packages.EXTRA}, or put" if info.name in packages.PACKAGES else "put"
     raise DownloadError(
-        f"Keras has no weights of {info.name} to download; put a file of them at {files[0]} "
+        f"Keras has no weights of {info.name} to download; {way} a file of them at {files[0]} "
         "(or .weights.h5), or give one, or weights None for random ones")
+
+
+def _from_package(info: registry.BackboneInfo, size: int, path: Path) -> keras.Model:
+    """A base with the weights of an installed package."""
+    plain = registry.construct(info, size)
+    fill_from_torch(plain, read_torch_archive(path), info, path)
+    return finish(plain, info, own_scaling(plain, info))
 
 
 def _keras_home() -> Path:
@@ -172,6 +190,11 @@ def _file_of(info: registry.BackboneInfo, weights: str | Path) -> Path:
         raise ModelError(
             f"got weights {str(weights)!r} for {info.name}: no such file; expected "
             f"{info.default_weights!r}, a file (.weights.h5, .h5 or .keras) or None")
+    if path.suffix in _PICKLES:
+        raise ModelError(
+            f"{path} is a pickle, which may run any program when it is read; where it was made, "
+            "save its tensors: safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
+            "'weights.safetensors')")
     return path
 
 
