@@ -166,7 +166,10 @@ Weights = Annotated[
 ]
 Task = Annotated[
     str,
-    typer.Option(help="classes (one an image), tags (several an image) or values (numbers)."),
+    typer.Option(
+        help="classes (one an image), tags (several an image) or values (numbers); of texts: "
+        "text, text-tags or text-values."
+    ),
 ]
 Plan = Annotated[
     str,

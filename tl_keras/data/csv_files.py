@@ -13,6 +13,7 @@ import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -23,9 +24,25 @@ from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
 from tl_keras.tasks.base import Task, read_numbers
 
-__all__ = ["from_csv"]
+__all__ = ["TableRow", "from_csv", "parse_labels", "parse_split", "refuse_untrained"]
 
 _KNOWN = ("path", "label", "split")
+
+
+class TableRow(Protocol):
+    """One row of a table of samples: where it stands, its label as written, and its split."""
+
+    @property
+    def line(self) -> int:
+        """Number of its line."""
+
+    @property
+    def label(self) -> str:
+        """Its label; columns of outputs joined by "|"."""
+
+    @property
+    def split(self) -> str:
+        """Its split."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +83,34 @@ def from_csv(table: str, modality: Modality, task: str = "classes", fewest: int 
     _refuse_repeated(table, rows, items)
     note = "; backslashes were read as slashes" if rows is not written else ""
     _refuse_unknown(table, rows, items, note)
-    words = tuple(_split_word(table, row) for row in rows)
-    names, labels = _labels(table, rows, outputs, kind)
+    words = tuple(parse_split(table, row) for row in rows)
+    names, labels = parse_labels(table, rows, outputs, kind)
     if len(names) < min(fewest, kind.fewest):
         raise DataError(f"{table} has one class ({names[0]}); expected two or more.")
     splits = words if any(words) else None
     samples = Samples(items, labels, names, keys, modality, splits, task, table)
-    _refuse_untrained(samples)
+    refuse_untrained(samples)
     return samples
 
 
-def _labels(
-    table: str, rows: Sequence[_Row], outputs: Sequence[str], kind: Task
+def parse_labels(
+    table: str, rows: Sequence[TableRow], outputs: Sequence[str], kind: Task
 ) -> tuple[tuple[str, ...], np.ndarray]:
+    """Read the labels of a table's rows.
+
+    Args:
+        table: Its path, for messages.
+        rows: Its rows.
+        outputs: Names of the columns of outputs, where there is no column of labels.
+        kind: The task.
+
+    Returns:
+        Names in output order, and labels as the task has them.
+
+    Raises:
+        DataError: A label makes no sense; the message says where.
+    """
+
     def where(index: int) -> str:
         return f"{table}, line {rows[index].line}"
 
@@ -200,7 +232,12 @@ def _names(folder: str) -> set[str]:
         return set()
 
 
-def _split_word(table: str, row: _Row) -> str:
+def parse_split(table: str, row: TableRow) -> str:
+    """Return "train", "val", "test" or "" for a row.
+
+    Raises:
+        DataError: The word is unknown.
+    """
     word = row.split.lower()
     if word and word not in SPLIT_WORDS:
         raise DataError(
@@ -211,7 +248,12 @@ def _split_word(table: str, row: _Row) -> str:
     return SPLIT_WORDS[word] if word else ""
 
 
-def _refuse_untrained(samples: Samples) -> None:
+def refuse_untrained(samples: Samples) -> None:
+    """Refuse classes that only splits have which nothing is learned from.
+
+    Raises:
+        DataError: There is one.
+    """
     if samples.splits is None:
         return
     learned = np.array([word in ("", "train") for word in samples.splits])

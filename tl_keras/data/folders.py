@@ -32,6 +32,7 @@ SPLIT_WORDS = {
     "train": "train",
     "training": "train",
     "val": "val",
+    "dev": "val",
     "valid": "val",
     "validation": "val",
     "test": "test",

@@ -9,6 +9,7 @@ from tl_keras.data.builtin import builtin, builtin_names, is_builtin
 from tl_keras.data.csv_files import from_csv
 from tl_keras.data.folders import from_folder
 from tl_keras.data.samples import Samples, from_arrays
+from tl_keras.data.text_tables import TABLES, find_tables, from_text_tables
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
 from tl_keras.utils.files import irregular
@@ -29,9 +30,11 @@ def load_samples(
     """Read labelled samples.
 
     Args:
-        source: a folder of class folders; a folder of train / val (valid, validation) / test
-            folders of class folders; a CSV file with the columns path, label and maybe
-            split; or, if no such path exists, the name of a built-in data set ("digits").
+        source: a folder of class folders; a folder of train / val (valid, validation, dev) /
+            test folders of class folders; a CSV file with the columns path, label and maybe
+            split; or, if no such path exists, the name of a built-in data set ("digits"). Of
+            texts a CSV, TSV or JSONL file with the columns text, label and maybe split; or a
+            folder with such a file for each split.
         task: name of a task; all but "classes" need a CSV file.
         modality: a modality, or its name.
         fewest: classes that there must be, 1 or 2.
@@ -53,6 +56,8 @@ def load_samples(
         raise DataError(f"{text} is {odd}; expected a folder or a .csv file.")
     if not os.path.isdir(path) and not is_builtin(text):
         raise DataError(_missing(text, path))
+    if kind.written and os.path.isdir(path) and (tables := find_tables(path)):
+        return from_text_tables(tables, path, kind, task, fewest)
     if not tasks.get(task).single_label:
         raise DataError(f"Task {task!r} needs a CSV file with path,label; got {text}.")
     return from_folder(path, kind, fewest) if os.path.isdir(path) else builtin(text)
@@ -89,10 +94,13 @@ def load_again(
 
 
 def _from_file(path: str, modality: Modality, task: str, fewest: int) -> Samples:
-    if not path.lower().endswith(".csv"):
+    if modality.written and path.lower().endswith(TABLES):
+        return from_text_tables({"": path}, path, modality, task, fewest)
+    if modality.written or not path.lower().endswith(".csv"):
         raise DataError(
-            f"{path} is a file; expected a folder of class folders, or a .csv file with the "
-            "columns path,label[,split]."
+            f"{path} is a file; expected a folder of class folders, or a "
+            f"{' or '.join(TABLES) if modality.written else '.csv'} file with the columns "
+            f"{'text' if modality.written else 'path'},label[,split]."
         )
     return from_csv(path, modality, task, fewest)
 

@@ -208,11 +208,23 @@ def shared_error(shared: Sequence[Shared], noun: str = "sample") -> DataError:
     )
 
 
-def leave_out(samples: Samples, digests: Sequence[str], words: Sequence[str]) -> tuple[int, ...]:
+def leave_out(
+    samples: Samples,
+    digests: Sequence[str],
+    words: Sequence[str],
+    *,
+    contradictions: bool = True,
+) -> tuple[int, ...]:
     """Say which samples to drop so that no sample is shared.
 
     What is in test is dropped from train and validation, what is in validation from train;
     of a sample under two classes all copies go, as nobody knows which is right.
+
+    Args:
+        samples: All samples, of all splits.
+        digests: A hash of each sample's content; "" is never equal to another.
+        words: The split of each sample, from `assign`.
+        contradictions: Whether copies under two classes of one split go.
 
     Returns:
         Indices into `samples`, ascending.
@@ -220,7 +232,7 @@ def leave_out(samples: Samples, digests: Sequence[str], words: Sequence[str]) ->
     drop: list[int] = []
     rank = {name: i for i, name in enumerate(SPLITS)}
     for members in _conflicts(samples, digests, words):
-        if len({samples.labels[i].tobytes() for i in members}) > 1:
+        if contradictions and len({samples.labels[i].tobytes() for i in members}) > 1:
             drop.extend(members)
         else:
             highest = max(rank[words[i]] for i in members)

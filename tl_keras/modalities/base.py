@@ -150,6 +150,9 @@ class Modality:
         default_augment: Augmentation that suits most data of the kind.
         input_name: Of the input in exported files.
         preparation: What has to be done to a file before the model sees it, as text.
+        written: Whether samples are written in a table itself, rather than named there by paths.
+        repeats: Whether the same sample comes up again by chance, as a short text does; else a
+            second one is taken for a mistake.
     """
 
     name = ""
@@ -158,14 +161,49 @@ class Modality:
     default_augment = "none"
     input_name = "input"
     preparation = "none"
+    written = False
+    repeats = False
 
     @property
     def settings(self) -> dict[str, Any]:
         """What was decided over a data set, JSON-able: with it, other items are read alike."""
         return {}
 
-    def with_settings(self, settings: Mapping[str, Any]) -> Modality:
-        """Return a modality that reads as one with these `settings` did."""
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What a run keeps beside `settings`, as files by name: a vocabulary."""
+        return {}
+
+    @property
+    def input_size(self) -> int | None:
+        """Size of the model's input that was chosen for the data; None leaves it to the base."""
+        return None
+
+    def with_settings(
+        self, settings: Mapping[str, Any], folder: str | os.PathLike[str] | None = None
+    ) -> Modality:
+        """Return a modality that reads as one with these `settings` did.
+
+        Args:
+            settings: From :attr:`settings`.
+            folder: Where its :attr:`files` lie; None where it has them.
+        """
+        return self
+
+    def fitted(
+        self, reading: Any, size: int | None, most: int | None, samples: SampleLike
+    ) -> Modality:
+        """Return a modality that reads samples as a base takes them.
+
+        Args:
+            reading: What the base brings along to read with, a tokenizer; None for nothing.
+            size: Size of the model's input as asked for.
+            most: Largest that the base takes; None for any.
+            samples: What will be read.
+
+        Raises:
+            ModelError: The base cannot be shown such samples.
+        """
         return self
 
     def specs(self, model: keras.Model) -> dict[str, InputSpec]:

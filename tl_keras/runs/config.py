@@ -16,10 +16,11 @@ from typing import Any
 from tl_keras import modalities, tasks
 from tl_keras.data.builtin import is_builtin
 from tl_keras.data.splits import check_shares
-from tl_keras.errors import PlanError, RunError
+from tl_keras.errors import ModelError, PlanError, RunError
 from tl_keras.features.backends import ENGINES
 from tl_keras.models.backbones.load import check_size, describe
 from tl_keras.models.backbones.registry import is_model_file
+from tl_keras.models.backbones.sources import find_source
 from tl_keras.models.heads import Head
 from tl_keras.peft.adapters import check_adaptation
 from tl_keras.training.plan import FOLDED_PLANS, named_plan
@@ -35,7 +36,7 @@ class DataConfig:
 
     Attributes:
         source: A folder, a CSV file or a built-in name.
-        modality: "image".
+        modality: "image" or "text".
         task: "classes", "tags" or "values".
         val: Share carved for validation where the data has none; None is a fifth, or nothing for
             plans whose choices are made on folds of all that there is to learn from.
@@ -221,10 +222,18 @@ class RunConfig:
         """Check what the parts say of each other.
 
         Raises:
-            DataError: The modality knows no such augmentation.
+            PlanError: The modality knows no such augmentation.
+            ModelError: The base is shown something else.
         """
         modality = modalities.get(self.data.modality)
         modality.check_augment(self.plan.settings.get("augment", "none"))
+        source = not is_model_file(self.model.backbone) and find_source(self.model.backbone)
+        if source and source[0].modality != modality.name:
+            raise ModelError(
+                f"base {self.model.backbone} is shown {source[0].modality}s, the data are "
+                f"{modality.noun}s; give --task {source[0].modality}, or a base for "
+                f"{modality.noun}s (see: tl-keras bases)"
+            )
 
     @classmethod
     def of(
@@ -242,12 +251,15 @@ class RunConfig:
             backbone: See :class:`ModelConfig`.
             size: See :class:`ModelConfig`.
             weights: See :class:`ModelConfig`.
-            **options: Fields of the four parts by their names, the plan's name as `plan`.
+            **options: Fields of the four parts by their names, the plan's name as `plan`; the
+                task may name the modality too, see :func:`tl_keras.modalities.parse_task`.
 
         Raises:
             TLKerasError: An option is out of its range, or names nothing that there is.
         """
         given = {"source": source, "backbone": backbone, "size": size, "weights": weights}
+        if "task" in options and "modality" not in options:
+            options["modality"], options["task"] = modalities.parse_task(options["task"])
         parts = _sorted_in({**given, **options})
         return cls(**{part: _PARTS[part](**values) for part, values in parts.items()})
 

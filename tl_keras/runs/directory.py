@@ -303,7 +303,7 @@ class RunDirectory:
     def modality(self) -> Modality:
         """What reads samples as the run's own were read."""
         data = self.fact("data")
-        return modalities.get(data.get("modality", "image"), data.get("reading"))
+        return modalities.get(data.get("modality", "image"), data.get("reading"), self.path)
 
     def find(
         self, root: str | os.PathLike[str] | None = None

@@ -19,6 +19,7 @@ from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits, find_shared, leave_out, shared_error
 from tl_keras.errors import DataError, PlanError
 from tl_keras.modalities.base import CheckReport
+from tl_keras.models.backbones.load import reading_of
 from tl_keras.peft.adapters import apply_adapters
 from tl_keras.runs.config import RunConfig
 from tl_keras.training.plan import Plan, named_plan
@@ -28,7 +29,7 @@ from tl_keras.utils.progress import Progress
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["PreparedData", "build", "plan_for", "prepare", "usable"]
+__all__ = ["PreparedData", "build", "load", "plan_for", "prepare", "usable"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,21 @@ def plan_for(config: RunConfig, model: keras.Model) -> Plan:
     return dataclasses.replace(plan, stages=stages)
 
 
+def load(config: RunConfig) -> Samples:
+    """Load a run's samples, which are read as its base takes them; nothing is checked yet.
+
+    Raises:
+        DataError: There is nothing, or it is not laid out as expected.
+        ModelError: The base cannot be shown such samples.
+    """
+    samples = load_samples(
+        config.data.source, task=config.data.task, modality=config.data.modality
+    )
+    reading, most = reading_of(config.model.backbone)
+    modality = samples.modality.fitted(reading, config.model.size, most, samples)
+    return dataclasses.replace(samples, modality=modality)
+
+
 def build(config: RunConfig, samples: Samples) -> keras.Model:
     """Build a run's model for its data; the same seed gives the same weights.
 
@@ -110,7 +126,7 @@ def build(config: RunConfig, samples: Samples) -> keras.Model:
             config.model.backbone,
             len(samples.class_names),
             head=head,
-            size=config.model.size,
+            size=config.model.size or samples.modality.input_size,
             weights=weights,
             features=config.model.features or None,
         )
@@ -137,9 +153,7 @@ def prepare(
     """
     began = time.perf_counter()
     if samples is None:
-        samples = load_samples(
-            config.data.source, task=config.data.task, modality=config.data.modality
-        )
+        samples = load(config)
     if report is None:
         report = _check(samples, progress)
     if report.bad and not config.data.skip_bad:
@@ -150,9 +164,10 @@ def prepare(
         samples, config.val_share, config.data.test, config.run.seed, digests
     )
     shared = find_shared(samples, digests, words)
-    if shared and not config.data.skip_bad:
+    repeats = samples.modality.repeats
+    if shared and not (config.data.skip_bad or repeats):
         raise shared_error(shared, samples.modality.noun)
-    dropped = set(leave_out(samples, digests, words)) if shared else set()
+    dropped = set(leave_out(samples, digests, words, contradictions=not repeats))
     left_out += [{"path": samples.keys[i], "reason": "shared"} for i in sorted(dropped)]
     keep = [i for i in range(len(samples)) if i not in dropped]
     kept = dataclasses.replace(samples.take(keep), splits=tuple(words[i] for i in keep))
@@ -164,7 +179,13 @@ def prepare(
     seconds = time.perf_counter() - began
     named = dict(zip(kept.keys, digests, strict=True))
     whole, copies = fingerprint(kept, digests), _copies(kept, digests)
-    return PreparedData(parts, whole, left_out, copies, seconds, named, list(report.notes))
+    notes = list(report.notes)
+    if dropped and repeats:
+        notes.append(
+            f"{len(dropped)} {samples.modality.noun}s of train or validation are left out, since "
+            "they are in a split that comes after it too"
+        )
+    return PreparedData(parts, whole, left_out, copies, seconds, named, notes)
 
 
 def usable(samples: Samples, skip: bool, progress: Progress) -> Samples:

@@ -19,7 +19,6 @@ from tl_keras.analysis.label_quality import DropDecision, decide_drop, find_susp
 from tl_keras.analysis.near_duplicates import describe_group, find_near_duplicates
 from tl_keras.analysis.weak_groups import group_by_value
 from tl_keras.data.samples import Samples, fingerprint
-from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError
 from tl_keras.features.backends import Batch
@@ -30,7 +29,7 @@ from tl_keras.reports.run_report import GROUPS, MEMBERS, SUSPECTS
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import guard
-from tl_keras.runs.prepare import PreparedData, usable
+from tl_keras.runs.prepare import PreparedData, load, usable
 from tl_keras.utils.files import write_atomically
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -84,7 +83,7 @@ def check_labels(config: RunConfig, page: Path | None, progress: Progress = sile
         )
     if page:
         require_replaceable(page, config.data.source)
-    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
+    samples = load(config)
     if len(samples) < _FEWEST:
         raise DataError(
             f"{config.data.source} holds {len(samples)} {samples.modality.noun}s; labels can be "
@@ -94,7 +93,7 @@ def check_labels(config: RunConfig, page: Path | None, progress: Progress = sile
     # Not at the top: workflows.probe is not needed for a plain check.
     from tl_keras.workflows.probe import open_backbone
 
-    model = open_backbone(config)
+    model = open_backbone(config, samples.modality.input_size)
     samples = usable(samples, config.data.skip_bad, progress)
     found = describe_samples(model, samples, config.run.precision, progress)
     hashes = hash_samples(samples, progress)

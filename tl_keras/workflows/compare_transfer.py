@@ -6,12 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from tl_keras.analysis.transfer_benefit import Comparison, compare_transfer, scratch_plan
-from tl_keras.data.sources import load_samples
 from tl_keras.errors import PlanError
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import refuse_existing
 from tl_keras.runs.lifecycle import guard
-from tl_keras.runs.prepare import build, plan_for, prepare
+from tl_keras.runs.prepare import build, load, plan_for, prepare
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -50,7 +49,7 @@ def judge_transfer(
         raise PlanError(f"got {seeds} seeds, expected at least 2: one run could be luck")
     refuse_existing(out, config.data.source)
     config = config.with_defaults()
-    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
+    samples = load(config)
     start_tensorflow()
     plan = plan_for(config, build(config, samples))
     data = prepare(config, progress, samples).splits

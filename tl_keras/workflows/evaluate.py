@@ -20,7 +20,7 @@ from tl_keras.models.views import average_views
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
 from tl_keras.runs.lifecycle import guard, score
-from tl_keras.runs.prepare import build, prepare
+from tl_keras.runs.prepare import build, load, prepare
 from tl_keras.utils.progress import Progress
 from tl_keras.utils.quiet import start_tensorflow
 
@@ -174,7 +174,7 @@ def find_rate(
     Raises:
         TLKerasError: Anything a user can mend.
     """
-    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
+    samples = load(config)
     start_tensorflow()
     model = build(config, samples)
     data = prepare(config, progress, samples)

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import PlanError, RunError
 from tl_keras.runs.config import RunConfig
@@ -20,7 +19,7 @@ from tl_keras.runs.lifecycle import (
     record_training,
     reopen,
 )
-from tl_keras.runs.prepare import PreparedData, build, plan_for, prepare
+from tl_keras.runs.prepare import PreparedData, build, load, plan_for, prepare
 from tl_keras.training.plan import FOLDED_PLANS
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
@@ -66,7 +65,7 @@ def _prepare_all(
     config: RunConfig, usual: bool, progress: Progress
 ) -> tuple[RunConfig, keras.Model, PreparedData]:
     """Return the configuration, its plan one that suits the model if it is the usual one."""
-    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
+    samples = load(config)
     start_tensorflow()
     _check_devices(config.run.devices)
     # The model first: it takes seconds, a look at every sample can take minutes.

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.data.sources import load_samples
 from tl_keras.errors import ModelError
 from tl_keras.features.files import check_target, write_features
 from tl_keras.features.places import parse_places, written
@@ -20,7 +19,7 @@ from tl_keras.probing.probe import Probe, ProbeOptions, fit_probe
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.lifecycle import create, finish, guard
-from tl_keras.runs.prepare import PreparedData, prepare
+from tl_keras.runs.prepare import PreparedData, load, prepare
 from tl_keras.training.repeatable import repeatable
 from tl_keras.utils.files import atomic_path
 from tl_keras.utils.progress import Progress, silent
@@ -52,10 +51,14 @@ class ProbeConfig:
     command: str = ""
 
 
-def open_backbone(config: RunConfig) -> keras.Model:
+def open_backbone(config: RunConfig, size: int | None = None) -> keras.Model:
     """Return a backbone without a head: a flat model, RGB 0..255 in.
 
     A base by name ends with its last feature map; a `.keras` file keeps all its layers.
+
+    Args:
+        config: Base, size and weights.
+        size: Of the input, where the configuration names none.
 
     Raises:
         ModelError: Base, size and weights do not fit together.
@@ -65,17 +68,18 @@ def open_backbone(config: RunConfig) -> keras.Model:
     from tl_keras.models.backbones.weights import load_user_model
     from tl_keras.models.rewrite import flatten
 
+    size = config.model.size or size
     if is_model_file(config.model.backbone):
         if config.model.weights not in ("default", "none"):
             raise ModelError(
                 f"{config.model.backbone} has its weights; leave out "
                 f"--weights {config.model.weights}"
             )
-        return flatten(load_user_model(Path(config.model.backbone).expanduser()), config.model.size)
+        return flatten(load_user_model(Path(config.model.backbone).expanduser()), size)
     weights = None if config.model.weights == "none" else config.model.weights
     # Keras tells of downloads on standard output, across the bars.
     with repeatable(config.run.seed), contextlib.redirect_stdout(io.StringIO()):
-        return build_backbone(config.model.backbone, size=config.model.size, weights=weights)
+        return build_backbone(config.model.backbone, size=size, weights=weights)
 
 
 @guard()
@@ -99,9 +103,9 @@ def probe(
     refuse_existing(out, config.data.source)
     if wanted.features_out:
         check_target(wanted.features_out, config.data.source)
-    samples = load_samples(config.data.source, task=config.data.task, modality=config.data.modality)
+    samples = load(config)
     start_tensorflow()
-    model = open_backbone(config)
+    model = open_backbone(config, samples.modality.input_size)
     places = parse_places(wanted.at, model)
     data = prepare(config, progress, samples)
     with atomic_path(out) as folder:

@@ -86,7 +86,9 @@ class ImageModality(Modality):
         """The levels of deep gray images, where there are any."""
         return {"levels": {k: list(v) for k, v in self.levels.items()}} if self.levels else {}
 
-    def with_settings(self, settings: Mapping[str, Any]) -> ImageModality:
+    def with_settings(
+        self, settings: Mapping[str, Any], folder: str | os.PathLike[str] | None = None
+    ) -> ImageModality:
         """Return a modality with these levels."""
         made, levels = copy.copy(self), settings.get("levels") or {}
         made.levels = {kind: (float(low), float(high)) for kind, (low, high) in levels.items()}

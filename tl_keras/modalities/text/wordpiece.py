@@ -40,6 +40,8 @@ class WordPiece:
         tokens: The pieces by their ids.
     """
 
+    kind = "wordpiece"
+
     def __init__(self, settings: Mapping[str, Any], vocabulary: bytes) -> None:
         self.settings = dict(settings)
         self.vocabulary = vocabulary
@@ -103,6 +105,11 @@ class WordPiece:
         """Return the tokenizer that has these `settings` and this `vocabulary`."""
         return cls(settings, vocabulary)
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The vocabulary as a file by its name."""
+        return {"vocab.txt": self.vocabulary}
+
     def __len__(self) -> int:
         """Return the number of pieces in the vocabulary."""
         return len(self.tokens)
@@ -148,6 +155,10 @@ class WordPiece:
     def count(self, text: str) -> int:
         """Return how many ids a text has when it is not cut, its two marks among them."""
         return 2 + sum(map(len, self._words(text)))
+
+    def unknown(self, text: str) -> int:
+        """Return how many words of a text the vocabulary has no pieces for."""
+        return sum(ids == (self._unknown,) for ids in self._words(text))
 
     def _words(self, text: str) -> Iterator[tuple[int, ...]]:
         """Return the ids of each word and special token."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import ModelError
-from tl_keras.models.backbones.registry import BACKBONES, BackboneInfo
+from tl_keras.models.backbones.registry import BACKBONES, BackboneInfo, is_model_file
 from tl_keras.models.backbones.sources import find_source
 from tl_keras.models.backbones.weights import load_weights
 from tl_keras.utils.suggest import nearest
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = ["BACKBONES", "BackboneInfo", "backbone_names", "build_backbone", "check_size",
-           "describe"]
+           "describe", "reading_of"]
 
 
 def backbone_names() -> list[str]:
@@ -72,6 +72,25 @@ def _with_alpha(info: BackboneInfo, text: str) -> BackboneInfo:
     if not 0.0 < alpha <= 10.0:
         raise ModelError(f"got {info.name}@{text}; expected a width such as {info.name}@0.5")
     return info if alpha == 1.0 else replace(info, name=f"{info.name}@{alpha:g}", alpha=alpha)
+
+
+def reading_of(name: str) -> tuple[Any, int | None]:
+    """Return what a base brings along to read samples with.
+
+    Args:
+        name: As for :func:`describe`, or a file with a model.
+
+    Returns:
+        Its tokenizer, None where it has none; and the largest size it takes, None for any.
+
+    Raises:
+        ModelError: The base is unknown, or what it needs is not there.
+    """
+    found = None if is_model_file(name) else find_source(name)
+    if found is None:
+        return None, None
+    read = getattr(found[0].load(), "read_tokenizer", None)
+    return read and read(found[1]), describe(name).maximum_size
 
 
 def check_size(info: BackboneInfo, size: int | None) -> int:

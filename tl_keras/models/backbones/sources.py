@@ -6,6 +6,8 @@ source is a module with two functions:
     describe(name, place) -> BackboneInfo                 without TensorFlow, at once
     build(info, place, size, weights) -> keras.Model      flat, raw input, its features as output
 
+and, where its bases are shown something else than images, `read_tokenizer(place)`.
+
 A word alone ("minilm") stands for what is installed.
 """
 

@@ -1,0 +1,1 @@
+"""Texts: tokens of a fixed number, as ids."""
