@@ -25,6 +25,9 @@ BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_at
 DISTILBERT = {"model_type": "distilbert", "dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 24,
               "activation": "gelu", "max_position_embeddings": 40, "pad_token_id": 0,
               "dropout": 0.1, "attention_dropout": 0.1}  # fmt: skip
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_head": 4, "n_layer": 2, "n_positions": 32,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}  # fmt: skip
+MERGES = ["t h", "th e", "\u0120 the", "\u0120 a", "i n", "o n", "m o", "v i", "mo vi"]
 
 
 def save_bert_folder(
@@ -93,6 +96,43 @@ def _random(shapes: dict, norms: list, dense: dict, draw: np.random.Generator, d
         made[f"{name}.weight"] = draw.normal(0, deviation, shape)
         made[f"{name}.bias"] = draw.normal(0, deviation, shape[0])
     width = next(iter(shapes.values()))[1]
+    for name in norms:
+        made[f"{name}.weight"] = draw.normal(1, 0.1, width)
+        made[f"{name}.bias"] = draw.normal(0, 0.1, width)
+    return made
+
+
+def save_gpt2_folder(
+    folder: Path, *, seed: int = 0, deviation: float = 0.3,
+    tensors: dict[str, np.ndarray] | None = None, **config: Any,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Save a random GPT-2 with a tokenizer of a few merges; return its tensors."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokens = [*sorted(ByteLevel.alphabet()), *(line.replace(" ", "") for line in MERGES)]
+    tokens.append("<|endoftext|>")
+    full = {"vocab_size": len(tokens), **GPT2, **config}
+    (folder / "config.json").write_text(json.dumps(full))
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *MERGES, ""]), encoding="utf-8")
+    if tensors is None:
+        made = _gpt2(full, np.random.default_rng(seed), deviation)
+        tensors = {name: value.astype(np.float32) for name, value in made.items()}
+    save_file(tensors, str(folder / "model.safetensors"))
+    return tensors
+
+
+def _gpt2(config: dict, draw: np.random.Generator, deviation: float) -> dict[str, np.ndarray]:
+    width, norms = config["n_embd"], ["ln_f"]
+    made = {"wte.weight": draw.normal(0, deviation, (config["vocab_size"], width)),
+            "wpe.weight": draw.normal(0, deviation, (config["n_positions"], width))}
+    for i in range(config["n_layer"]):
+        norms += [f"h.{i}.ln_1", f"h.{i}.ln_2"]
+        for name, ins, outs in (("attn.c_attn", 1, 3), ("attn.c_proj", 1, 1), ("mlp.c_fc", 1, 4),
+                                ("mlp.c_proj", 4, 1)):
+            made[f"h.{i}.{name}.weight"] = draw.normal(0, deviation, (ins * width, outs * width))
+            made[f"h.{i}.{name}.bias"] = draw.normal(0, deviation, outs * width)
     for name in norms:
         made[f"{name}.weight"] = draw.normal(1, 0.1, width)
         made[f"{name}.bias"] = draw.normal(0, 0.1, width)

@@ -15,6 +15,7 @@ __all__ = ["KINDS", "make_tokenizer"]
 
 KINDS = {
     "wordpiece": ("tl_keras.modalities.text.wordpiece", "WordPiece", ("vocab.txt",)),
+    "byte_bpe": ("tl_keras.modalities.text.byte_bpe", "ByteBPE", ("vocab.json", "merges.txt")),
 }
 """By name: module, class, and the files of the vocabulary."""
 _MOST_BYTES = 64_000_000

@@ -53,6 +53,7 @@ SOURCES: dict[str, BackboneSource] = {
     for source in (
         BackboneSource("bert", "text", f"{_HERE}bert", "FOLDER"),
         BackboneSource("distilbert", "text", f"{_HERE}bert", "FOLDER"),
+        BackboneSource("gpt2", "text", f"{_HERE}gpt2", "FOLDER"),
         BackboneSource("minilm", "text", f"{_HERE}bert", "FOLDER", alone=True),
     )
 }
