@@ -107,7 +107,8 @@ def from_text_tables(
         raise DataError(f"{shown} has one class ({names[0]}); expected two or more.")
     items = [Text(row.text) for row in rows]
     splits = tuple(words) if any(words) else None
-    samples = Samples(items, labels, names, _keys([row.text for row in rows]), modality, splits, task, root)
+    keys = _keys([row.text for row in rows])
+    samples = Samples(items, labels, names, keys, modality, splits, task, root)
     refuse_untrained(samples)
     return samples
 
