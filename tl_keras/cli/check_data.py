@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["check_data"]
 
 _MOST = 20
-_BASE, _PAGE = "mobilenet_v2", "check-data.html"
+_PAGE = "check-data.html"
 
 
 def check_data(  # noqa: PLR0913 - a command's options are its arguments
@@ -35,7 +35,7 @@ def check_data(  # noqa: PLR0913 - a command's options are its arguments
         str | None,
         typer.Option(
             help="The backbone whose features --labels looks at (see: tl-keras bases).",
-            show_default=_BASE,
+            show_default="as of fit",
         ),
     ] = None,
     size: opt.Size = None,
@@ -72,7 +72,7 @@ def check_data(  # noqa: PLR0913 - a command's options are its arguments
         for name, value in (("base", base), ("size", size), ("weights", weights), ("out", out)):
             opt.refuse_unused(f"--{name}", value, labels, "--labels")
         config = RunConfig.of(
-            data, base or _BASE, size, weights or "default", task=task, seed=seed
+            data, base or "default", size, weights or "default", task=task, seed=seed
         )  # fmt: skip
         if labels:
             _check_labels(config, out or Path(_PAGE), as_json)

@@ -18,7 +18,7 @@ __all__ = ["fit", "way_on"]
 def fit(  # noqa: PLR0913 - a command's options are its arguments
     data: opt.Data,
     out: opt.RunOut,
-    base: opt.Base = "mobilenet_v2",
+    base: opt.Base = "default",
     size: opt.Size = None,
     weights: opt.Weights = "default",
     plan: opt.Plan = "",

@@ -154,7 +154,11 @@ RunOut = Annotated[
     Path, typer.Option("--out", help="The directory of the new run, which must not exist.")
 ]
 Base = Annotated[
-    str, typer.Option(help="The backbone: a name (see: tl-keras bases) or a .keras file.")
+    str,
+    typer.Option(
+        help="The backbone: a name (see: tl-keras bases) or a .keras file.",
+        show_default="efficientnet_lite0 where its weights are installed, else mobilenet_v2",
+    ),
 ]
 Size = Annotated[
     int | None,

@@ -20,7 +20,7 @@ __all__ = ["probe"]
 def probe(  # noqa: PLR0913 - a command's options are its arguments
     data: opt.Data,
     out: opt.RunOut,
-    base: opt.Base = "mobilenet_v2",
+    base: opt.Base = "default",
     size: opt.Size = None,
     weights: opt.Weights = "default",
     at: Annotated[

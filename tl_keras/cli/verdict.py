@@ -18,7 +18,7 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
     out: Annotated[Path, typer.Option(help="Folder for the report, which must not exist.")] = Path(
         "verdict"
     ),
-    base: opt.Base = "mobilenet_v2",
+    base: opt.Base = "default",
     size: opt.Size = None,
     weights: Annotated[str, typer.Option(help="imagenet, default or a file.")] = "default",
     plan: Annotated[
@@ -48,7 +48,7 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
         )  # fmt: skip
         with bars() as progress:
             found, page = judge_transfer(config, seeds, out, progress=progress)
-        made = table(f"{base} on {data}", "", "mean accuracy", *map("run {}".format, range(seeds)))
+        made = table(f"{config.model.backbone} on {data}", "", "mean accuracy", *map("run {}".format, range(seeds)))
         for name, right in (("pretrained", found.pretrained), ("scratch", found.scratch)):
             made.add_row(name, *(percent(part.mean()) for part in (right, *right)))
         show(made, found.verdict.sentence, f"report: {page}")

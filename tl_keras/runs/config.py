@@ -19,6 +19,7 @@ from tl_keras.data.splits import check_shares
 from tl_keras.errors import ModelError, PlanError, RunError
 from tl_keras.features.backends import ENGINES
 from tl_keras.models.backbones.load import check_size, describe
+from tl_keras.models.backbones.packages import default_backbone
 from tl_keras.models.backbones.registry import is_model_file
 from tl_keras.models.backbones.sources import find_source
 from tl_keras.models.heads import Head
@@ -70,7 +71,8 @@ class ModelConfig:
     """What to train.
 
     Attributes:
-        backbone: A backbone's name or a file with a model.
+        backbone: A backbone's name or a file with a model; "default" becomes the name of
+            `default_backbone`.
         size: Side in pixels, None for the backbone's own.
         weights: "default", "imagenet", "none" or a file.
         pooling: See `tl_keras.models.heads.Head`.
@@ -79,7 +81,7 @@ class ModelConfig:
         features: The layer that the head is put on; empty is where the backbone's features end.
     """
 
-    backbone: str = "mobilenet_v2"
+    backbone: str = "default"
     size: int | None = None
     weights: str = "default"
     pooling: str = "avg"
@@ -95,6 +97,8 @@ class ModelConfig:
         """
         object.__setattr__(self, "dense", tuple(self.dense))
         Head(self.pooling, self.dense, self.dropout)
+        if self.backbone == "default":
+            object.__setattr__(self, "backbone", default_backbone())
         if not is_model_file(self.backbone):
             check_size(describe(self.backbone), self.size)
 
@@ -239,7 +243,7 @@ class RunConfig:
     def of(
         cls,
         source: str,
-        backbone: str = "mobilenet_v2",
+        backbone: str = "default",
         size: int | None = None,
         weights: str = "default",
         **options: Any,

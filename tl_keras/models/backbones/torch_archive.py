@@ -133,7 +133,7 @@ def _read_storages(
     for tensor in tensors.values():
         if known.setdefault(tensor.storage.key, tensor.storage) != tensor.storage:
             raise _RefusedError(f"storage {tensor.storage.key!r} is described in two ways")
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for key in order:
         storage = known[key]
         length = held[start : start + 8].tobytes()
