@@ -52,7 +52,8 @@ def lr_find(  # noqa: PLR0913 - a command's options are its arguments
             found = find_rate(config, selectors, steps, out, progress)
         given = {"--base": base, "--size": size, "--weights": weights, "--task": task,
                  "--batch-size": batch_size, "--seed": seed}  # fmt: skip
-        plain = {"--base": "default", "--weights": "default", "--task": "classes", "--batch-size": 32, "--seed": 0}
+        plain = {"--base": "default", "--weights": "default", "--task": "classes",
+                 "--batch-size": 32, "--seed": 0}  # fmt: skip
         words = [f"{name} {shlex.quote(str(value))}" for name, value in given.items()
                  if value is not None and plain.get(name) != value]  # fmt: skip
         use = _way_to_use(selectors, found.suggestion, weights)

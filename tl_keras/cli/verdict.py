@@ -48,7 +48,8 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
         )  # fmt: skip
         with bars() as progress:
             found, page = judge_transfer(config, seeds, out, progress=progress)
-        made = table(f"{config.model.backbone} on {data}", "", "mean accuracy", *map("run {}".format, range(seeds)))
+        title = f"{config.model.backbone} on {data}"
+        made = table(title, "", "mean accuracy", *map("run {}".format, range(seeds)))
         for name, right in (("pretrained", found.pretrained), ("scratch", found.scratch)):
             made.add_row(name, *(percent(part.mean()) for part in (right, *right)))
         show(made, found.verdict.sentence, f"report: {page}")
