@@ -83,6 +83,10 @@ _NASNET_LARGE = ("nasnet", "activation_259", *_NASNET[2:])
 _CONVNEXT = ("convnext", "layer_normalization", "included", "MIT",
              "Liu et al. 2022, arXiv 2201.03545")
 
+_VIT = (f"{OWN}vit", "norm", "tf", "Apache-2.0",
+        "Dosovitskiy et al. 2020, arXiv 2010.11929; Steiner et al. 2021, arXiv 2106.10270")
+_DEIT = (f"{OWN}vit", "norm", "torch", "Apache-2.0", "Touvron et al. 2020, arXiv 2012.12877")
+
 # module, features, scaling, license and publication are those of the family
 # name, constructor, family, default size, minimum size
 _ROWS: tuple[tuple[str, str, tuple[str, str, str, str, str], int, int], ...] = (
@@ -131,6 +135,12 @@ _ROWS: tuple[tuple[str, str, tuple[str, str, str, str, str], int, int], ...] = (
     ("efficientnet_lite2", "efficientnet_lite2", _EFFICIENT_LITE, 260, 32),
     ("efficientnet_lite3", "efficientnet_lite3", _EFFICIENT_LITE, 280, 32),
     ("efficientnet_lite4", "efficientnet_lite4", _EFFICIENT_LITE, 300, 32),
+    ("vit_tiny16", "vit_tiny16", _VIT, 224, 16),
+    ("vit_small16", "vit_small16", _VIT, 224, 16),
+    ("deit_tiny16", "vit_tiny16", _DEIT, 224, 16),
+    ("deit_small16", "vit_small16", _DEIT, 224, 16),
+    ("deit_tiny16_distilled", "distilled_vit_tiny16", _DEIT, 224, 16),
+    ("deit_small16_distilled", "distilled_vit_small16", _DEIT, 224, 16),
 )
 
 

@@ -25,8 +25,9 @@ from tl_keras.errors import DownloadError, ModelError
 from tl_keras.models.backbones import packages, registry
 from tl_keras.models.backbones import preprocessing as scaling
 from tl_keras.models.backbones.keras2_files import keras2_version, load_keras2
+from tl_keras.models.backbones.safetensors_file import read_safetensors
 from tl_keras.models.backbones.torch_archive import read_torch_archive
-from tl_keras.models.backbones.torch_weights import fill_from_torch
+from tl_keras.models.backbones.torch_weights import from_torch
 from tl_keras.models.graph import head_layers, steps
 from tl_keras.models.rewrite import flatten
 from tl_keras.utils.files import irregular
@@ -58,7 +59,10 @@ def load_weights(info: registry.BackboneInfo, size: int, weights: str | Path | N
     if weights == "imagenet" and registry.is_own(info):
         weights = _placed(info)
         if weights.suffix == ".pth":
-            return _from_package(info, size, weights)
+            return _from_tensors(info, size, weights, read_torch_archive(weights))
+    if str(weights).endswith(".safetensors"):
+        path = Path(str(weights)).expanduser()
+        return _from_tensors(info, size, path, read_safetensors(path))
     if weights is not None and str(weights).endswith(".keras"):
         return _from_keras_file(info, size, Path(weights))
     plain = _imagenet(info, size) if weights == "imagenet" else registry.construct(info, size)
@@ -116,7 +120,8 @@ def _placed(info: registry.BackboneInfo) -> Path:
             f"got weights 'imagenet' for {info.name}, which has none; expected "
             f"{info.default_weights!r}, a file or None")
     stem = _keras_home() / "models" / f"{info.name}_imagenet"
-    files = [stem.with_name(stem.name + suffix) for suffix in (".keras", ".weights.h5", ".h5")]
+    suffixes = (".keras", ".weights.h5", ".h5", ".safetensors")
+    files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
     for file in files:
         if file.is_file():
             return file
@@ -128,11 +133,12 @@ def _placed(info: registry.BackboneInfo) -> Path:
         "(or .weights.h5), or give one, or weights None for random ones")
 
 
-def _from_package(info: registry.BackboneInfo, size: int, path: Path) -> keras.Model:
-    """A base with the weights of an installed package."""
-    plain = registry.construct(info, size)
-    fill_from_torch(plain, read_torch_archive(path), info, path)
-    return finish(plain, info, own_scaling(plain, info))
+def _from_tensors(
+    info: registry.BackboneInfo, size: int, path: Path, tensors: dict[str, np.ndarray]
+) -> keras.Model:
+    """A base with the weights of a file that torch wrote."""
+    plain, scale = from_torch(registry.construct(info, size), tensors, info, path)
+    return finish(plain, info, scale)
 
 
 def _keras_home() -> Path:
@@ -189,7 +195,7 @@ def _file_of(info: registry.BackboneInfo, weights: str | Path) -> Path:
     if not path.is_file():
         raise ModelError(
             f"got weights {str(weights)!r} for {info.name}: no such file; expected "
-            f"{info.default_weights!r}, a file (.weights.h5, .h5 or .keras) or None")
+            f"{info.default_weights!r}, a file (.weights.h5, .h5, .keras or .safetensors) or None")
     if path.suffix in _PICKLES:
         raise ModelError(
             f"{path} is a pickle, which may run any program when it is read; where it was made, "
