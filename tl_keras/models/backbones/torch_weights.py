@@ -84,8 +84,8 @@ def _origin(
     known = origins_of(info.name)
     if not known:
         raise ModelError(
-            f"weights that torch saved are not known how to take for {info.name}; give a file of "
-            "Keras (.weights.h5, .h5 or .keras)")
+            f"got {path} for {info.name}, for which files of torch are not known how to take; give "
+            "one of Keras (.weights.h5, .h5 or .keras)")
     for names in known:
         sign = re.compile(f"({names.inside})?{re.escape(names.sign)}")
         found = next(filter(None, map(sign.fullmatch, tensors)), None)
