@@ -52,14 +52,14 @@ def flat(text):
 
 
 def test_a_finished_run_leaves_as_a_bundle_with_a_closing_table(run):
-    result = invoke(run, "--quantize", "fp16,dynamic_int8", "--max-drop", 0.5)
+    result = invoke(run, "--quantize", "fp16,dynamic_int4", "--max-drop", 0.5)
     assert result.exit_code == 0, result.output
     models = {path.name for path in (run / "export" / "models").iterdir()}
     float_, half = (
         {"tflite-fp32.tflite", "onnx-fp32.onnx"},
         {"tflite-fp16.tflite", "onnx-fp16.onnx"},
     )
-    assert models == {*float_, *half, "tflite-dynamic_int8.tflite"}
+    assert models == {*float_, *half, "tflite-dynamic_int4.tflite"}
     splits = RunDirectory(run).splits()
     test, val = len(splits.test), len(splits.val)
     assert result.stdout.count(f"{test} of {test}") >= 2
@@ -67,7 +67,7 @@ def test_a_finished_run_leaves_as_a_bundle_with_a_closing_table(run):
     assert said in flat(result.stdout)
     for heading in ("size", "accuracy", "drop", "labels equal", "ms"):
         assert heading in result.stdout
-    assert "onnx has no recipe dynamic_int8: skipped." in flat(result.stdout)
+    assert "onnx has no recipe dynamic_int4: skipped." in flat(result.stdout)
     assert (run / "export" / "labels.txt").read_text() == (run / "labels.txt").read_text()
 
 

@@ -42,7 +42,7 @@ def source():
 @pytest.fixture(scope="module")
 def shipped(source, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "toy" / "export"
-    orders = ExportConfig(("tflite", "onnx"), ("int8", "dynamic_int8"), Limits(max_drop=0.2), False,
+    orders = ExportConfig(("tflite", "onnx"), ("int8", "dynamic_int4"), Limits(max_drop=0.2), False,
                     "apache-2.0")  # fmt: skip
     return out, stage.export(source, orders, out)
 
@@ -63,7 +63,7 @@ def convert_another_model(source, model):
 
 def test_every_format_and_recipe_leaves_in_one_bundle_and_nothing_else(shipped):
     out, made = shipped
-    names = ["tflite-fp32", "tflite-int8", "tflite-dynamic_int8", "onnx-fp32", "onnx-int8"]
+    names = ["tflite-fp32", "tflite-int8", "tflite-dynamic_int4", "onnx-fp32", "onnx-int8"]
     assert [one.name for one in made] == names
     assert [path.name for path in out.parent.iterdir()] == ["export"]
     assert (out / "labels.txt").read_text() == "a\nb\nc d\n"
@@ -72,7 +72,7 @@ def test_every_format_and_recipe_leaves_in_one_bundle_and_nothing_else(shipped):
 
 def test_a_recipe_that_one_format_lacks_is_noted_not_refused(shipped):
     manifest = json.loads((shipped[0] / "manifest.json").read_text())
-    assert manifest["facts"]["notes"] == ["onnx has no recipe dynamic_int8: skipped."]
+    assert manifest["facts"]["notes"] == ["onnx has no recipe dynamic_int4: skipped."]
 
 
 def test_the_license_is_in_the_card_where_a_hub_looks_for_it(shipped):
@@ -269,7 +269,7 @@ def test_what_is_no_bundle_is_never_replaced(source, tmp_path):
         (ExportConfig(("onxx",)), "onxx.*tflite, onnx"),
         (ExportConfig(()), "No format"),
         (ExportConfig(("onnx",), ("int9",)), "Unknown recipe 'int9' for onnx.*Did you mean int8"),
-        (ExportConfig(("onnx",), ("dynamic_int8",)), "There is one for tflite"),
+        (ExportConfig(("onnx",), ("dynamic_int4",)), "There is one for tflite"),
     ],
 )
 def test_what_is_unknown_or_missing_is_refused_with_the_nearest_names(

@@ -49,11 +49,11 @@ def test_each_recipe_answers_nearly_as_keras_does(model, floats, recipe, tmp_pat
 
 
 def test_a_recipe_of_one_format_alone_is_noted_and_one_of_none_refused():
-    found, notes = choose_recipes(["fp32", "int8", "dynamic_int8"], ["tflite", "onnx"])
+    found, notes = choose_recipes(["fp32", "int8", "dynamic_int4"], ["tflite", "onnx"])
     names = [(one.format, one.name) for one in found]
-    assert names == [("tflite", "int8"), ("tflite", "dynamic_int8"), ("onnx", "int8")]
-    assert notes == ["onnx has no recipe dynamic_int8: skipped."]
-    with pytest.raises(ExportError, match="Did you mean dynamic_int8"):
+    assert names == [("tflite", "int8"), ("tflite", "dynamic_int4"), ("onnx", "int8")]
+    assert notes == ["onnx has no recipe dynamic_int4: skipped."]
+    with pytest.raises(ExportError, match="Did you mean dynamic_int"):
         choose_recipes(["dynamic_int"], ["tflite"])
 
 

@@ -28,8 +28,8 @@ def export_run(  # noqa: PLR0913 - a command's options are its arguments
         str,
         typer.Option(
             help="Smaller files, with commas between. Both formats: fp16, int8, "
-            "weight_int8. tflite: "
-            "dynamic_int8, int8_uint8_out, int8_in_out, int8_int16_activations, int4, int4_octav, "
+            "weight_int8, dynamic_int8. tflite: int8_uint8_out, int8_in_out, "
+            "int8_int16_activations, int4, int4_octav, "
             "int4_gptq, dynamic_int4, dynamic_int4_block32, dynamic_int4_hadamard. onnx: "
             "int8_uint8_in, int8_symmetric (TensorRT), weight_int4_block32.",
             show_default="none",

@@ -32,6 +32,7 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BATCH = 8
 _INT4_OPSET = 21  # the first whose DequantizeLinear knows int4 and blocks
 _TINY = 1e-12
+_SMALL_TABLE = 4096  # numbers: fewer are not worth two more operators
 # What is not among them is left in float: it gains nothing there, or has no integer kernel.
 _ROUNDED = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "Flatten", "Gemm", "GlobalAveragePool",
@@ -151,13 +152,17 @@ def quantize(
             if recipe.calibrated:
                 whole = dict.fromkeys(in_bytes, (0.0, 255.0))
                 made = _round(prepare(contents), recipe, {**(ranges or {}), **whole}, keep, only)
-            elif recipe.widened:
+            elif recipe.weights == "float16":
+                made = _halve(onnx.load_from_string(contents), keep)
+            else:
                 made = prepare(contents)
                 if recipe.weights == "int4":
                     made = version_converter.convert_version(made, _INT4_OPSET)
-                _narrow(made, _choose_bits(made, recipe, keep, only), recipe.block)
-            else:
-                made = _halve(onnx.load_from_string(contents), keep)
+                bits = _choose_bits(made, recipe, keep, only)
+                _narrow_tables(made)
+                if not recipe.widened:
+                    made = _multiply_in_int8(made, list(bits))
+                _narrow(made, bits, recipe.block)
             if recipe.input_dtype == "uint8":
                 _take_uint8(made, in_bytes)
             ONNXModel(made).topological_sort()
@@ -211,6 +216,64 @@ def _round(
     )
     quantizer.quantize_model()
     return quantizer.model.model
+
+
+def _multiply_in_int8(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Round what goes into products as it comes, and their weights beforehand.
+
+    Convolutions are left to be stored in int8 and computed in float: their integer kernel knows no
+    scale for each channel.
+    """
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+    from onnxruntime.quantization.quant_utils import QuantizationMode
+
+    products = [node.name for node in model.graph.node if node.name in set(names)
+                and node.op_type in ("MatMul", "Gemm")]  # fmt: skip
+    if not products:
+        return model
+    others = [node.name for node in model.graph.node if node.name not in products]
+    quantizer = ONNXQuantizer(
+        model, True, False, QuantizationMode.IntegerOps, False, QuantType.QInt8, QuantType.QUInt8,
+        None, [], others, ["MatMul"], {"MatMulConstBOnly": True},
+    )  # fmt: skip
+    quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def _narrow_tables(model: onnx.ModelProto) -> None:
+    """Store tables of which rows are taken in int8, with a scale for each row.
+
+    A row is widened after it was taken: Gather, Cast, Mul.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    constants = {one.name: one for one in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    for node in list(graph.node):
+        plain = node.op_type == "Gather" and not any(one.i for one in node.attribute)
+        table = constants.get(node.input[0]) if plain else None
+        if table is None or len(table.dims) != 2 or readers[table.name] > 1:
+            continue
+        values = numpy_helper.to_array(table)
+        if values.dtype != np.float32 or values.size < _SMALL_TABLE:
+            continue
+        whole, scale = _round_blocks(values, 1, 0, 0, 8)
+        name, rows = table.name, node.output[0]
+        graph.initializer.remove(table)
+        graph.initializer.extend([
+            numpy_helper.from_array(whole, f"{name}_whole"),
+            numpy_helper.from_array(scale[:, np.newaxis], f"{name}_scale"),
+        ])  # fmt: skip
+        node.input[0], node.output[0] = f"{name}_whole", f"{rows}_whole"
+        scales = helper.make_node(
+            "Gather", [f"{name}_scale", node.input[1]], [f"{rows}_scale"], name=f"{name}_scales")
+        wide = helper.make_node(
+            "Cast", [f"{rows}_whole"], [f"{rows}_wide"], name=f"{name}_cast", to=1)
+        scaled = helper.make_node(
+            "Mul", [f"{rows}_wide", f"{rows}_scale"], [rows], name=f"{name}_widened")
+        graph.node.extend([scales, wide, scaled])
 
 
 def _as_data(ranges: Mapping[str, tuple[float, float]]) -> object:
@@ -298,11 +361,12 @@ def _round_blocks(
 def _store(
     name: str, whole: np.ndarray, scale: np.ndarray, narrow: bool
 ) -> list[onnx.TensorProto]:
-    from onnx import TensorProto, helper, numpy_helper
+    import ml_dtypes
+    from onnx import numpy_helper
 
-    kind = TensorProto.INT4 if narrow else TensorProto.INT8
-    values = helper.make_tensor(f"{name}_whole", kind, whole.shape, whole.reshape(-1).tolist())
-    return [values, numpy_helper.from_array(scale, f"{name}_scale")]
+    values = whole.astype(ml_dtypes.int4) if narrow else whole
+    return [numpy_helper.from_array(values, f"{name}_whole"),
+            numpy_helper.from_array(scale, f"{name}_scale")]  # fmt: skip
 
 
 def _take_uint8(model: onnx.ModelProto, in_bytes: Collection[str]) -> None:

@@ -86,6 +86,7 @@ RECIPES = (
     Recipe("dynamic_int4_block32", "tflite", "int4", "float32", _AI_EDGE, block=32),
     Recipe("dynamic_int4_hadamard", "tflite", "int4", "float32", _AI_EDGE, method="hadamard"),
     Recipe("fp16", "onnx", "float16", "float16", _ONNXRUNTIME),
+    Recipe("dynamic_int8", "onnx", "int8", "float32", _ONNXRUNTIME),
     Recipe("int8", "onnx", "int8", "uint8", _ONNXRUNTIME),
     Recipe("int8_uint8_in", "onnx", "int8", "uint8", _ONNXRUNTIME, "uint8"),
     Recipe("int8_symmetric", "onnx", "int8", "int8", _ONNXRUNTIME, symmetric=True),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.convert.embedding import read_rows_by_lookup
 from export.convert.tflite import find_code, name_inputs, set_end_types
 from export.quantize.calibration import Observed, Ranges, collect
 from export.quantize.recipes import Recipe
@@ -157,6 +158,8 @@ def _apply(
 
     if recipe.block or recipe.method == "hadamard":
         contents = _write_pointwise_as_products(contents)
+    if recipe.weights != "float16":
+        contents = read_rows_by_lookup(contents)
     made = quantizer.Quantizer(contents)
     _choose(made, recipe, _match_scope(only) if only else ".*")
     for name in _list_blocked(contents, recipe.block) if recipe.block else ():
@@ -198,6 +201,8 @@ def _choose(made: Quantizer, recipe: Recipe, scope: str) -> None:
         bits, method = (8, nearest) if recipe.widened else (16, half)
         for name in _WEIGHTED:
             made.add_weight_only_config(scope, Operation[name], bits, algorithm_key=method)
+        if recipe.widened:
+            made.add_dynamic_config(scope, Operation.EMBEDDING_LOOKUP, 8)
         return
     if recipe.calibrated:
         made.add_static_config(scope, Operation.ALL_SUPPORTED, recipe.bits, 8)
