@@ -99,6 +99,7 @@ def test_a_batch_is_cut_and_padded_with_zeros(folder, reference):
     ({"vocab.json": '{"a": 0}', "merges.txt": "a b\n"}, "two tokens"),
     ({"tokenizer.json": '{"model": {"type": "WordPiece"}}'}, "WordPiece"),
     ({"tokenizer.json": "{}"}, "cannot be read"),
+    ({"tokenizer.json": "{"}, "Expecting property name"),
 ])  # fmt: skip
 def test_what_is_no_byte_level_tokenizer_is_refused_in_one_line(tmp_path, files, message):
     for name, contents in files.items():

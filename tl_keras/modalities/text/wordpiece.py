@@ -1,68 +1,46 @@
 """WordPiece: the words of a text as numbers, exactly as BERT's own tokenizer gives them.
 
-Clean, pad Chinese characters, take accents off, lower, cut at spaces and punctuation, and cut each
-word greedily into the longest pieces that the vocabulary has (Schuster and Nakajima 2012; Devlin
-et al. 2018, arXiv 1810.04805). The ids are those of the `tokenizers` package; this is pure Python,
-so that it runs wherever a model does.
+The ids are those of the `tokenizers` package. What cuts a text stands in `wordpiece_core`, which
+runs wherever a model does; this reads it from the folders of models.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tl_keras.errors import ModelError
-from tl_keras.modalities.text import unicode_tables as tables
+from tl_keras.modalities.text import wordpiece_core
 
 __all__ = ["WordPiece"]
 
 _SPECIAL = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
-_REMEMBERED = 200_000
 _SHORTEST = 3
-_SPACES = "".join(map(chr, sorted(tables.read_ranges(tables.SPACES))))
+_SPACES = "".join(map(chr, sorted(wordpiece_core.read_ranges(wordpiece_core.SPACES))))
 
 
-class WordPiece:
+class WordPiece(wordpiece_core.Tokenizer):
     """A tokenizer by a vocabulary of word pieces.
 
     Attributes:
-        settings: Everything but the vocabulary, fit for JSON: `lowercase`, `strip_accents`,
-            `chinese` and `clean` (bool), `unk`, `cls`, `sep`, `pad` (tokens), `special` (the
-            tokens that are taken whole from a text), `prefix` (of a piece that goes on a word)
-            and `longest_word` (characters; a longer word is unknown).
-        vocabulary: The contents of vocab.txt, UTF-8, one piece a line; its line is its id.
+        settings: Everything but the vocabulary, fit for JSON, see
+            :class:`tl_keras.modalities.text.wordpiece_core.Tokenizer`.
+        vocabulary: The contents of vocab.txt.
         tokens: The pieces by their ids.
     """
 
     kind = "wordpiece"
 
     def __init__(self, settings: Mapping[str, Any], vocabulary: bytes) -> None:
-        self.settings = dict(settings)
         self.vocabulary = vocabulary
-        self.tokens = _read_vocabulary(vocabulary)
-        self._ids = {token: number for number, token in enumerate(self.tokens)}
-        self._unknown, self._first, self._last = (
-            self._id_of(self.settings[role]) for role in ("unk", "cls", "sep"))
-        if self._id_of(self.settings["pad"]) != 0:
-            raise ModelError(
-                f"got a vocabulary whose padding {self.settings['pad']!r} has the id "
-                f"{self._ids[self.settings['pad']]}; expected it on the first line of vocab.txt")
-        # The longest of several that begin at one place.
-        special = sorted(self.settings["special"], key=len, reverse=True)
-        for token in special:
-            self._id_of(token)
-        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
-        self._clean = _CharacterMap(_cleaner(self.settings["clean"], self.settings["chinese"]))
-        self._fold = _CharacterMap(
-            _folder(self.settings["lowercase"], self.settings["strip_accents"]))
-        self._longest_piece = max(map(len, self.tokens))
-        self._remembered: dict[str, tuple[int, ...]] = {}
+        try:
+            super().__init__(settings, vocabulary)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(" ".join(map(str, error.args))) from error
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> WordPiece:
@@ -87,17 +65,17 @@ class WordPiece:
             vocabulary = path.read_bytes() if path.is_file() else None
             if full is not None:
                 vocabulary = _joined(full, vocabulary)
+            else:
+                known = set(wordpiece_core.read_vocabulary(vocabulary or b""))
+                settings["special"] = [one for one in settings["special"] if one in known]
         except (KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"the tokenizer in '{folder}' cannot be read ({type(error).__name__}: {error}); "
                 "expected the files of a BERT tokenizer") from error
         except OSError as error:
             raise ModelError(f"'{path}' cannot be read: {error}") from error
-        except ModelError as error:
+        except ValueError as error:
             raise ModelError(f"'{folder}': {error}") from None
-        if full is None:
-            known = set(_read_vocabulary(vocabulary or b""))
-            settings["special"] = [token for token in settings["special"] if token in known]
         return cls(settings, vocabulary or b"")
 
     @classmethod
@@ -114,31 +92,11 @@ class WordPiece:
         """Return the number of pieces in the vocabulary."""
         return len(self.tokens)
 
-    def _id_of(self, token: str) -> int:
-        if token not in self._ids:
-            raise ModelError(
-                f"got a vocabulary of {len(self.tokens)} pieces without {token!r}; expected the "
-                "vocab.txt that belongs to the tokenizer's settings")
-        return self._ids[token]
-
     def encode(self, text: str, length: int) -> list[int]:
-        """Return the ids of a text, its beginning and end marked, cut to a length.
-
-        Args:
-            text: Any text.
-            length: Most ids, at least 3, the two marks among them.
-
-        Returns:
-            2 to `length` ids.
-        """
+        """Return the ids of a text, its beginning and end marked, cut to a length of 3 or more."""
         if length < _SHORTEST:
             raise ModelError(f"got a length of {length} tokens; expected {_SHORTEST} or more")
-        found: list[int] = []
-        for ids in self._words(text):
-            found.extend(ids)
-            if len(found) >= length - 2:
-                break
-        return [self._first, *found[: length - 2], self._last]
+        return super().encode(text, length)
 
     def encode_batch(self, texts: Iterable[str], length: int) -> np.ndarray:
         """Return the ids of texts, int32 (n, length), padded with 0 on the right."""
@@ -148,120 +106,9 @@ class WordPiece:
             row[: len(ids)] = ids
         return batch
 
-    def pieces(self, text: str) -> list[str]:
-        """Return the pieces of a text, without marks of its beginning and end."""
-        return [self.tokens[number] for ids in self._words(text) for number in ids]
-
-    def count(self, text: str) -> int:
-        """Return how many ids a text has when it is not cut, its two marks among them."""
-        return 2 + sum(map(len, self._words(text)))
-
     def unknown(self, text: str) -> int:
         """Return how many words of a text the vocabulary has no pieces for."""
         return sum(ids == (self._unknown,) for ids in self._words(text))
-
-    def _words(self, text: str) -> Iterator[tuple[int, ...]]:
-        """Return the ids of each word and special token."""
-        start = 0
-        for match in self._special.finditer(text):
-            yield from map(self._pieces_of, self._split(text[start : match.start()]))
-            yield (self._ids[match[0]],)
-            start = match.end()
-        yield from map(self._pieces_of, self._split(text[start:]))
-
-    def _split(self, text: str) -> Iterable[str]:
-        text = text.translate(self._clean)
-        if self.settings["strip_accents"] and not text.isascii():
-            text = unicodedata.normalize("NFD", text)
-        return filter(None, text.translate(self._fold).split(" "))
-
-    def _pieces_of(self, word: str) -> tuple[int, ...]:
-        known = self._remembered.get(word)
-        if known is None:
-            if len(self._remembered) >= _REMEMBERED:
-                self._remembered.clear()
-            known = self._remembered[word] = self._cut(word)
-        return known
-
-    def _cut(self, word: str) -> tuple[int, ...]:
-        if len(word) > self.settings["longest_word"]:
-            return (self._unknown,)
-        found: list[int] = []
-        start, prefix = 0, ""
-        while start < len(word):
-            for end in range(min(len(word), start + self._longest_piece), start, -1):
-                number = self._ids.get(prefix + word[start:end])
-                if number is not None:
-                    break
-            else:
-                return (self._unknown,)
-            found.append(number)
-            start, prefix = end, self.settings["prefix"]
-        return tuple(found)
-
-
-class _CharacterMap(dict[int, str]):
-    """What `str.translate` makes of each character, worked out when it is first seen."""
-
-    def __init__(self, rule: Callable[[int], str]) -> None:
-        super().__init__()
-        self._rule = rule
-
-    def __missing__(self, character: int) -> str:
-        found = self[character] = self._rule(character)
-        return found
-
-
-def _cleaner(clean: bool, chinese: bool) -> Callable[[int], str]:
-    nothing = tables.read_ranges(tables.REMOVED) if clean else frozenset()
-    spaces = tables.read_ranges(tables.SPACES) if clean else frozenset()
-    alone = tables.read_ranges(tables.IDEOGRAPHS) if chinese else frozenset()
-
-    def rule(character: int) -> str:
-        if character in nothing:
-            return ""
-        if character in spaces:
-            return " "
-        return f" {chr(character)} " if character in alone else chr(character)
-
-    return rule
-
-
-def _folder(lowercase: bool, strip_accents: bool) -> Callable[[int], str]:
-    """Return what takes accents off, lowers, and puts spaces around punctuation."""
-    marks = tables.read_ranges(tables.MARKS) if strip_accents else frozenset()
-    alone = tables.read_ranges(tables.PUNCTUATION)
-    spaces = tables.read_ranges(tables.SPACES)
-
-    def rule(character: int) -> str:
-        if character in marks:
-            return ""
-        letters = _lower(character) if lowercase else chr(character)
-        return "".join(" " if ord(x) in spaces else f" {x} " if ord(x) in alone else x
-                       for x in letters)
-
-    return rule
-
-
-def _lower(character: int) -> str:
-    """Lower one character by itself: a sigma at a word's end stays a sigma, as in the reference."""
-    for capitals, distance in tables.LOWERED.items():
-        if character in capitals:
-            return chr(character + distance)
-    return chr(character).lower()
-
-
-def _read_vocabulary(vocabulary: bytes) -> list[str]:
-    try:
-        text = vocabulary.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"the vocabulary is no UTF-8 ({error}); expected vocab.txt") from error
-    lines = [line.rstrip(_SPACES) for line in text.split("\n")]
-    if lines and not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise ModelError("the vocabulary is empty; expected vocab.txt with one piece a line")
-    return lines
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -357,7 +204,7 @@ def _joined(full: Mapping[str, Any], vocabulary: bytes | None) -> bytes:
         raise ModelError("the ids of tokenizer.json have gaps; expected 0, 1, 2, ...")
     if vocabulary is None:
         return "".join(f"{token}\n" for token in tokens).encode()
-    known = _read_vocabulary(vocabulary)
+    known = wordpiece_core.read_vocabulary(vocabulary)
     same = [token.rstrip(_SPACES) == line for token, line in zip(tokens, known, strict=False)]
     if not all(same) or len(known) > len(tokens):
         wrong = (*same, False).index(False)
