@@ -54,6 +54,7 @@ SOURCES: dict[str, BackboneSource] = {
         BackboneSource("bert", "text", f"{_HERE}bert", "FOLDER"),
         BackboneSource("distilbert", "text", f"{_HERE}bert", "FOLDER"),
         BackboneSource("gpt2", "text", f"{_HERE}gpt2", "FOLDER"),
+        BackboneSource("hub", "image", f"{_HERE}saved_model", "FOLDER_OR_HANDLE"),
         BackboneSource("minilm", "text", f"{_HERE}bert", "FOLDER", alone=True),
     )
 }
