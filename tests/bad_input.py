@@ -269,6 +269,36 @@ def wrong_models() -> Iterator[Case]:
                 )  # fmt: skip
 
 
+def tensors(name: str, begin: int = 0, end: int = 4) -> bytes:
+    """A safetensors file of four bytes, and a header that says where they are."""
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [begin, end]}
+    header = json.dumps({name: entry}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(4)
+
+
+TORCH_FILES: dict[str, tuple[str, str, bytes]] = {
+    "a text called safetensors": ("efficientnet_lite0", "odd.safetensors", b"hello"),
+    "tensors behind the end": ("efficientnet_lite0", "odd.safetensors", tensors("a", 0, 400)),
+    "of another network": ("efficientnet_lite0", "odd.safetensors", tensors("conv1.weight")),
+    "for a base of none": ("small_resnet", "odd.safetensors", tensors("conv1.weight")),
+    "a pickle": ("small_resnet", "odd.pth", b"\x80\2}."),
+}
+
+
+def wrong_torch_files() -> Iterator[Case]:
+    """Each file of torch, or called so, where weights may be given."""
+    for program, command in commands():
+        for one in options(program, command):
+            if one.name != "weights":
+                continue
+            for what, (base, name, content) in TORCH_FILES.items():
+                given = {"weights": name, "base": base, "size": "32"}
+                yield Case(
+                    program, command, f"{one.flag} is {what}", call(program, command, **given),
+                    lambda place, name=name, content=content: (place / name).write_bytes(content),
+                )  # fmt: skip
+
+
 def wrong_outputs() -> Iterator[Case]:
     """Each thing to write that cannot be, or would cost what is there."""
     for program, command in commands():
@@ -874,7 +904,8 @@ def table() -> list[Case]:
     """Every case."""
     made = [
         *misuse(), *wrong_numbers(), *wrong_words(), *wrong_outputs(), *wrong_inputs(),
-        *wrong_models(), *harmed_runs(), *harmed_halts(), *harmed_bundles(), *harmed_files(),
+        *wrong_models(), *wrong_torch_files(), *harmed_runs(), *harmed_halts(),
+        *harmed_bundles(), *harmed_files(),
         *harmed_data(),
     ]  # fmt: skip
     names = [case.name for case in made]
