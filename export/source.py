@@ -152,7 +152,7 @@ class Source:
         calibration: what files are calibrated with; by default `data.train`.
         memo: what was made of all this and takes long, by a key of whoever made it; for this source
             alone, and gone with it.
-        files: the file of each sample, where they are files.
+        files: the item of each sample, where they are files or can be written as such.
         originals: which files a bundle carries: "own" some of the samples, "none" nothing of the
             data set, resized samples neither; else a file, or a folder of files.
         resize_in_graph: whether the files take images of any size and resize them themselves.
@@ -175,7 +175,7 @@ class Source:
     parts: tuple[Part, ...] = ()
     calibration: Samples | None = None
     memo: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
-    files: tuple[str, ...] = ()
+    files: tuple[Any, ...] = ()
     originals: str = OWN
     resize_in_graph: bool = False
 
@@ -347,7 +347,7 @@ def from_run(
         origin=duties.figures.name,
         parts=duties.choice,
         calibration=duties.calibration,
-        files=tuple(chosen.items) if all(isinstance(one, str) for one in chosen.items) else (),
+        files=() if isinstance(chosen.items[0], np.ndarray) else tuple(chosen.items),
         originals=originals,
         resize_in_graph=resize_in_graph,
     )

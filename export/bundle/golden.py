@@ -113,7 +113,9 @@ def make_golden_files(source: Source, variants: Sequence[Variant]) -> dict[str, 
 def _decode(
     file: str, contents: bytes, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """Return the inputs of one sample: a .png file is one image, a .npz file has arrays by name.
+    """Return the inputs of one sample.
+
+    A .png file is one image; others have arrays by name, a .json file whole numbers.
 
     Raises:
         ValueError: if they have other shapes, which are looked at before memory is taken.
@@ -129,6 +131,11 @@ def _decode(
                 read = {name: np.asarray(image)}
         except Image.DecompressionBombError as error:
             raise ValueError(str(error)) from error
+    elif file.endswith(".json"):
+        if len(contents) > sum(32 * math.prod(shape) + 4096 for shape in shapes.values()):
+            raise ValueError(f"{file} holds more than the manifest says")
+        given = json.loads(contents)
+        read = {name: np.asarray(given[name], np.int64) for name in shapes}
     else:
         most = sum(16 * math.prod(shape) + 4096 for shape in shapes.values())
         with zipfile.ZipFile(io.BytesIO(contents)) as archive:
@@ -311,7 +318,8 @@ def _read_originals(
             continue
         # What is no image has several inputs: the one that differs most tells.
         made = [
-            compare_reading(entry, trace, seen[name][0], inputs[name][place]) for name in seen
+            compare_reading(modality, entry, trace, seen[name][0], inputs[name][place])
+            for name in seen
         ]
         worst = max(made, key=lambda one: one.mean_difference)
         inside = found.manifest.get("resize_in_graph") is True

@@ -33,9 +33,6 @@ ORIGINALS, PROBE = "originals", "probe-"
 COUNT = 8
 MOST_BYTES = 2 * 2**20
 """Of one file; and of all that are chosen, four times as much."""
-MEAN_DIFFERENCE = 1.0
-"""Largest mean difference of what a file became, of 255: other decoders round otherwise, and a
-JPEG that was decoded in full differs by 0.5 to 1; no antialias makes 3 to 8 on photos."""
 _LOOKED_AT = 256
 
 
@@ -69,8 +66,8 @@ class Reading:
     Attributes:
         file: its path in the bundle.
         proves: which step it is there for; "" for one of a data set.
-        step: the first that differs beyond its tolerance: "decode", "resize" or "model"; "" if
-            none does.
+        step: the first that differs beyond its tolerance: "decode", the modality's `last_step` or
+            "model"; "" if none does.
         exact: whether what the model sees is the same to the bit.
         mean_difference: of what the model sees, in the units of the inputs.
         max_difference: the same.
@@ -120,17 +117,22 @@ def choose(source: Source) -> list[Chosen]:
 
 def _choose_own(source: Source) -> list[Chosen]:
     count = min(COUNT, len(source))
-    specs, files, spent = dict(source.signature.inputs), source.files, 0
+    specs, spent = dict(source.signature.inputs), 0
     made = []
     for place, index in enumerate(_vary(source, count)):
         inputs = {name: array[index] for name, array in source.inputs.items()}
         one = Chosen(source.keys[index], inputs, f"{place:02d}")
-        size = os.path.getsize(files[index]) if files else 0
-        if size and size <= MOST_BYTES and spent + size <= 4 * MOST_BYTES:
-            spent += size
-            one = _with_file(one, files[index], source.modality, specs)
+        if source.files and _is_small(source.files[index]):
+            whole = _with_file(one, source.files[index], source.modality, specs)
+            if whole.contents and spent + len(whole.contents) <= 4 * MOST_BYTES:
+                spent += len(whole.contents)
+                one = whole
         made.append(one)
     return made
+
+
+def _is_small(item: Any) -> bool:
+    return not isinstance(item, str) or os.path.getsize(item) <= MOST_BYTES
 
 
 def _vary(source: Source, count: int) -> list[int]:
@@ -141,18 +143,20 @@ def _vary(source: Source, count: int) -> list[int]:
     looked = np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source))).round().astype(int)
     kinds: dict[str, int] = {}
     for index in looked.tolist():
-        if os.path.getsize(source.files[index]) <= MOST_BYTES:
+        if _is_small(source.files[index]):
             kinds.setdefault(source.modality.sketch(source.files[index]), index)
     return sorted(list(dict.fromkeys([*kinds.values(), *spread]))[:count])
 
 
 def _with_file(
-    one: Chosen, file: str, modality: Modality, specs: dict[str, InputSpec], proves: str = ""
+    one: Chosen, item: Any, modality: Modality, specs: dict[str, InputSpec], proves: str = ""
 ) -> Chosen:
-    ending = Path(file).suffix[1:].lower()
-    ending = ending if re.fullmatch("[a-z0-9]{1,5}", ending) else "bin"
-    contents, trace = Path(file).read_bytes(), modality.trace(file, specs)
-    return Chosen(one.key, one.inputs, one.name, ending, contents, trace, proves)
+    whole = modality.whole_file(item)
+    if whole is None:
+        return one
+    ending = whole[0] if re.fullmatch("[a-z0-9]{1,5}", whole[0]) else "bin"
+    trace = modality.trace(item, specs)
+    return Chosen(one.key, one.inputs, one.name, ending, whole[1], trace, proves)
 
 
 def _find_given(source: Source) -> list[str]:
@@ -241,11 +245,13 @@ def _draw(source: Source) -> list[dict[str, np.ndarray]]:
 
 
 def compare_reading(
-    entry: Mapping[str, Any], trace: Mapping[str, Any], seen: np.ndarray, expected: np.ndarray
-) -> Reading:
+    modality: Modality, entry: Mapping[str, Any], trace: Mapping[str, Any], seen: np.ndarray,
+    expected: np.ndarray,
+) -> Reading:  # fmt: skip
     """Compare what a file became here with what it became where the bundle was made.
 
     Args:
+        modality: of the files.
         entry: of golden.json.
         trace: of `Modality.trace`, made here.
         seen: what the model sees of it here.
@@ -254,9 +260,9 @@ def compare_reading(
     difference = np.abs(seen.astype(np.float64) - expected.astype(np.float64))
     mean, most = float(difference.mean()), float(difference.max())
     step, detail = "", ""
-    if not mean <= MEAN_DIFFERENCE:
+    if not mean <= modality.tolerance:
         changed = [key for key, value in entry["trace"].items() if trace.get(key) != value]
-        step = "decode" if changed else "resize"
+        step = "decode" if changed else modality.last_step
         shown = "" if not changed else (
             f", decoded {_say(trace)} instead of {_say(entry['trace'])}"
         )  # fmt: skip

@@ -84,7 +84,9 @@ class Bundle:
     @property
     def modality(self) -> Modality:
         """What the models are shown, as decided for the data they were trained on."""
-        return modalities.get(self.manifest["modality"], self.manifest["settings"])
+        return modalities.get(
+            self.manifest["modality"], self.manifest["settings"], self.folder
+        )
 
     @property
     def specs(self) -> dict[str, InputSpec]:

@@ -92,11 +92,11 @@ def _fill(
         "README.md": card(described, variants),
         "report.html": report(described, variants, plot),
     }
-    program = _PROGRAMS / f"run_{source.modality.name}.py"
-    if program.exists():
-        texts["run.py"] = program.read_text(encoding="utf-8")
     files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
-    for name, contents in {**files, **golden, **more}.items():
+    for program in sorted(_PROGRAMS.glob(f"run_{source.modality.name}.*")):
+        files[f"run{program.suffix}"] = program.read_bytes()
+    reading = {**source.modality.files, **source.modality.programs}
+    for name, contents in {**files, **reading, **golden, **more}.items():
         _write(folder / name, contents)
     described["files"] = _list_contents(folder)
     _require_unchanged(described)

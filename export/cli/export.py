@@ -154,10 +154,10 @@ def _show(made: Sequence[Variant], notes: Sequence[str], out: Path, source: Sour
         figures += f"; quantized files were chosen by {said['choice']}"
     remarks = [figures, *notes, *(f"{one.name}: {line}" for one in made for line in _remarks(one))]
     if source.originals == OWN:
-        files = " and whole files" * bool(source.files)
+        whole = ", and as they are," * bool(source.files)
         remarks.append(
-            f"the bundle holds resized {source.modality.noun}s{files} of the data set as a proof; "
-            "--originals none keeps them out"
+            f"the bundle holds some {source.modality.noun}s of the data set, as the model sees them"
+            f"{whole} as a proof; --originals none keeps them out"
         )
     show(*remarks)
 

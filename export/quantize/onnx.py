@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,8 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BATCH = 8
 _INT4_OPSET = 21  # the first whose DequantizeLinear knows int4 and blocks
 _TINY = 1e-12
+_STEP, _LEAST = "tl_keras_step", "tl_keras_least"
+_ROW_NUMBERS = {_STEP: np.float32(1 / 255), _LEAST: np.float32(_TINY)}
 _SMALL_TABLE = 4096  # numbers: fewer are not worth two more operators
 # What is not among them is left in float: it gains nothing there, or has no integer kernel.
 _ROUNDED = (
@@ -161,7 +163,7 @@ def quantize(
                 bits = _choose_bits(made, recipe, keep, only)
                 _narrow_tables(made)
                 if not recipe.widened:
-                    made = _multiply_in_int8(made, list(bits))
+                    _multiply_in_int8(made, bits)
                 _narrow(made, bits, recipe.block)
             if recipe.input_dtype == "uint8":
                 _take_uint8(made, in_bytes)
@@ -218,27 +220,78 @@ def _round(
     return quantizer.model.model
 
 
-def _multiply_in_int8(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+def _multiply_in_int8(model: onnx.ModelProto, names: Collection[str]) -> None:
     """Round what goes into products as it comes, and their weights beforehand.
 
-    Convolutions are left to be stored in int8 and computed in float: their integer kernel knows no
-    scale for each channel.
+    Each row (a token) has a scale of its own, as each output channel of the weights has.
+    DynamicQuantizeLinear knows one for a whole batch: an answer would depend on what else is in it.
+    Convolutions are left to be stored in int8 and computed in float.
     """
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-    from onnxruntime.quantization.quant_utils import QuantizationMode
+    from onnx import helper, numpy_helper
 
-    products = [node.name for node in model.graph.node if node.name in set(names)
-                and node.op_type in ("MatMul", "Gemm")]  # fmt: skip
-    if not products:
-        return model
-    others = [node.name for node in model.graph.node if node.name not in products]
-    quantizer = ONNXQuantizer(
-        model, True, False, QuantizationMode.IntegerOps, False, QuantType.QInt8, QuantType.QUInt8,
-        None, [], others, ["MatMul"], {"MatMulConstBOnly": True},
-    )  # fmt: skip
-    quantizer.quantize_model()
-    return quantizer.model.model
+    graph = model.graph
+    constants = {one.name: one for one in graph.initializer}
+    rounded: set[str] = set()
+    for place, node in reversed(list(enumerate(graph.node))):
+        weights = constants.get(node.input[1]) if _is_plain_product(node, names) else None
+        if weights is None or len(weights.dims) != 2:
+            continue
+        taken, given = _find_axes(node, 2)
+        values = numpy_helper.to_array(weights)
+        whole, scale = _round_blocks(values, taken, given, 0, 8)
+        name, x, bias = node.name, node.input[0], list(node.input[2:])
+        whole = whole if taken == 0 else whole.T
+        graph.initializer.extend([
+            numpy_helper.from_array(np.ascontiguousarray(whole), f"{name}_whole"),
+            numpy_helper.from_array(scale, f"{name}_scale"),
+            numpy_helper.from_array(np.float32(whole.sum(axis=0) * scale), f"{name}_total"),
+        ])  # fmt: skip
+        product = f"{name}_product" if bias else node.output[0]
+        made: list[tuple[str, list[str], str, dict[str, Any]]] = [
+            ("MatMulInteger", [f"{x}_whole", f"{name}_whole"], f"{name}_sums", {}),
+            ("Cast", [f"{name}_sums"], f"{name}_float", {"to": 1}),
+            ("Mul", [f"{name}_float", f"{x}_scale"], f"{name}_rows", {}),
+            ("Mul", [f"{name}_rows", f"{name}_scale"], f"{name}_above", {}),
+            ("Mul", [f"{x}_low", f"{name}_total"], f"{name}_below", {}),
+            ("Add", [f"{name}_above", f"{name}_below"], product, {}),
+        ]
+        if bias:
+            made.append(("Add", [product, *bias], node.output[0], {}))
+        if x not in rounded:
+            rounded.add(x)
+            made = [*_round_rows(x), *made]
+        graph.node.remove(node)
+        for kind, inputs, output, options in reversed(made):
+            graph.node.insert(
+                place, helper.make_node(kind, inputs, [output], name=f"{output}_{kind}", **options))
+    if rounded:
+        for name, value in _ROW_NUMBERS.items():
+            graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+        read = {name for node in graph.node for name in node.input}
+        for one in [one for one in graph.initializer if one.name not in read]:
+            graph.initializer.remove(one)
+
+
+def _is_plain_product(node: onnx.NodeProto, names: Collection[str]) -> bool:
+    options = {one.name: one.f if one.type == 1 else one.i for one in node.attribute}
+    plain = options.get("alpha", 1) == options.get("beta", 1) == 1 and not options.get("transA")
+    return node.name in names and node.op_type in ("MatMul", "Gemm") and plain
+
+
+def _round_rows(x: str) -> list[tuple[str, list[str], str, dict[str, Any]]]:
+    """Return the operators that make uint8 of a tensor: low + scale * whole, row by row."""
+    ends = {"axes": [-1], "keepdims": 1}
+    return [
+        ("ReduceMin", [x], f"{x}_low", ends),
+        ("ReduceMax", [x], f"{x}_high", ends),
+        ("Sub", [f"{x}_high", f"{x}_low"], f"{x}_range", {}),
+        ("Mul", [f"{x}_range", _STEP], f"{x}_step", {}),
+        ("Max", [f"{x}_step", _LEAST], f"{x}_scale", {}),
+        ("Sub", [x, f"{x}_low"], f"{x}_above", {}),
+        ("Div", [f"{x}_above", f"{x}_scale"], f"{x}_steps", {}),
+        ("Round", [f"{x}_steps"], f"{x}_rounded", {}),
+        ("Cast", [f"{x}_rounded"], f"{x}_whole", {"to": 2}),
+    ]
 
 
 def _narrow_tables(model: onnx.ModelProto) -> None:

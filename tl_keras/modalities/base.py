@@ -153,6 +153,8 @@ class Modality:
         written: Whether samples are written in a table itself, rather than named there by paths.
         repeats: Whether the same sample comes up again by chance, as a short text does; else a
             second one is taken for a mistake.
+        last_step: Name of the step that makes of an item what a model sees.
+        tolerance: Mean difference of that between machines which is none, in the input's units.
     """
 
     name = ""
@@ -163,6 +165,8 @@ class Modality:
     preparation = "none"
     written = False
     repeats = False
+    last_step = "read"
+    tolerance = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -172,6 +176,11 @@ class Modality:
     @property
     def files(self) -> dict[str, bytes]:
         """What a run keeps beside `settings`, as files by name: a vocabulary."""
+        return {}
+
+    @property
+    def programs(self) -> dict[str, bytes]:
+        """What an exported bundle needs to read samples without this package, as files by name."""
         return {}
 
     @property
@@ -305,6 +314,13 @@ class Modality:
             DataError: It cannot be read, or would take too much memory.
         """
         return {}
+
+    def whole_file(self, item: Any) -> tuple[str, bytes] | None:
+        """Return an item as a file (ending, contents) that is read as it is; None if it is none."""
+        if not isinstance(item, (str, os.PathLike)):
+            return None
+        with open(item, "rb") as file:
+            return os.path.splitext(item)[1].lstrip(".").lower(), file.read()
 
     def sketch(self, item: Any) -> str:
         """Say in a word or two what kind of file an item is, to choose a few that vary."""

@@ -76,6 +76,10 @@ class ImageModality(Modality):
     suffixes = SUFFIXES
     default_augment = "flip+crop"
     input_name = "image"
+    last_step = "resize"
+    # Of 255: other decoders round otherwise, and a JPEG that was decoded in full differs by 0.5 to
+    # 1; no antialias makes 3 to 8 on photos.
+    tolerance = 1.0
     preparation = "the whole image to this size, bilinear, antialiased"
 
     def __init__(self, levels: decode.Levels | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import unicodedata
 from collections import Counter
@@ -15,8 +16,9 @@ import numpy as np
 
 from tl_keras.errors import DataError, ModelError, PlanError
 from tl_keras.modalities.base import BadSample, CheckReport, InputSpec, Modality, SampleLike
+from tl_keras.modalities.text.probes import make_probes
 from tl_keras.modalities.text.reader import INPUT, MOST, Text, TextReader, Tokenizer, read_text
-from tl_keras.modalities.text.tokenizers import make_tokenizer
+from tl_keras.modalities.text.tokenizers import make_tokenizer, read_programs
 
 if TYPE_CHECKING:
     import keras
@@ -44,6 +46,7 @@ class TextModality(Modality):
     written = True
     repeats = True
     input_name = INPUT
+    last_step = "tokenize"
 
     def __init__(self, tokenizer: Tokenizer | None = None, length: int = 0) -> None:
         self.tokenizer = tokenizer
@@ -66,6 +69,11 @@ class TextModality(Modality):
     def files(self) -> dict[str, bytes]:
         """The tokenizer's vocabulary."""
         return {} if self.tokenizer is None else self.tokenizer.files
+
+    @property
+    def programs(self) -> dict[str, bytes]:
+        """The tokenizer without this package, see :func:`tokenizers.read_programs`."""
+        return {} if self.tokenizer is None else read_programs(self.tokenizer.kind)
 
     @property
     def input_size(self) -> int | None:
@@ -229,6 +237,35 @@ class TextModality(Modality):
             {"step": "tokenize", **self.settings.get("tokenizer", {}), "files": files},
             {"step": "pad", "length": spec.shape[0], "value": 0, "side": "right"},
         ]
+
+    def encode(self, batch: dict[str, np.ndarray], index: int) -> dict[str, bytes]:
+        """Return the ids of one text as JSON."""
+        ids = {name: array[index].tolist() for name, array in batch.items()}
+        return {"json": json.dumps(ids).encode()}
+
+    def trace(self, item: Any, specs: Mapping[str, InputSpec]) -> dict[str, Any]:
+        """Return the number of characters of a text, and a hash of it as UTF-8."""
+        text = self.open(item)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return {"characters": len(text), "sha256": digest}
+
+    def whole_file(self, item: Any) -> tuple[str, bytes] | None:
+        """Return a text as a file of UTF-8; None where half a character is in it."""
+        if not isinstance(item, Text):
+            return super().whole_file(item)
+        try:
+            return "txt", item.value.encode()
+        except UnicodeEncodeError:
+            return None
+
+    def sketch(self, item: Any) -> str:
+        """Say whether a text is long, and in whose letters it is written."""
+        text = self.open(item)
+        return f"{script_of(text)}{' long' * (len(text) > 4 * max(1, self.length))}"
+
+    def make_probes(self) -> dict[str, tuple[str, bytes]]:
+        """See :func:`tl_keras.modalities.text.probes.make_probes`."""
+        return make_probes()
 
     def compress(self, item: Any, specs: dict[str, InputSpec]) -> tuple[str, bytes]:
         """Return a text as UTF-8."""

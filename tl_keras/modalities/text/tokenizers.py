@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tl_keras.errors import ModelError
 from tl_keras.modalities.text.reader import Tokenizer
 from tl_keras.utils.files import read_small
 
-__all__ = ["KINDS", "make_tokenizer"]
+__all__ = ["KINDS", "make_tokenizer", "read_programs"]
 
 KINDS = {
     "wordpiece": ("tl_keras.modalities.text.wordpiece", "WordPiece", ("vocab.txt",)),
@@ -37,3 +38,20 @@ def make_tokenizer(settings: Mapping[str, Any], folder: Path) -> Tokenizer:
         raise ModelError(f"the vocabulary in {folder} cannot be read: {error}") from error
     rules = {key: value for key, value in settings.items() if key != "kind"}
     return getattr(importlib.import_module(module), kind).from_settings(rules, *contents)
+
+
+def read_programs(kind: str) -> dict[str, bytes]:
+    """Return what cuts a text into tokens without this package, as files by name.
+
+    Args:
+        kind: Of a tokenizer.
+
+    Returns:
+        tokenizer.py, which needs nothing but Python; and characters.json, its tables, where it has
+        some, for programs in other languages.
+    """
+    core = importlib.import_module(f"{KINDS[kind][0]}_core")
+    found = {"tokenizer.py": Path(str(core.__file__)).read_bytes()}
+    if tables := getattr(core, "TABLES", None):
+        found["characters.json"] = (json.dumps(tables, indent=1) + "\n").encode()
+    return found

@@ -17,8 +17,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["IDEOGRAPHS", "LOWERED", "MARKS", "PUNCTUATION", "REMOVED", "SPACES", "Tokenizer",
-           "read_ranges", "read_vocabulary"]
+__all__ = ["SPACES", "TABLES", "Tokenizer", "read_ranges", "read_vocabulary"]
 
 _REMEMBERED = 200_000
 
@@ -91,6 +90,13 @@ LOWERED = {
     range(0x10D50, 0x10D66): 32, range(0x16EA0, 0x16EB9): 27,
 }  # fmt: skip
 """Capitals newer than Unicode 13, and how far their small letters are from them."""
+
+TABLES = {
+    "removed": REMOVED, "marks": MARKS, "punctuation": PUNCTUATION, "spaces": SPACES,
+    "ideographs": IDEOGRAPHS,
+    "lowered": [[one.start, one.stop, one.step, far] for one, far in LOWERED.items()],
+}  # fmt: skip
+"""All of them, for programs in other languages; `lowered`: start, end, step, distance."""
 
 
 def read_ranges(text: str) -> frozenset[int]:
