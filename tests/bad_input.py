@@ -40,7 +40,7 @@ SOUND = {
 }  # fmt: skip
 """What a required argument of that name is given where it is not the one that is wrong."""
 
-SMALL = {"base": "small_resnet", "weights": "none", "size": "16"}
+SMALL = {"base": "small_resnet", "weights": "none", "size": "16", "bases": "small_resnet"}
 READS = {
     "data", "run", "teacher", "other", "pictures", "photos", "images", "bundle", "file", "files",
     "unlabeled",

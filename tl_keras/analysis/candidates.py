@@ -1,17 +1,25 @@
-"""How users name candidates: base, width, size, layers and weights in one word."""
+"""How users name candidates: base, width, size, layers and weights in one word.
+
+A base of another source ("hub:/models/net") may hold colons and equality signs itself: behind its
+place only a size, layers behind a size, and weights that are plainly such are looked for.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tl_keras.errors import ModelError
+from tl_keras.models.backbones.catalog import catalog
 from tl_keras.models.backbones.load import check_size, describe
 from tl_keras.models.backbones.registry import is_model_file
+from tl_keras.models.backbones.sources import SOURCES
 
 __all__ = ["Candidate", "parse_candidates"]
 
 _FORM = "base[@width][:size][:layers][=weights], as in mobilenet_v2@0.35:160=none"
+_SOURCE = r"(.+?)(?::(\d+)(?::([^:/=]+))?)?(?:=(none|default|[^=]+\.(?:safetensors|h5|keras)))?"
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,19 @@ def parse_candidates(text: str, size: int | None = None) -> list[Candidate]:
     """Return the candidates that a user named, with commas between.
 
     Args:
-        text: Each is base[@width][:size][:layers][=weights]; a base may be a .keras file,
-            layers are one or several with "+".
+        text: Each is base[@width][:size][:layers][=weights]; a base may be a .keras file or of
+            another source (`tl_keras.models.backbones.sources`), layers are one or several with
+            "+". "here" stands for all bases for images whose weights are on this machine.
         size: Side in pixels for those that name none.
 
     Raises:
         ModelError: A base is unknown, refuses its size, or is named twice.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
+    if "here" in words:
+        at = words.index("here")
+        words[at : at + 1] = [
+            one.name for one in catalog() if one.here and one.modality == "image"]
     if not words:
         raise ModelError(f"got '{text}' for the bases; expected {_FORM}, with commas between")
     found = _named([_candidate(word, size) for word in words])
@@ -65,6 +78,8 @@ def _named(found: list[Candidate]) -> list[Candidate]:
 
 
 def _candidate(word: str, size: int | None) -> Candidate:
+    if re.split("[:=]", word)[0].lower() in SOURCES:
+        return _of_source(word, size)
     left, _, weights = word.partition("=")
     base, *rest = left.split(":")
     at = "last"
@@ -79,6 +94,22 @@ def _candidate(word: str, size: int | None) -> Candidate:
     name = f"{Path(base).name}{left[len(base) :]}"
     name += f"={Path(weights).name}" if weights else ""
     return Candidate(name, base, size, at, weights or "default")
+
+
+def _of_source(word: str, size: int | None) -> Candidate:
+    """A base whose name is a source's word and a place, or the word alone."""
+    found = re.fullmatch(_SOURCE, word)
+    if found is None:
+        raise ModelError(f"got '{word}'; expected {_FORM}")
+    base, side, at, weights = found.groups()
+    source, _, place = base.partition(":")
+    size = int(side) if side else size
+    _check(base, size)
+    name = f"{source}:{Path(place).name}" if place else source
+    for part in (side, at):
+        name += f":{part}" if part else ""
+    name += f"={Path(weights).name}" if weights else ""
+    return Candidate(name, base, size, at or "last", weights or "default")
 
 
 def _check(base: str, size: int | None) -> None:

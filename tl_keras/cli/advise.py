@@ -24,9 +24,10 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
         str,
         typer.Option(
             help="Candidates with commas between: base[@width][:size][:layers][=weights]; a base "
-            "may be a .keras file, weights a file or none."
+            "may be a .keras file or of another source (see: tl-keras bases), weights a file or "
+            "none. here stands for all bases for images whose weights are on this machine."
         ),
-    ],
+    ] = "here",
     out: Annotated[Path, typer.Option(help="Folder for the page, which must not exist.")] = Path(
         "advice"
     ),

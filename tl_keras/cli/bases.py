@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated
 
 import typer
@@ -17,25 +16,42 @@ def bases(
     words: Annotated[
         str, typer.Argument(metavar="WORD", help="Part of a name; all without it.")
     ] = "",
+    here: Annotated[
+        bool, typer.Option("--here", help="Only those whose weights are on this machine.")
+    ] = False,
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
-    """List the backbones that --base knows.
+    """List the backbones that --base knows, and what they cost.
+
+    Size, weights as float32 and multiplications for one image are those of the features, without
+    a head.
 
     Example:  tl-keras bases mobilenet
     """
     with error_boundary(debug):
-        from tl_keras.models.backbones.load import backbone_names, describe
+        from tl_keras.models.backbones.catalog import catalog, entry_of
 
-        names = [name for name in backbone_names() if words.lower() in name]
+        entries = [one for one in catalog() if words.lower() in one.name.lower()]
         # An unknown word gets the nearest names.
-        infos = [describe(name) for name in names or [words]]
+        entries = [one for one in entries or [entry_of(words)] if one.here or not here]
         if as_json:
-            show_json([dataclasses.asdict(info) for info in infos])
+            show_json([one.to_dict() for one in entries])
             return
-        made = table("", "base", "size", "at least", "weights", "published")
-        for info in infos:
-            cells = (info.default_size, info.minimum_size, info.default_weights, info.publication)
-            made.add_row(info.name, *map(str, cells))
-        made.columns[4].justify = "left"
+        names = ("base", "size", "M par.", "MB", "G mul.", "licence", "weights")
+        made = table("", *names)
+        for one in entries:
+            size = f"{one.info.default_size} {one.info.unit}" if one.info else one.modality
+            costs = one.costs
+            made.add_row(
+                one.name, size,
+                f"{costs.parameters / 1e6:.1f}" if costs else "",
+                f"{costs.megabytes:.0f}" if costs else "",
+                f"{costs.multiply_adds / 1e9:.2f}" if costs else "",
+                one.info.licence if one.info else "", one.way,
+            )  # fmt: skip
+        for column in made.columns[-2:]:
+            column.justify = "left"
+        made.columns[0].no_wrap = True  # a name is copied
+        made.columns[0].min_width = max((len(one.name) for one in entries), default=0)
         show(made)

@@ -35,9 +35,10 @@ from tl_keras.utils.files import irregular
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["finish", "load_user_model", "load_weights", "own_scaling"]
+__all__ = ["finish", "load_user_model", "load_weights", "own_scaling", "weights_here"]
 
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+_SUFFIXES = (".keras", ".weights.h5", ".h5", ".safetensors")
 SHIPPED = Path(__file__).parent / "pretrained"
 
 
@@ -119,18 +120,48 @@ def _placed(info: registry.BackboneInfo) -> Path:
         raise ModelError(
             f"got weights 'imagenet' for {info.name}, which has none; expected "
             f"{info.default_weights!r}, a file or None")
-    stem = _keras_home() / "models" / f"{info.name}_imagenet"
-    suffixes = (".keras", ".weights.h5", ".h5", ".safetensors")
-    files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
-    for file in files:
-        if file.is_file():
-            return file
-    if package := packages.find_package(info.name):
-        return package
+    found = _placed_file(info) or packages.find_package(info.name)
+    if found:
+        return found
+    place = _keras_home() / "models" / f"{info.name}_imagenet.keras"
     way = f"{packages.EXTRA}, or put" if info.name in packages.PACKAGES else "put"
     raise DownloadError(
-        f"Keras has no weights of {info.name} to download; {way} a file of them at {files[0]} "
+        f"Keras has no weights of {info.name} to download; {way} a file of them at {place} "
         "(or .weights.h5), or give one, or weights None for random ones")
+
+
+def _placed_file(info: registry.BackboneInfo) -> Path | None:
+    stem = _keras_home() / "models" / f"{info.name}_imagenet"
+    files = [stem.with_name(stem.name + suffix) for suffix in _SUFFIXES]
+    return next(filter(Path.is_file, files), None)
+
+
+def weights_here(info: registry.BackboneInfo) -> str:
+    """Say how a base's own weights are on this machine; empty when they are not.
+
+    Args:
+        info: Its entry in the registry.
+
+    Returns:
+        "shipped" with the project, "installed" as a package, "placed" in Keras' folder of models,
+        "downloaded" there by Keras, or "".
+    """
+    if info.default_weights != "imagenet":
+        return "shipped"
+    if registry.is_own(info):
+        if _placed_file(info):
+            return "placed"
+        # A package without its file is not what a list should fail on.
+        with contextlib.suppress(ModelError):
+            return "installed" if packages.find_package(info.name) else ""
+        return ""
+    key = re.sub("[^a-z0-9]", "", info.name.partition("@")[0])
+    width = f"{info.alpha:.1f}".replace(".", "") if info.alpha else ""
+    known = re.compile(f"(weights)?{key}(weights[a-z]*)?(224)?{width}[0-9]*(tf|float)?notop(v2)?h5")
+    folder = _keras_home() / "models"
+    names = [one.name.lower() for one in folder.iterdir()] if folder.is_dir() else []
+    return "downloaded" if any(
+        known.fullmatch(re.sub("[^a-z0-9]", "", name)) for name in names) else ""
 
 
 def _from_tensors(
