@@ -21,7 +21,9 @@ def texts(samples):
 
 def test_a_csv_keeps_commas_quotes_line_breaks_and_every_letter_of_a_text(tmp_path):
     path = tmp_path / "a.csv"
-    rows = ["so, so", 'he said ""no""', "two\nlines", "naïve \u4e2d\u6587 \u2028 \U0001f600", "last"]
+    rows = [
+        "so, so", 'he said ""no""', "two\nlines", "naïve \u4e2d\u6587 \u2028 \U0001f600", "last",
+    ]  # fmt: skip
     lines = ["text,label"] + [f'"{row}",{"pn"[i % 2]}' for i, row in enumerate(rows)]
     path.write_text("\r\n".join(lines), encoding="utf-8-sig")
     samples = read(path)
@@ -36,7 +38,7 @@ def test_a_tsv_without_quoting_keeps_its_quotes(tmp_path):
 
 
 @pytest.mark.parametrize("head", [("sentence", "label"), ("content", "target"),
-                                  ("Review", "Sentiment"), ("question", "label-coarse")])  # fmt: skip
+                                  ("Review", "Sentiment"), ("question", "label-coarse")])
 def test_columns_go_by_the_names_that_data_sets_have(tmp_path, head):
     path = tmp_path / "a.csv"
     path.write_text(f"id,{head[0]},{head[1]}\n1,good,a\n2,bad,b\n")

@@ -83,7 +83,7 @@ def _sources() -> list[CatalogEntry]:
     found = []
     for source in SOURCES.values():
         found.append(CatalogEntry(
-            f"{source.word}:{source.place}", source.modality, way="as the place has them"))
+            f"{source.word}:{source.place}", source.modality, way="its own"))
         if not source.alone:
             continue
         try:
