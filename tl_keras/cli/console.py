@@ -251,10 +251,10 @@ _ROWS = (
 )
 
 
-def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
-    """Return the main scores, a column for each split."""
+def score_table(title: str, metrics: dict[str, dict[str, Any]], noun: str = "image") -> Table:
+    """Return the main scores, a column for each split; `noun` is what a sample is called."""
     made = table(title, "", *(name.replace("_", " ") for name in metrics))
-    made.add_row("images", *(str(scores.get("count", "")) for scores in metrics.values()))
+    made.add_row(f"{noun}s", *(str(scores.get("count", "")) for scores in metrics.values()))
     for key, form in _ROWS:
         if any(scores.get(key) is not None for scores in metrics.values()):
             cells = [scores.get(key) for scores in metrics.values()]
@@ -263,13 +263,15 @@ def score_table(title: str, metrics: dict[str, dict[str, Any]]) -> Table:
     return made
 
 
-def show_scores(title: str, metrics: dict[str, dict[str, Any]]) -> None:
+def show_scores(
+    title: str, metrics: dict[str, dict[str, Any]], noun: str = "image"
+) -> None:
     """Print the main scores, a column for each split, and what must be told of them."""
     from tl_keras import tasks
 
     known = [scores for scores in metrics.values() if scores.get("task") in tasks.names()]
     warned = [said for scores in known for said in tasks.get(scores["task"]).warn(scores)]
-    show(score_table(title, metrics), *(f"warning: {said}" for said in dict.fromkeys(warned)))
+    show(score_table(title, metrics, noun), *(f"warning: {said}" for said in dict.fromkeys(warned)))
 
 
 _KEPT = {1: " (kept)", 2: " (averaged)"}
@@ -289,7 +291,7 @@ def show_run(run: RunDirectory) -> None:
             row["cut"] or "nothing",
         )
     show(stages)
-    show_scores("scores", run.record["metrics"])
+    show_scores("scores", run.record["metrics"], run.modality.noun)
     if run.config.model.weights == "none" and run.record["plan"]["name"] == "scratch":
         show("plan scratch: a backbone without weights has nothing to keep frozen")
     if reason := run.record.get("precision", {}).get("reason"):

@@ -41,11 +41,11 @@ def evaluate(
     """
     with error_boundary(debug):
         from tl_keras.models.views import parse_views
+        from tl_keras.runs.directory import RunDirectory
         from tl_keras.workflows.evaluate import evaluate_run
 
         names = parse_views(views)
         if out is not None:
-            from tl_keras.runs.directory import RunDirectory
             from tl_keras.utils.files import refuse_file
 
             refuse_file(out, ".json", data or RunDirectory(run).fact("data", "root"))
@@ -61,4 +61,5 @@ def evaluate(
         part = scores["split"]
         own = "its images out of fold" if part == "out_of_fold" else f"its {part} split"
         where = f"the {part} split of {data}" if data and part else data or own
-        show_scores(f"{run} on {where}", {"score": scores})
+        noun = RunDirectory(run).modality.noun
+        show_scores(f"{run} on {where}", {"score": scores}, noun)

@@ -1,4 +1,4 @@
-"""The command predict: say what is on images."""
+"""The command predict: say what is on images, or what texts are."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ __all__ = ["predict"]
 def predict(
     run: opt.Run,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Images, or folders of images.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE...", help="Images or folders of images; .txt files or tables of texts."
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text itself, for a run on texts; may be repeated.")
+    ] = None,
     top: Annotated[int, opt.number("Classes shown for each image.", 1, 100000)] = 3,
     views: opt.TestViews = "",
     as_json: opt.AsJson = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Say what is on images.
+    """Say what is on images, or what texts are.
 
     Example:  tl-keras predict runs/photos new/*.jpg --top 3
     """
@@ -33,11 +39,11 @@ def predict(
 
         names = parse_views(views)
         with bars() as progress:
-            rows = predict_files(run, images, top, progress, names)
+            rows = predict_files(run, images or [], top, progress, names, text or [])
         if as_json:
             show_json(rows)
             return
-        made = table("", "image", "outputs")
+        made = table("", "text" if text else "file", "outputs")
         for row in rows:
             said = ", ".join(
                 f"{one['name']} {short(one['value'])}" + (" (given)" if one.get("given") else "")

@@ -79,7 +79,8 @@ def _show(run: RunDirectory, made: Probe, features_out: Path | None) -> None:
         places.add_row(score.place, *cells)
     facts = run.fact("probe")
     found = ", ".join(f"{name} {_short(value)}" for name, value in facts["found"].items())
-    show(places, score_table(f"{facts['classifier']} at {facts['at']}", run.fact("metrics")))
+    title = f"{facts['classifier']} at {facts['at']}"
+    show(places, score_table(title, run.fact("metrics"), run.modality.noun))
     show(f"{facts['classifier']}: {found}", f"features: {made.features.engine.reason}")
     if features_out:
         show(f"features are in {features_out}")

@@ -94,7 +94,8 @@ def _show(run: Any) -> None:
         if facts.get(key) is not None:
             made.add_row(name, "", "", f"{100 * facts[key]:+.1f} points")
     notes = [note for note in [lost(facts)] if note]
-    show(made, *notes, score_table("scores of the new run", run.record["metrics"]))
+    noun = run.modality.noun
+    show(made, *notes, score_table("scores of the new run", run.record["metrics"], noun))
     memory = facts["memory"]
     show(
         f"kept in the run: {memory['exemplars']} images to learn from again, "

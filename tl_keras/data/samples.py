@@ -47,7 +47,7 @@ class Samples:
         DataError: if lengths differ, or the task or a split word is unknown.
     """
 
-    items: Sequence[str] | np.ndarray
+    items: Sequence[Any] | np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     keys: tuple[str, ...]

@@ -29,7 +29,7 @@ from tl_keras.modalities.base import Modality
 from tl_keras.modalities.text.reader import Text
 from tl_keras.tasks.base import Task
 
-__all__ = ["TABLES", "find_tables", "from_text_tables"]
+__all__ = ["TABLES", "find_tables", "from_text_tables", "read_texts"]
 
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 """Endings of tables."""
@@ -113,6 +113,15 @@ def from_text_tables(
     return samples
 
 
+def read_texts(table: str) -> list[str]:
+    """Return the texts of a table, whatever other columns it has.
+
+    Raises:
+        DataError: It does not read, or has no column of texts.
+    """
+    return [row.text for row in _read(table, None)[1]]
+
+
 def _keys(texts: Sequence[str]) -> tuple[str, ...]:
     """Name each text by its beginning and a hash; a repeated one gets "#2", "#3"..."""
     seen: dict[str, int] = {}
@@ -126,7 +135,7 @@ def _keys(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _read(table: str, kind: Task) -> tuple[list[str], list[_Row]]:
+def _read(table: str, kind: Task | None) -> tuple[list[str], list[_Row]]:
     """Return the names of the columns of outputs, and the rows."""
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
@@ -146,7 +155,7 @@ def _read(table: str, kind: Task) -> tuple[list[str], list[_Row]]:
 
 
 def _from_delimited(
-    table: str, lines: str, kind: Task, mark: str
+    table: str, lines: str, kind: Task | None, mark: str
 ) -> tuple[list[str], list[_Row]]:
     records = _split_rows(table, lines, mark)
     if not records:
@@ -214,7 +223,7 @@ def _long_fields() -> Iterator[None]:
 
 
 def _columns(
-    table: str, header: Sequence[str], kind: Task, mark: str = ","
+    table: str, header: Sequence[str], kind: Task | None, mark: str = ","
 ) -> tuple[list[str], list[str]]:
     """Return what each column is ("" for one that is not used), and the names of the outputs."""
     heads = [name.strip() for name in header]
@@ -230,6 +239,8 @@ def _columns(
             f"{table} has the columns {listed(heads)}; none is named text (or "
             f"{', '.join(_TEXTS[1:6])}...).{hint} Expected such as text,label[,split]"
         )
+    if kind is None:  # nobody asks for labels
+        return ["text" if name == text else "" for name in plain], []
     label = next((name for name in _LABELS if name in plain and name != text), "")
     chosen = {text: "text", label: "label", _SPLIT: _SPLIT}
     if label:
@@ -243,7 +254,7 @@ def _columns(
     return [chosen.get(low, "label") for low in plain], outputs
 
 
-def _from_json(table: str, lines: str, kind: Task) -> tuple[list[str], list[_Row]]:
+def _from_json(table: str, lines: str, kind: Task | None) -> tuple[list[str], list[_Row]]:
     records: list[tuple[int, dict[str, Any]]] = []
     for number, line in enumerate(lines.split("\n"), start=1):
         if not line.strip():

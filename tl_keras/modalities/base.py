@@ -151,6 +151,8 @@ class Modality:
         input_name: Of the input in exported files.
         preparation: What has to be done to a file before the model sees it, as text.
         written: Whether samples are written in a table itself, rather than named there by paths.
+        tuned_epochs: Epochs for which plan "tuned" trains more than a head; None leaves it to the
+            plan.
         repeats: Whether the same sample comes up again by chance, as a short text does; else a
             second one is taken for a mistake.
         last_step: Name of the step that makes of an item what a model sees.
@@ -165,6 +167,7 @@ class Modality:
     preparation = "none"
     written = False
     repeats = False
+    tuned_epochs: int | None = None
     last_step = "read"
     tolerance = 0.0
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tl_keras import modalities
 from tl_keras.data import splits as splitting
 from tl_keras.data.samples import Samples, fingerprint
 from tl_keras.data.sources import load_samples
@@ -74,7 +75,14 @@ def plan_for(config: RunConfig, model: keras.Model) -> Plan:
                 f"{len(plan.stages)}: {names}"
             )
     # A stage that nothing is said of keeps the plan's values.
-    epochs = [*asked.epochs, *(stage.epochs for stage in plan.stages[len(asked.epochs) :])]
+    usual = modalities.get(config.data.modality).tuned_epochs
+    epochs = [
+        *asked.epochs,
+        *(
+            usual if usual and stage.factors else stage.epochs
+            for stage in plan.stages[len(asked.epochs) :]
+        ),
+    ]
     own = [stage.learning_rate * asked.lr_scale for stage in plan.stages]
     rates = [*asked.learning_rate, *own[len(asked.learning_rate) :]]
     # A rate that was asked for is the one that is tried.

@@ -12,10 +12,12 @@ from tl_keras import tasks
 from tl_keras.data.folders import from_unlabeled, listed
 from tl_keras.data.samples import SPLITS, Samples
 from tl_keras.data.sources import load_samples
+from tl_keras.data.text_tables import TABLES, read_texts
 from tl_keras.errors import DataError
 from tl_keras.evaluation.thresholds import checked_thresholds
 from tl_keras.features.extract import predict
 from tl_keras.modalities.base import Modality
+from tl_keras.modalities.text.reader import Text
 from tl_keras.models.views import average_views
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory
@@ -120,27 +122,30 @@ def predict_files(
     top: int,
     progress: Progress,
     views: tuple[str, ...] = (),
+    texts: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return a row for each image: its path and its highest outputs (name, value).
+    """Return a row for each sample: its path (or key) and its highest outputs (name, value).
 
     Of a run with thresholds each output says, too, whether it is given.
 
     Args:
         path: A complete run.
-        pictures: Files, and folders whose images are taken (subfolders too).
+        pictures: Files, and folders whose images are taken (subfolders too); of texts tables
+            too, whose labels are not needed.
         top: How many outputs, highest first; all of them for task "values".
         progress: Called with a task's name, what is done and of how much.
         views: What is averaged beside the image itself, see :mod:`tl_keras.models.views`.
+        texts: Texts themselves, for a run on texts.
 
     Raises:
-        DataError: There is no such file, or one is no image.
+        DataError: There is no such file, or one is no image; nothing is given; or texts are given
+            to a run on something else.
     """
     run = _complete(path)
     modality = run.modality
-    files = [file for given in pictures for file in _files(given, modality)]
-    labels: np.ndarray = np.zeros(len(files), np.int64)
-    keys = tuple(files)
-    samples = Samples(files, labels, ("",), keys, modality)
+    items, keys = _items(pictures, texts, modality)
+    labels: np.ndarray = np.zeros(len(items), np.int64)
+    samples = Samples(items, labels, ("",), tuple(keys), modality)
     names, ranked = run.fact("classes"), tasks.get(run.fact("data", "task")).ranked
     thresholds = run.record.get("thresholds")
     starts = checked_thresholds(thresholds, len(names)).tolist()
@@ -156,6 +161,35 @@ def predict_files(
                 one["given"] = bool(values[i] >= starts[i])
         rows.append({"path": key, "outputs": chosen})
     return rows
+
+
+def _items(
+    files: Sequence[Path], texts: Sequence[str], modality: Modality
+) -> tuple[list[Any], list[str]]:
+    """Return items, and what each is called."""
+    if texts and not modality.written:
+        raise DataError(f"got a text for a run on {modality.noun}s; name files instead")
+    items: list[Any] = [Text(text) for text in texts]
+    keys = list(texts)
+    for given in files:
+        if modality.written and given.name.lower().endswith(TABLES) and given.is_file():
+            rows = read_texts(str(given))
+            items += [Text(row) for row in rows]
+            keys += [f"{given}, row {number}" for number in range(1, len(rows) + 1)]
+        else:
+            found = _files(given, modality)
+            items += found
+            keys += found
+    if not items:
+        more = ", or --text TEXT" if modality.written else ""
+        raise DataError(f"nothing to predict; name {modality.noun}s by files or folders{more}")
+    for item, key in zip(items, keys, strict=True):
+        if isinstance(item, Text):
+            try:
+                modality.open(item)
+            except DataError as error:
+                raise DataError(f"{key[:60]!r} {error}") from error
+    return items, keys
 
 
 def _files(given: Path, modality: Modality) -> list[str]:

@@ -45,6 +45,7 @@ class TextModality(Modality):
     suffixes = frozenset({"txt"})
     written = True
     repeats = True
+    tuned_epochs = 4  # Devlin et al. 2018 (arXiv 1810.04805) take 2 to 4
     input_name = INPUT
     last_step = "tokenize"
 

@@ -300,7 +300,7 @@ def bert(config: BertConfig, length: int | None = None) -> keras.Model:
     x = _embed(ids, config, length)
     x = layers.Concatenate(name="embed_out")([x, mask])
     read = read_blocks(config.blocks)
-    vectors = []
+    vectors: list[Any] = []
     for number in range(config.blocks):
         x = _block(x, config, f"block{number}", dense)
         if number in read:
