@@ -66,8 +66,9 @@ class Format:
 
 def _add_metadata(source: Source, contents: bytes) -> bytes:
     return add_metadata(
-        contents, source.class_names, source.signature, source.kind, name=source.name
-    )
+        contents, source.class_names, source.signature, source.kind, name=source.name,
+        vocabulary=source.modality.word_pieces,
+    )  # fmt: skip
 
 
 FORMATS = {

@@ -177,3 +177,76 @@ def test_a_browser_gives_the_label_that_python_gives(toys, pictures, tmp_path):
     assert isinstance(scores, list), scores
     assert np.argmax(scores) == expected.argmax()
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+TEXT_MEDIAPIPE = """
+import json, sys
+from mediapipe.tasks.python import text
+with text.TextClassifier.create_from_model_path(sys.argv[1]) as classifier:
+    for line in json.load(sys.stdin):
+        found = classifier.classify(line)
+        print(json.dumps({c.category_name: c.score for c in found.classifications[0].categories}))
+"""
+TEXT_PAGE = """<!doctype html><meta charset="utf-8">
+<script type="module">
+import * as ort from "./ort.wasm.bundle.min.mjs";
+import { check, open } from "./bundle/run.mjs";
+ort.env.wasm.numThreads = 1;
+ort.env.wasm.wasmPaths = new URL("./", location.href).href;
+const base = new URL("./bundle/", location.href);
+let said;
+try {
+  const model = await open(ort, base, "onnx-dynamic_int8");
+  said = {wrong: await check(ort, base, "onnx-dynamic_int8"), scores: await model.score("Ça va?")};
+} catch (error) { said = String(error); }
+fetch("/done", {method: "POST", body: JSON.stringify(said)});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """A bundle of a text model."""
+    from text_models import save_bert_folder, text_source
+
+    from export.pipeline import ExportConfig, export
+    from export.quantize.search import Limits
+
+    folder = tmp_path_factory.mktemp("texts")
+    save_bert_folder(folder / "net")
+    config = ExportConfig(("tflite", "onnx"), ("dynamic_int8",), Limits(max_drop=1.0), fresh=False)
+    source = text_source("bert", folder / "net")
+    return source, export(source, config, folder / "bundle"), folder / "bundle"
+
+
+@pytest.mark.parametrize("name", ["tflite-fp32", "tflite-dynamic_int8"])
+def test_mediapipe_classifies_texts_as_python_does(texts, name):
+    from text_models import NAMES as LABELS
+    from text_models import TEXTS
+
+    python = environment("mediapipe")
+    plain = [text for text in TEXTS if text.isascii()]
+    model = texts[2] / "models" / f"{name}.tflite"
+    done = subprocess.run([python, "-c", TEXT_MEDIAPIPE, model], input=json.dumps(plain),
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    ids = texts[0].modality.tokenizer.encode_batch(plain, texts[0].modality.length)
+    expected = load(model).predict({"token_ids": ids})
+    assert np.ptp(expected, axis=0).max() > 0.1, "equal answers prove little"
+    given = [[scores[label] for label in LABELS] for scores in found]
+    np.testing.assert_allclose(given, expected, atol=1e-4)
+
+
+def test_a_browser_proves_the_texts_of_a_bundle(texts, tmp_path):
+    if not WEB.is_dir():
+        pytest.skip(f"there is no {WEB}; `make clients` installs it")
+    for file in (WEB / "ort.wasm.bundle.min.mjs", *WEB.glob("ort-wasm-simd-threaded.[mw]*")):
+        shutil.copy(file, tmp_path / file.name)
+    out = shutil.copytree(texts[2], tmp_path / "bundle")
+    (tmp_path / "index.html").write_text(TEXT_PAGE, encoding="utf-8")
+    said = ask_browser(tmp_path)
+    assert isinstance(said, dict), said
+    assert said["wrong"] == []
+    ids = texts[0].modality.tokenizer.encode_batch(["Ça va?"], texts[0].modality.length)
+    expected = load(out / "models/onnx-dynamic_int8.onnx").predict({"token_ids": ids})
+    np.testing.assert_allclose(said["scores"], expected[0], atol=1e-3)

@@ -2,50 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
-from text_models import save_bert_folder, save_gpt2_folder
+from text_models import NAMES, TEXTS, save_bert_folder, save_gpt2_folder, text_source
 from typer.testing import CliRunner
 
 from export.bundle.golden import verify_bundle
 from export.bundle.read import read_bundle
 from export.cli.app import app
 from export.pipeline import ExportConfig, export
-from export.source import Source
-from tl_keras.data.samples import Samples
-from tl_keras.modalities.text.modality import TextModality
-from tl_keras.modalities.text.reader import Text
-from tl_keras.models.backbones.load import reading_of
-from tl_keras.models.build import build_model
-
-LENGTH = 16
-NAMES = ("bad", "good", "neither")
-TEXTS = ["What a great movie!", "an awful film", "Who was the actor in it?", "not very good.",
-         "Ça va où naïve?", "a" * 300, "the plot was bad, the actor great", "where when how",
-         "good " * 40, "1,000 words?"]  # fmt: skip
-
-
-def source_of(name, model_folder):
-    base = f"{name}:{model_folder}"
-    model = build_model(base, len(NAMES), size=LENGTH)
-    modality = TextModality(reading_of(base)[0], LENGTH)
-    items = [Text(text) for text in TEXTS]
-    keys = tuple(f"text {n}" for n in range(len(items)))
-    samples = Samples(items, np.arange(len(items)) % 3, NAMES, keys, modality)
-    read = samples.reader(model).read(range(len(items)))
-    return Source(model, NAMES, read, keys, name="reviews", labels=samples.labels,
-                  modality=modality, files=tuple(items))  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["bert", "gpt2"])
 def shipped(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     (save_bert_folder if request.param == "bert" else save_gpt2_folder)(folder / "net")
-    source = source_of(request.param, folder / "net")
+    source = text_source(request.param, folder / "net")
     made = export(source, ExportConfig(("tflite", "onnx"), ("fp16",), fresh=False), folder / "out")
     return source, made, folder / "out"
 
@@ -77,6 +56,17 @@ def test_the_golden_texts_are_those_of_the_data_set_and_probes(shipped):
     assert {"accents and capitals", "the cut to the length", "byte order mark"} <= probes
 
 
+def test_a_tflite_file_carries_the_vocabulary_that_mediapipe_reads(shipped):
+    source, made, out = shipped
+    contents = (out / "models/tflite-fp32.tflite").read_bytes()
+    names = zipfile.ZipFile(io.BytesIO(contents)).namelist()
+    pieces = source.modality.word_pieces
+    assert names == ["labels.txt", *(["vocab.txt"] if pieces else [])]
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert ("text.TextClassifier" in card) == bool(pieces)
+    assert "tokenizer.py" in card and "pillow" not in card and "decode, tokenize, model" in card
+
+
 def run_program(out, *words):
     command = [sys.executable, "-I", str(out / "run.py"), *words]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
@@ -98,8 +88,6 @@ def test_the_program_of_the_bundle_proves_and_answers_by_itself(shipped, tmp_pat
 
 
 def test_the_step_that_differs_is_named(shipped, tmp_path):
-    import shutil
-
     out = shutil.copytree(shipped[2], tmp_path / "out")
     program = (out / "tokenizer.py").read_text(encoding="utf-8")
     (out / "tokenizer.py").write_text(

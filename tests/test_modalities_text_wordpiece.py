@@ -4,6 +4,8 @@ import importlib.util
 import json
 import os
 import random
+import shutil
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from tl_keras.errors import ModelError
+from tl_keras.modalities.text import wordpiece_core
 from tl_keras.modalities.text.wordpiece import WordPiece
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -184,3 +187,29 @@ def test_files_of_two_tokenizers_are_refused(folder, tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"\n".join([*lines[:50], b"other", *lines[51:]]))
     with pytest.raises(ModelError, match="differ at id 50"):
         WordPiece.from_folder(tmp_path)
+
+
+BROWSER = Path(__file__).resolve().parent.parent / "export/device/run_text.mjs"
+IDS = """
+import { Tokenizer } from "%s";
+import { readFileSync } from "node:fs";
+const { rules, tables, vocabulary, texts, length } = JSON.parse(readFileSync(0, "utf-8"));
+const tokenizer = new Tokenizer(rules, tables, vocabulary);
+console.log(JSON.stringify(texts.map((text) => Array.from(tokenizer.encode(text, length)))));
+"""
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_the_program_for_browsers_gives_the_same_ids(folder, lowercase):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("there is no Node.js")
+    plain, how = WordPiece.from_folder(folder), {"lowercase": lowercase, "strip_accents": lowercase}
+    own = WordPiece.from_settings({**plain.settings, **how}, plain.vocabulary)
+    texts = [text[:5000] for text in odd_strings()]
+    given = {"rules": {"kind": own.kind, **own.settings}, "tables": wordpiece_core.TABLES,
+             "vocabulary": own.vocabulary.decode(), "texts": texts, "length": LENGTH}  # fmt: skip
+    done = subprocess.run([node, "--input-type=module", "-e", IDS % BROWSER.as_uri()],
+                          input=json.dumps(given), capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(json.loads(done.stdout), own.encode_batch(texts, LENGTH))

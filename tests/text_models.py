@@ -29,6 +29,12 @@ GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_head": 4, "n_layer": 2, "n_positi
         "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5}  # fmt: skip
 MERGES = ["t h", "th e", "\u0120 the", "\u0120 a", "i n", "o n", "m o", "v i", "mo vi"]
 
+LENGTH = 16
+NAMES = ("bad", "good", "neither")
+TEXTS = ["What a great movie!", "an awful film", "Who was the actor in it?", "not very good.",
+         "Ça va où naïve?", "a" * 300, "the plot was bad, the actor great", "where when how",
+         "good " * 40, "1,000 words?"]  # fmt: skip
+
 
 def save_bert_folder(
     folder: Path, *, seed: int = 0, deviation: float = 0.3, dtype: type = np.float32,
@@ -137,3 +143,23 @@ def _gpt2(config: dict, draw: np.random.Generator, deviation: float) -> dict[str
         made[f"{name}.weight"] = draw.normal(1, 0.1, width)
         made[f"{name}.bias"] = draw.normal(0, 0.1, width)
     return made
+
+
+def text_source(name: str, folder: Path) -> Any:
+    """A source of an export: an untrained classifier of `TEXTS` on a base of a folder."""
+    from export.source import Source
+    from tl_keras.data.samples import Samples
+    from tl_keras.modalities.text.modality import TextModality
+    from tl_keras.modalities.text.reader import Text
+    from tl_keras.models.backbones.load import reading_of
+    from tl_keras.models.build import build_model
+
+    base = f"{name}:{folder}"
+    model = build_model(base, len(NAMES), size=LENGTH)
+    modality = TextModality(reading_of(base)[0], LENGTH)
+    items = [Text(text) for text in TEXTS]
+    keys = tuple(f"text {n}" for n in range(len(items)))
+    samples = Samples(items, np.arange(len(items)) % 3, NAMES, keys, modality)
+    read = samples.reader(model).read(range(len(items)))
+    return Source(model, NAMES, read, keys, name="reviews", labels=samples.labels,
+                  modality=modality, files=tuple(items))  # fmt: skip

@@ -20,6 +20,8 @@ from tl_keras.reports.html import environment
 
 __all__ = ["TEMPLATES", "card", "check_license", "context", "fastest", "task_words"]
 
+_MEDIAPIPE = {"image-classification": "vision.ImageClassifier",
+              "text-classification": "text.TextClassifier"}  # fmt: skip
 TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -33,7 +35,7 @@ def task_words(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "on_hub": f"{modality}-classification" * (
             modality in ("image", "text", "audio") and name.endswith("classification")
         ),
-        "mediapipe": name == "image-classification",
+        "mediapipe": _MEDIAPIPE.get(name, "") * (modality == "image" or "word_pieces" in manifest),
         "outputs": task.plural,
         "agreement": "same label" if task.ranked else "same answer",
     }
@@ -46,7 +48,8 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
         manifest: of the bundle.
         variants: the same that the manifest describes.
     """
-    noun = modalities.get(manifest.get("modality", "image")).noun
+    modality = modalities.get(manifest.get("modality", "image"))
+    noun = modality.noun
     sides = [" × ".join(map(str, one["shape"])) for one in manifest["inputs"]]
     if noun == "image":
         height, width, *_ = manifest["input"]["shape"]
@@ -54,6 +57,8 @@ def context(manifest: Mapping[str, Any], variants: Sequence[Variant]) -> dict[st
     return {
         "noun": noun,
         "nouns": f"{noun}s",
+        "last_step": modality.last_step,
+        "tokenize": [one for one in manifest.get("steps", ()) if one["step"] == "tokenize"],
         "manifest": manifest,
         "variants": variants,
         "fastest": fastest,

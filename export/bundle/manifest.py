@@ -12,6 +12,7 @@ manifest.json (schema 1), UTF-8:
     input       the first of them, with what is done to a file before ("resize")
     resize_in_graph    whether the files take images of any size in uint8 and do the step "resize"
                 themselves; "shape" is then what they resize to
+    word_pieces whether .tflite files carry the vocabulary as MediaPipe's text tasks read it
     output      name, shape, values, whether the highest numbers are the answer, and for tags the
                 thresholds from which each is given
     originals   whose the whole files in golden.json are: "own" (of the data set), "none" (nobody's:
@@ -98,6 +99,7 @@ def make_manifest(
         "inputs": inputs,
         "steps": source.modality.describe_steps(source.signature.inputs),
         "resize_in_graph": source.resize_in_graph,
+        **({} if source.modality.word_pieces is None else {"word_pieces": True}),
         "output": {
             "name": source.signature.output,
             "shape": [len(source.class_names)],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.convert.tflite import add_unread_inputs
 from export.source import Signature
 from tl_keras.errors import ExportError
 from tl_keras.modalities.base import InputSpec
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from flatbuffers import Builder
     from flatbuffers.table import Table
 
-__all__ = ["LABELS", "METADATA", "format_labels", "add_metadata"]
+__all__ = ["LABELS", "METADATA", "VOCABULARY", "format_labels", "add_metadata"]
 
 LABELS = "labels.txt"
+VOCABULARY = "vocab.txt"
 METADATA = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
 _PARSER = "1.0.0"
@@ -34,7 +36,12 @@ _ALIGNMENT = 16
 # Places of fields in the schemas' tables, and codes of their unions and enumerations.
 _MODEL_FIELDS, _MODEL_BUFFERS, _MODEL_METADATA = 10, 4, 6
 _FEATURE, _IMAGE, _RGB = 1, 2, 1
-_NORMALIZATION, _AXIS_LABELS = 1, 2
+_NORMALIZATION, _BERT_TOKENIZER = 1, 4
+_AXIS_LABELS, _VOCABULARY = 2, 5
+# What MediaPipe's text tasks call a model's inputs, the ids first.
+_BERT_INPUTS = {
+    "ids": "ids of tokens, 0 for none", "mask": "not read", "segment_ids": "not read",
+}  # fmt: skip
 
 
 def format_labels(class_names: Sequence[str]) -> str:
@@ -49,8 +56,9 @@ def add_metadata(
     task: Task,
     *,
     name: str,
+    vocabulary: bytes | None = None,
 ) -> bytes:
-    """Add to a .tflite file what goes in and out, as MediaPipe's `vision.ImageClassifier` reads.
+    """Add to a .tflite file what goes in and out, as MediaPipe's classifiers read it.
 
     The file's bytes stay as they are: the new parts go before and behind them, so that weights
     keep their alignment. A model that takes floats is told not to scale: it takes RGB 0..255
@@ -62,6 +70,9 @@ def add_metadata(
         signature: what goes in and comes out.
         task: says what the outputs are.
         name: what to call the model.
+        vocabulary: of a model that takes ids of word pieces, the contents of its vocab.txt. The
+            file gets two inputs that it does not read: MediaPipe's `text.TextClassifier` gives
+            every BERT a mask and segments, too.
 
     Returns:
         The contents of the new file; the same for the same arguments.
@@ -74,6 +85,8 @@ def add_metadata(
 
     if contents[4:8] != b"TFL3":
         raise ExportError(f"Got {contents[:8]!r}...; expected a .tflite file.")
+    if vocabulary is not None:
+        contents = add_unread_inputs(contents, list(_BERT_INPUTS)[1:])
     contents = bytes(contents) + bytes(-len(contents) % _ALIGNMENT)
     model = Model.GetRootAs(contents)
     entries = [model.Metadata(index) for index in range(model.MetadataLength())]
@@ -84,9 +97,12 @@ def add_metadata(
     }
     builder = flatbuffers.Builder(2 * len(contents))
     _prefill(builder, contents)
-    described = _describe(len(class_names), signature, task, name, floats)
+    in_pieces = vocabulary is not None
+    described = _describe(len(class_names), signature, task, name, floats, in_pieces)
     _finish(builder, model._tab, len(contents), described)
-    return _with_file(bytes(builder.Output()), LABELS, format_labels(class_names))
+    labels = format_labels(class_names).encode("utf-8", "backslashreplace")
+    files = {LABELS: labels} | ({} if vocabulary is None else {VOCABULARY: vocabulary})
+    return _with_files(bytes(builder.Output()), files)
 
 
 def _prefill(builder: Builder, contents: bytes) -> None:
@@ -138,18 +154,25 @@ def _inputs(model: Any) -> dict[str, Any]:
     maps = [known.Inputs(index) for index in range(known.InputsLength())]
     names = {one.TensorIndex(): one.Name().decode() for one in maps}
     places = [graph.Inputs(index) for index in range(graph.InputsLength())]
-    return {names[place]: graph.Tensors(place) for place in places}
+    # What nothing reads is in no signature.
+    return {names[place]: graph.Tensors(place) for place in places if place in names}
 
 
 def _describe(
-    outputs: int, signature: Signature, task: Task, name: str, floats: Mapping[str, bool]
-) -> bytes:
+    outputs: int, signature: Signature, task: Task, name: str, floats: Mapping[str, bool],
+    in_pieces: bool = False,
+) -> bytes:  # fmt: skip
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
-    inputs = [_input(builder, key, signature.inputs[key], floats[key]) for key in floats]
+    taken = {key: signature.inputs[key] for key in floats}
+    if in_pieces:
+        taken = {key: InputSpec((), "int32", words) for key, words in _BERT_INPUTS.items()}
+    inputs = [_input(builder, key, spec, floats.get(key, False)) for key, spec in taken.items()]
     scores = [_output(builder, outputs, signature.output, task)]
     lists = {2: _vector(builder, inputs), 3: _vector(builder, scores)}
+    if in_pieces:
+        lists[5] = _vector(builder, [_tokenizer(builder)])
     graph = _table(builder, 10, lists)
     words = f"{task.kind.capitalize()}. Made by tl_keras."
     facts = {
@@ -176,6 +199,17 @@ def _input(builder: Builder, name: str, spec: InputSpec, in_float: bool) -> int:
         unit = _table(builder, 2, {1: options}, bytes_={0: _NORMALIZATION})
         facts |= {4: _vector(builder, [unit])}
     return _table(builder, 7, {**facts, 5: _range(builder, 255.0)})
+
+
+def _tokenizer(builder: Builder) -> int:
+    """Return the step that makes ids of a text by the vocabulary in the file."""
+    words = {
+        0: builder.CreateString(VOCABULARY),
+        1: builder.CreateString("One piece a line; its line is its id."),
+    }
+    file = _table(builder, 5, words, bytes_={2: _VOCABULARY})
+    options = _table(builder, 1, {0: _vector(builder, [file])})
+    return _table(builder, 2, {1: options}, bytes_={0: _BERT_TOKENIZER})
 
 
 def _range(builder: Builder, most: float) -> int:
@@ -235,10 +269,11 @@ def _bytes(builder: Builder, contents: bytes) -> int:
     return builder.EndVector()
 
 
-def _with_file(contents: bytes, name: str, text: str) -> bytes:
+def _with_files(contents: bytes, files: Mapping[str, bytes]) -> bytes:
     """Append an uncompressed zip, which leaves the FlatBuffer before it readable."""
     stream = io.BytesIO(contents)
-    # A fixed date: the same labels give the same bytes.
+    # A fixed date: the same files give the same bytes.
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(name), text.encode("utf-8", "backslashreplace"))
+        for name, held in files.items():
+            archive.writestr(zipfile.ZipInfo(name), held)
     return stream.getvalue()

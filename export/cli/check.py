@@ -58,11 +58,11 @@ def check(
 
 def _describe_readings(readings: Sequence[Reading]) -> list[str]:
     if not readings:
-        return ["no whole files are in it: decoding and resizing were not proven"]
+        return ["no whole files are in it: how files are read was not proven"]
     exact = sum(one.exact for one in readings)
     right = sum(one.passed for one in readings)
     head = (
-        f"decode, resize and model on {len(readings)} whole files: {right} right, "
+        f"from reading to the answer, {len(readings)} whole files: {right} right, "
         f"{exact} to the bit"
     )
     wrong = (one for one in readings if not one.passed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from export.source import Signature, read_signature
@@ -14,7 +14,8 @@ from tl_keras.utils.quiet import silenced, start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENDPOINT", "convert", "find_code", "name_inputs", "set_end_types"]
+__all__ = ["ENDPOINT", "add_unread_inputs", "convert", "find_code", "name_inputs",
+           "set_end_types"]
 
 ENDPOINT = "serving_default"
 _SHIFT = 128  # from int8 to uint8
@@ -112,6 +113,30 @@ def set_end_types(contents: bytes, taken: Mapping[str, str], output_dtype: str) 
         # Sums of int16 are refused otherwise, unless every scale is a power of two.
         if hasattr(operator.builtinOptions, "potScaleInt16"):
             operator.builtinOptions.potScaleInt16 = False
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def add_unread_inputs(contents: bytes, names: Sequence[str]) -> bytes:
+    """Give a file more inputs like its first, which it does not read.
+
+    Some readers insist on more than a model needs. The signature stays: who calls a file by it
+    sees nothing of them.
+
+    Args:
+        contents: of a .tflite file.
+        names: of the tensors that are added behind the inputs that are there.
+    """
+    import copy
+
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(contents))
+    graph = model.subgraphs[0]
+    for name in names:
+        made = copy.copy(graph.tensors[graph.inputs[0]])
+        made.name = name.encode()
+        graph.tensors.append(made)
+        graph.inputs = [*graph.inputs, len(graph.tensors) - 1]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 

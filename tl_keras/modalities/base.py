@@ -182,6 +182,11 @@ class Modality:
         return {}
 
     @property
+    def word_pieces(self) -> bytes | None:
+        """A vocabulary of lowercase word pieces, where a model takes their ids: others know it."""
+        return None
+
+    @property
     def programs(self) -> dict[str, bytes]:
         """What an exported bundle needs to read samples without this package, as files by name."""
         return {}

@@ -72,6 +72,12 @@ class TextModality(Modality):
         return {} if self.tokenizer is None else self.tokenizer.files
 
     @property
+    def word_pieces(self) -> bytes | None:
+        """The vocabulary of a tokenizer like that of BERT uncased."""
+        uncased = self.settings.get("tokenizer", {}).get("lowercase")
+        return self.files.get("vocab.txt") if uncased else None
+
+    @property
     def programs(self) -> dict[str, bytes]:
         """The tokenizer without this package, see :func:`tokenizers.read_programs`."""
         return {} if self.tokenizer is None else read_programs(self.tokenizer.kind)
