@@ -189,7 +189,14 @@ def _clear_traces(model: onnx.ModelProto) -> None:
 def _halve(model: onnx.ModelProto, keep: Sequence[str]) -> onnx.ModelProto:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    return convert_float_to_float16(model, keep_io_types=True, node_block_list=list(keep) or None)
+    made = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(keep) or None)
+    # A constant that several operators take which stay in float is cast for each, by one name.
+    known: set[str] = set()
+    for node in list(made.graph.node):
+        if node.op_type == "Cast" and node.output[0] in known:
+            made.graph.node.remove(node)
+        known.update(node.output)
+    return made
 
 
 def _round(
