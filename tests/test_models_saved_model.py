@@ -7,6 +7,7 @@ and TensorFlow 2, with random weights and random BatchNorm statistics.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -18,8 +19,11 @@ import tensorflow as tf
 
 from tl_keras.errors import DownloadError, ModelError
 from tl_keras.models import graph
+from tl_keras.models.backbones import opaque, saved_model_folder
 from tl_keras.models.backbones.load import build_backbone, describe
+from tl_keras.models.backbones.requirements import required_packages
 from tl_keras.models.backbones.saved_model_checks import difference, photos
+from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.build import build_model
 
 # Name in keras.applications -> side, settings, and what the SavedModel takes.
@@ -339,6 +343,40 @@ def test_loops_of_tensorflow_1_are_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def cumulate(images, kernel):
+    x = tf.nn.conv2d(images, kernel, 2, "SAME")
+    return tf.cumsum(x, axis=1)
+
+
+def test_what_cannot_be_rewritten_is_taken_as_one_frozen_layer_that_says_so(tmp_path):
+    name = save(tmp_path / "m", cumulate, IMAGE)
+    with pytest.raises(ModelError, match=r"stands for Cumsum .*hub:.*\?opaque"):
+        build_backbone(name)
+    model = build_model(f"{name}?opaque", 3)
+    images = photos(16)
+    features = keras.Model(model.input, model.get_layer("opaque_graph").output)
+    np.testing.assert_allclose(features(images), cumulate(images / 255, KERNEL), rtol=1e-4,
+                               atol=1e-4)
+    assert required_packages(model) == ["tl_keras"]
+    assert [point.layer for point in graph.cut_points(model)][:3] == [
+        "pixels", "input_scaling", "opaque_graph"]
+    model.save(tmp_path / "m.keras")
+    shutil.rmtree(tmp_path / "m")
+    wanted = np.asarray(model(images))
+    opaque._GRAPHS.clear()
+    np.testing.assert_array_equal(load_user_model(tmp_path / "m.keras")(images), wanted)
+    with pytest.raises(ModelError, match="leave out .opaque"):
+        build_backbone(f"{save(tmp_path / 'm', cumulate, IMAGE)}?opaque", weights=None)
+
+
+def test_a_graph_that_reads_files_is_refused_in_a_keras_file_too(tmp_path, monkeypatch):
+    model = build_model(f"{save(tmp_path / 'm', cumulate, IMAGE)}?opaque", 3)
+    monkeypatch.setattr(saved_model_folder, "_FORBIDDEN", ("Cumsum",))
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(ModelError, match="is refused"):
+        load_user_model(tmp_path / "m.keras")
+
+
 def cut(folder: Path) -> None:
     path = folder / "saved_model.pb"
     path.write_bytes(path.read_bytes()[:-2000])
@@ -399,3 +437,25 @@ def test_an_unreachable_handle_is_one_clear_error(tmp_path, monkeypatch):
     monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
     with pytest.raises(DownloadError, match="download and unpack it"):
         build_backbone("hub:https://localhost:1/net/1")
+
+
+@pytest.mark.slow
+def test_a_trained_savedmodel_goes_the_whole_way_to_int8(tmp_path):
+    """The features of a trained net are worth what they were: as the built-in base, and in int8."""
+    from typer.testing import CliRunner
+
+    from export.cli.app import app as export_app
+    from tl_keras.cli.app import app
+
+    build_backbone("small_resnet").export(str(tmp_path / "net"), verbose=False)
+    run = tmp_path / "run"
+    done = CliRunner().invoke(
+        app, ["fit", "digits", "--base", f"hub:{tmp_path / 'net'}", "--out", str(run)])
+    assert done.exit_code == 0, done.output
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["metrics"]["test"]["accuracy"] > 0.95
+    shutil.rmtree(tmp_path / "net")  # a run stands alone
+    done = CliRunner().invoke(export_app, [
+        str(run), "--to", "tflite,onnx", "--quantize", "int8", "--out", str(tmp_path / "b.zip")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "b.zip").stat().st_size < 4e6

@@ -22,6 +22,7 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TrainingError
 from tl_keras.features.extract import predict
+from tl_keras.models.backbones.requirements import required_packages
 from tl_keras.models.graph import feature_point
 from tl_keras.peft.branches import describe_branches
 from tl_keras.peft.files import merge_and_save
@@ -160,6 +161,7 @@ def first_record(
         **modality.facts(modality.specs(model)),
         "features": feature_point(model).layer,
         "feature_map": len(feature_point(model).shape) == 4,
+        "requires": required_packages(model),
         "adaptation": describe_branches(model),
         "head": {
             "pooling": config.model.pooling,

@@ -188,6 +188,8 @@ def _learns(layer: Any) -> bool:
 
 def _has_weights_until(model: keras.Model, position: int) -> bool:
     before = graph.steps(model)[:position]
+    if any(getattr(step.operation, "worth_a_cache", False) for step in before):
+        return True  # a whole base in one layer
     return sum(bool(getattr(step.operation, "weights", [])) for step in before) > 1
 
 

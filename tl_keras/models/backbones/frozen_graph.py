@@ -168,6 +168,10 @@ class FrozenGraph:
         with tf.compat.v1.Session(graph=self._graph) as session:
             return session.run(list(tensors), {self.entry.name: images})
 
+    def to_bytes(self) -> bytes:
+        """Return the graph as TensorFlow writes it, with the values of its variables."""
+        return bytes(self._graph.as_graph_def().SerializeToString())
+
     def variable(self, tensor: tf.Tensor) -> Any:
         """Return the resource of the variable that a constant was, perhaps reshaped; else None."""
         tensor = self.source(tensor)

@@ -4,6 +4,8 @@
     hub:https://tfhub.dev/...           a handle, which tensorflow_hub fetches and keeps
     hub:FOLDER?range=-1..1              what the SavedModel takes: 0..1, -1..1 or 0..255
     hub:FOLDER?signature=NAME           where there are several
+    hub:FOLDER?opaque                   not rewritten: one frozen layer, for graphs with operations
+                                        that no stock layer stands for
 
 What a SavedModel takes: images in 0..1, by the convention of TF-Hub
 (https://www.tensorflow.org/hub/common_signatures/images); 0..255 where its graph begins with a
@@ -24,8 +26,12 @@ import numpy as np
 
 from tl_keras.errors import ModelError
 from tl_keras.models.backbones.frozen_graph import FrozenGraph, freeze
-from tl_keras.models.backbones.graph_layers import Rewritten, rewrite_graph
-from tl_keras.models.backbones.preprocessing import Scaling, read_chain, with_scaling
+from tl_keras.models.backbones.graph_layers import (
+    Rewritten,
+    UnknownOperationsError,
+    rewrite_graph,
+)
+from tl_keras.models.backbones.preprocessing import LAYER, Scaling, read_chain, with_scaling
 from tl_keras.models.backbones.registry import OWN, BackboneInfo
 from tl_keras.models.backbones.saved_model_checks import check_equal, follow_training, photos
 from tl_keras.models.backbones.saved_model_folder import (
@@ -59,29 +65,34 @@ class _Place:
         where: A folder or an address.
         range: A name in `RANGES`, empty to find out.
         signature: Name of the signature, empty to choose.
+        opaque: Whether it is taken as it is.
     """
 
     where: str
     range: str = ""
     signature: str = ""
+    opaque: bool = False
 
 
 def _parse(place: str) -> _Place:
     where, _, words = place.partition("?")
     options: dict[str, str] = {}
+    opaque = False
     for word in filter(None, words.split("&")):
         name, _, value = word.partition("=")
         if name == "tf-hub-format":  # of an address
             where = f"{where}?{word}"
+        elif word == "opaque":
+            opaque = True
         elif name not in ("range", "signature") or not value:
             raise ModelError(f"got {word!r} in hub:{place}; expected hub:{where}?range="
-                             f"{'|'.join(RANGES)} or ?signature=NAME")
+                             f"{'|'.join(RANGES)}, ?signature=NAME or ?opaque")
         else:
             options[name] = value
     if options.get("range", "0..1") not in RANGES:
         raise ModelError(f"got range={options['range']} in hub:{place}; expected one of "
                          f"{', '.join(RANGES)}")
-    return _Place(where, **options)
+    return _Place(where, **options, opaque=opaque)
 
 
 def describe(name: str, place: str) -> BackboneInfo:
@@ -136,7 +147,17 @@ def build(
     if module.side not in (None, size):
         raise ModelError(f"'{folder}' takes images of {module.side} px; got size {size}")
     graph = _trace(folder, module, size)
-    whole = rewrite_graph(graph)
+    if asked.opaque:
+        if weights is None:
+            raise ModelError(f"got weights none for {info.name}, whose weights stand in its graph; "
+                             "leave out ?opaque")
+        return _opaque(info, asked, folder, graph, size)
+    try:
+        whole = rewrite_graph(graph)
+    except UnknownOperationsError as error:
+        raise UnknownOperationsError(
+            f"'{folder}' cannot be rewritten: {error}; take it as it is, frozen: "
+            f"hub:{place}{'&' if '?' in place else '?'}opaque") from error
     scaling = _scaling(info, asked, whole.model)
     pixels = photos(size)
     images = (pixels * scaling.scale + scaling.offset).astype(np.float32)
@@ -163,6 +184,29 @@ def _trace(folder: Path, module: Module, size: int) -> FrozenGraph:
         text = " ".join(str(error).split())[:200]
         raise ModelError(f"'{folder}' cannot be traced for images of {size} px ({text}); give the "
                          "size that it was made for") from error
+
+
+def _opaque(
+    info: BackboneInfo, asked: _Place, folder: Path, graph: FrozenGraph, size: int
+) -> keras.Model:
+    """The SavedModel as one frozen layer behind its scaling."""
+    import keras
+
+    from tl_keras.models.backbones.opaque import opaque_layer
+
+    shape = graph.exit.shape
+    if shape.rank not in (2, 3, 4) or None in shape[1:].as_list():
+        raise ModelError(f"'{folder}' gives {shape} at {size} px; expected a vector, a sequence "
+                         "or a map of known size")
+    low, high = RANGES[asked.range or "0..1"]
+    if not asked.range:
+        _LOG.warning("nothing says what images %s takes: 0..1 is assumed, as of TF-Hub's; if it "
+                     "was trained on others, say so: &range=-1..1 or &range=0..255", info.name)
+    x = entry = keras.Input((size, size, 3), name="pixels")
+    if (low, high) != RANGES["0..255"]:
+        x = keras.layers.Rescaling((high - low) / 255, low, name=LAYER)(x)
+    features = opaque_layer(graph, "opaque_graph")(x)
+    return keras.Model(entry, features, name=_model_name(folder, asked.where))
 
 
 def _scaling(info: BackboneInfo, asked: _Place, model: keras.Model) -> Scaling:

@@ -17,7 +17,7 @@ from typing import Any
 from tl_keras.errors import DownloadError, ModelError
 from tl_keras.utils.files import irregular
 
-__all__ = ["Module", "image_side", "open_saved_model", "resolve"]
+__all__ = ["Module", "forbidden", "image_side", "open_saved_model", "resolve"]
 
 FILE = "saved_model.pb"
 _LARGEST_FILE = 2**31 - 1  # more cannot be a protocol buffer
@@ -185,10 +185,7 @@ def _check_graphs(folder: Path, path: Path) -> list[str] | None:
     if not saved.meta_graphs:
         raise ModelError(f"'{path}' holds no graph; save or download it again")
     for graph in saved.meta_graphs:
-        nodes = [node for part in (graph.graph_def.node, *(
-            function.node_def for function in graph.graph_def.library.function)) for node in part]
-        bad = sorted({node.op for node in nodes if any(word in node.op for word in _FORBIDDEN)})
-        if bad:
+        if bad := forbidden(graph.graph_def):
             raise ModelError(f"'{folder}' is refused: its graph reads or writes files or calls "
                              f"Python ({', '.join(bad)}), which no base needs")
     if len(saved.meta_graphs) == 1:
@@ -198,6 +195,13 @@ def _check_graphs(folder: Path, path: Path) -> list[str] | None:
     if not serving:
         raise ModelError(f"'{folder}' has graphs for {tags} only; expected one to serve")
     return serving[0]
+
+
+def forbidden(graph: Any) -> list[str]:
+    """Return the operations of a GraphDef that read or write files or call Python."""
+    parts = (graph.node, *(function.node_def for function in graph.library.function))
+    return sorted({node.op for part in parts for node in part
+                   if any(word in node.op for word in _FORBIDDEN)})
 
 
 def _of_callable(folder: Path, loaded: Any) -> Module:

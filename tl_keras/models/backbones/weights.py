@@ -25,6 +25,7 @@ from tl_keras.errors import DownloadError, ModelError
 from tl_keras.models.backbones import packages, registry
 from tl_keras.models.backbones import preprocessing as scaling
 from tl_keras.models.backbones.keras2_files import keras2_version, load_keras2
+from tl_keras.models.backbones.requirements import prepare_to_load
 from tl_keras.models.backbones.safetensors_file import read_safetensors
 from tl_keras.models.backbones.torch_archive import read_torch_archive
 from tl_keras.models.backbones.torch_weights import from_torch
@@ -301,6 +302,7 @@ def load_user_model(path: Path) -> keras.Model:
     try:
         if keras2_version(path):
             return load_keras2(path)
+        prepare_to_load(path)
         return keras.saving.load_model(str(path), compile=False, safe_mode=True)
     except (ModelError, MemoryError):
         raise
