@@ -55,6 +55,7 @@ SOURCES: dict[str, BackboneSource] = {
         BackboneSource("distilbert", "text", f"{_HERE}bert", "FOLDER"),
         BackboneSource("gpt2", "text", f"{_HERE}gpt2", "FOLDER"),
         BackboneSource("hub", "image", f"{_HERE}saved_model", "FOLDER_OR_HANDLE"),
+        BackboneSource("keras_hub", "image", f"{_HERE}keras_hub", "FOLDER_OR_PRESET"),
         BackboneSource("minilm", "text", f"{_HERE}bert", "FOLDER", alone=True),
     )
 }

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,8 @@ from tl_keras.models.backbones.attention import self_attention
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["PATCH", "VARIANTS", "distilled_vit_small16", "distilled_vit_tiny16", "embedding",
+__all__ = ["PATCH", "VARIANTS", "VitConfig", "build_vit", "distilled_vit_small16",
+           "distilled_vit_tiny16", "embedding",
            "vit", "vit_small16", "vit_tiny16"]  # fmt: skip
 
 PATCH = 16
@@ -34,6 +36,29 @@ VARIANTS = {"tiny": (192, 3), "small": (384, 6)}
 """Width and attention heads; a head has 64 channels."""
 
 _BLOCKS, _EXPANSION, _EPSILON = 12, 4, 1e-6
+
+
+@dataclass(frozen=True)
+class VitConfig:
+    """The shape of a vision transformer.
+
+    Attributes:
+        width: Channels of a token.
+        heads: Attention heads; they divide the width.
+        inner: Units between the two dense layers of a block.
+        blocks: Number of transformer blocks.
+        patch: Side of a patch in pixels.
+        tokens: Tokens before the patches: 1 for the class, 2 for a distilled one.
+        epsilon: Of the layer normalizations.
+    """
+
+    width: int
+    heads: int
+    inner: int
+    blocks: int = _BLOCKS
+    patch: int = PATCH
+    tokens: int = 1
+    epsilon: float = _EPSILON
 
 
 def vit(variant: str, size: int = 224, *, tokens: int = 1) -> keras.Model:
@@ -51,30 +76,41 @@ def vit(variant: str, size: int = 224, *, tokens: int = 1) -> keras.Model:
     Raises:
         ModelError: There is no such variant, or `size` is no multiple of 16.
     """
+    if variant not in VARIANTS:
+        raise ModelError(f"got ViT {variant!r}; expected one of {', '.join(VARIANTS)}")
+    width, heads = VARIANTS[variant]
+    config = VitConfig(width, heads, _EXPANSION * width, tokens=tokens)
+    return build_vit(config, size, f"vit_{variant}16")
+
+
+def build_vit(config: VitConfig, size: int, name: str) -> keras.Model:
+    """Build a vision transformer of any shape; see :func:`vit`.
+
+    Raises:
+        ModelError: `size` is no multiple of a patch's side.
+    """
     import keras
     from keras import layers
 
-    if variant not in VARIANTS:
-        raise ModelError(f"got ViT {variant!r}; expected one of {', '.join(VARIANTS)}")
-    if size < PATCH or size % PATCH:
-        low = max(PATCH, size // PATCH * PATCH)
+    patch, tokens = config.patch, config.tokens
+    if size < patch or size % patch:
+        low = max(patch, size // patch * patch)
         raise ModelError(
-            f"got size {size} for a vision transformer; expected a multiple of {PATCH}: {low} or "
-            f"{low + PATCH}")
-    width, heads = VARIANTS[variant]
-    side = size // PATCH
+            f"got size {size} for a vision transformer; expected a multiple of {patch}: {low} or "
+            f"{low + patch}")
+    side = size // patch
     images = keras.Input((size, size, 3), name="images")
-    x = layers.Reshape((side, PATCH, side, PATCH * 3), name="rows_of_patches")(images)
+    x = layers.Reshape((side, patch, side, patch * 3), name="rows_of_patches")(images)
     x = layers.Permute((1, 3, 2, 4), name="patches_of_rows")(x)
-    x = layers.Reshape((side * side, PATCH * PATCH * 3), name="patches")(x)
+    x = layers.Reshape((side * side, patch * patch * 3), name="patches")(x)
     x = layers.ZeroPadding1D((tokens, 0), name="tokens")(x)
     x = layers.EinsumDense(
-        "npi,io->npo", (tokens + side * side, width), bias_axes="po",
+        "npi,io->npo", (tokens + side * side, config.width), bias_axes="po",
         kernel_initializer=_initializer(), bias_initializer=_initializer(), name="embedding")(x)
-    for number in range(_BLOCKS):
-        x = _block(x, heads, f"block{number}")
-    x = layers.LayerNormalization(epsilon=_EPSILON, name="norm")(x)
-    return keras.Model(images, x, name=f"vit_{variant}16")
+    for number in range(config.blocks):
+        x = _block(x, config, f"block{number}")
+    x = layers.LayerNormalization(epsilon=config.epsilon, name="norm")(x)
+    return keras.Model(images, x, name=name)
 
 
 vit_tiny16 = functools.partial(vit, "tiny")
@@ -89,19 +125,18 @@ def _initializer() -> keras.initializers.Initializer:
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
 
-def _block(x: keras.KerasTensor, heads: int, name: str) -> keras.KerasTensor:
+def _block(x: keras.KerasTensor, config: VitConfig, name: str) -> keras.KerasTensor:
     """Attention, then two dense layers, each behind a normalization and beside the identity."""
     from keras import layers
 
-    width = x.shape[-1]
-    way = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_attention_norm")(x)
-    way = self_attention(way, heads, name, kernel_initializer=_initializer())
+    way = layers.LayerNormalization(epsilon=config.epsilon, name=f"{name}_attention_norm")(x)
+    way = self_attention(way, config.heads, name, kernel_initializer=_initializer())
     x = layers.Add(name=f"{name}_attention_add")([x, way])
-    way = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}_norm")(x)
-    way = layers.Dense(
-        _EXPANSION * width, kernel_initializer=_initializer(), name=f"{name}_up")(way)
+    way = layers.LayerNormalization(epsilon=config.epsilon, name=f"{name}_norm")(x)
+    way = layers.Dense(config.inner, kernel_initializer=_initializer(), name=f"{name}_up")(way)
     way = layers.Activation("gelu", name=f"{name}_activation")(way)
-    way = layers.Dense(width, kernel_initializer=_initializer(), name=f"{name}_down")(way)
+    way = layers.Dense(
+        config.width, kernel_initializer=_initializer(), name=f"{name}_down")(way)
     return layers.Add(name=f"{name}_add")([x, way])
 
 
