@@ -14,7 +14,7 @@ from tl_keras.utils.quiet import silenced, start_tensorflow
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ENDPOINT", "add_unread_inputs", "convert", "find_code", "name_inputs",
+__all__ = ["ENDPOINT", "add_unread_inputs", "convert", "convert_ends", "find_code", "name_inputs",
            "set_end_types"]
 
 ENDPOINT = "serving_default"
@@ -45,11 +45,31 @@ def convert(
             TensorFlow Lite does not know.
     """
     signature = signature or read_signature(model)
+    return convert_ends(model, list(signature.inputs), [signature.output], configure)
+
+
+def convert_ends(
+    model: keras.Model,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    configure: Callable[[Any], None] | None = None,
+) -> bytes:
+    """Convert a model with its weights in float32, of any number of outputs.
+
+    Args:
+        model: functional. A model of tf_keras serves as well.
+        inputs: names by which the inputs are addressed, in the model's order.
+        outputs: the same of the outputs.
+        configure: sets options of the `tf.lite.TFLiteConverter` before it converts.
+
+    Raises:
+        ExportError: as `convert` does.
+    """
     start_tensorflow()
     with tempfile.TemporaryDirectory(prefix="tl_keras-") as folder:
         try:
             with silenced() as said:
-                _save(model, signature, folder)
+                _save(model, inputs, outputs, folder)
                 return _convert_saved(folder, configure)
         except Exception as error:
             raise ExportError(
@@ -57,19 +77,22 @@ def convert(
             ) from error
 
 
-def _save(model: keras.Model, signature: Signature, folder: str) -> None:
+def _save(
+    model: keras.Model, inputs: Sequence[str], outputs: Sequence[str], folder: str
+) -> None:
     """Write a SavedModel of the function and its variables alone: half the time of Keras' own."""
     import keras
     import tensorflow as tf
 
     specs = [
         tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype, name=name)
-        for tensor, name in zip(model.inputs, signature.inputs, strict=True)
+        for tensor, name in zip(model.inputs, inputs, strict=True)
     ]
 
     def serve(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         given = keras.tree.pack_sequence_as(model.input, tensors)
-        return {signature.output: tf.cast(model(given, training=False), tf.float32)}
+        made = keras.tree.flatten(model(given, training=False))
+        return {name: tf.cast(one, tf.float32) for name, one in zip(outputs, made, strict=True)}
 
     holder = tf.Module()
     # A variable of Keras 3 holds one of TensorFlow, a variable of Keras 2 is one.
