@@ -99,6 +99,8 @@ def a_run(names: list[str]) -> dict:
         },
         "probe": {"classifier": EVIL, "at": "relu", "found": {"C": 1.0, "note": EVIL},
                   "compared": [{"place": EVIL, "dimensions": 9, "accuracy": 0.5, "log_loss": 1.0}]},
+        "baselines": [{"name": EVIL, "what": EVIL, "split": "test", "metrics": {"accuracy": {
+            "value": 0.99, "low": 0.97, "high": 1.0}}}],
         "auto": {"plan": "top", "why": EVIL, "final": {"kept": EVIL}, "trials": [
             {"plan": "top", "share": 0.5, "accuracy": 0.75, "loss": 0.5, "seconds": 2.0},
             {"plan": "full", "share": 0.5, "accuracy": None, "loss": None, "note": EVIL,

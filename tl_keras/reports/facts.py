@@ -49,10 +49,15 @@ class Facts:
         return self.evaluations.get(self.split) or {}
 
     @property
+    def modality(self) -> Modality:
+        """What the run is shown."""
+        name = self.find("data.modality", "image")
+        return modalities.get(name) if name in modalities.names() else Modality()
+
+    @property
     def noun(self) -> str:
         """What one sample is called."""
-        name = self.find("data.modality", "image")
-        return (modalities.get(name) if name in modalities.names() else Modality()).noun
+        return self.modality.noun
 
     def find(self, keys: str, default: Any = None) -> Any:
         """Return what lies in the record at "key.key"; the default where a step is missing."""

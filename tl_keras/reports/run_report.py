@@ -92,12 +92,12 @@ def write_report(
     name = facts.figures.get("task") or facts.find("data.task")
     task = tasks.get(name) if name in tasks.names() else Task()
     names = dict.fromkeys((
-        "metrics", "update", "probe", "training", "auto", "distillation", *task.sections,
-        "plots", "data_quality", "data", "limits", "reproduce",
+        "metrics", "baselines", "update", "probe", "training", "auto", "distillation",
+        *task.sections, "plots", "data_quality", "data", "limits", "reproduce",
     ))  # fmt: skip
     return write_page(
         path, "run.html.j2", title=_title(facts), run=run, hero=_hero(facts),
-        noun=facts.noun, outputs=task.plural,
+        noun=facts.noun, unit=facts.modality.size_unit, outputs=task.plural,
         warnings=task.warn(dict(facts.figures)),
         images=sum(_totals(facts).values()) or None, seconds=_seconds(facts),
         sections=[part for name in names if (part := _section(name, facts).strip())],
@@ -177,6 +177,36 @@ def _metrics(facts: Facts) -> dict[str, Any]:
     ]
     rows = [row for row in rows if any(value is not None for value in row[2])]
     return {"splits": [_SPLITS.get(split, split) for split in splits], "rows": rows}
+
+
+def _baselines(facts: Facts) -> dict[str, Any] | None:
+    """What simple answers give, beside the model itself; and which it is not better than."""
+    found = facts.find("baselines")
+    if not found:
+        return None
+    own = facts.evaluations.get(found[0]["split"]) or {}
+    keys = [key for key in METRICS if any(key in one["metrics"] for one in found)]
+
+    def cells(metrics: Mapping[str, Any]) -> list[str]:
+        values = [find_at(metrics, key) for key in keys]
+        return [
+            "" if value is None else as_metric(find_at(value, "value", value), METRICS[key][1])
+            for key, value in zip(keys, values, strict=True)
+        ]
+
+    first = keys[0] if keys else ""
+    said = find_at(find_at(own, first), "value", find_at(own, first))
+    worse = first in ("mae", "rmse")
+    behind = [
+        one["name"] for one in found
+        if said is not None and (value := find_at(one["metrics"], first)) is not None
+        and (find_at(value, "value", value) - said) * (-1 if worse else 1) >= 0
+    ]  # fmt: skip
+    rows = [("this model", str(facts.find("plan.name", "")), cells(own))]
+    rows += [(one["name"], one["what"], cells(one["metrics"])) for one in found]
+    split = _SPLITS.get(found[0]["split"], found[0]["split"])
+    return {"rows": rows, "heads": [METRICS[key][0] for key in keys], "behind": behind,
+            "split_name": split}  # fmt: skip
 
 
 def _is_single(value: Any) -> bool:
@@ -362,6 +392,7 @@ def _reproduce(facts: Facts) -> dict[str, Any]:
 SHARED = ("run", "history", "plots", "split", "figures", "noun")
 SECTIONS: dict[str, Callable[[Facts], dict[str, Any] | None]] = {
     "metrics": _metrics,
+    "baselines": _baselines,
     "update": _update,
     "probe": lambda facts: {} if facts.find("probe") else None,
     "training": describe_training,

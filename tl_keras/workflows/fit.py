@@ -24,6 +24,7 @@ from tl_keras.training.plan import FOLDED_PLANS
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.quiet import start_tensorflow
 from tl_keras.workflows.auto_plan import decide_plan, keep_best
+from tl_keras.workflows.baselines import add_baselines
 from tl_keras.workflows.check_data import examine_training, save_previews
 
 if TYPE_CHECKING:
@@ -147,5 +148,6 @@ def _go_on(run: RunDirectory, data: Splits, progress: Progress) -> RunDirectory:
     record_training(run, result, {"training": time.perf_counter() - began})
     with guard(run):
         model = keep_best(run, model, data.val)
+        add_baselines(run, data, progress)
         finish(run, model, data, result.history, progress, out_of_fold=result.out_of_fold)
     return run

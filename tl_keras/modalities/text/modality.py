@@ -43,6 +43,7 @@ class TextModality(Modality):
     name = "text"
     noun = "text"
     suffixes = frozenset({"txt"})
+    size_unit = "tokens"
     written = True
     repeats = True
     tuned_epochs = 4  # Devlin et al. 2018 (arXiv 1810.04805) take 2 to 4
