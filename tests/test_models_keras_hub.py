@@ -13,9 +13,10 @@ import pytest
 
 from tl_keras.errors import DownloadError, ModelError
 from tl_keras.models import graph
-from tl_keras.models.backbones.load import build_backbone, describe
+from tl_keras.models.backbones.load import build_backbone, describe, reading_of
 from tl_keras.models.backbones.requirements import required_packages
 from tl_keras.models.backbones.saved_model_checks import difference, photos
+from tl_keras.models.backbones.sources import modality_of
 from tl_keras.models.build import build_model
 
 keras_hub = pytest.importorskip("keras_hub", reason="keras-hub is not installed: extra [hub]")
@@ -140,3 +141,34 @@ def test_layers_of_keras_hub_are_named_where_it_is_missing(tmp_path, monkeypatch
         load_user_model(tmp_path / "m.keras")
     with pytest.raises(ModelError, match="keras-hub is not installed: pip install"):
         build_backbone(f"keras_hub:{tmp_path / 'net'}")
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "bad", "film", "##s", "."]
+
+
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert"])
+def test_an_encoder_becomes_stock_layers_from_token_ids_to_a_vector(kind, tmp_path):
+    shape = {"vocabulary_size": 20, "num_layers": 2, "num_heads": 2, "hidden_dim": 32,
+             "intermediate_dim": 48, "max_sequence_length": 24}  # fmt: skip
+    source = getattr(keras_hub.models, f"{kind}Backbone")(**shape)
+    rng = np.random.default_rng(5)
+    for variable in source.variables:
+        if variable.dtype == "float32":
+            variable.assign(variable + rng.normal(0, 0.1, variable.shape))
+    source.save_to_preset(str(tmp_path / "net"))
+    tokenizer = getattr(keras_hub.models, f"{kind}Tokenizer")(vocabulary=WORDS, lowercase=True)
+    tokenizer.save_to_preset(str(tmp_path / "net"))
+    name = f"keras_hub:{tmp_path / 'net'}"
+    assert modality_of(name) == describe(name).modality == "text"
+    ids = reading_of(name)[0].encode("A fine films.", 8)
+    assert ids == [2, 5, 6, 8, 9, 10, 3] or ids == [2, 5, 6, 8, 9, 10, 3, 0]
+    model = build_backbone(name, size=8)
+    assert required_packages(model) == [] and model.output.shape[1] % 32 == 0
+    padded = np.array([[*ids, 0][:8]], np.int32)
+    inputs = {"token_ids": padded, "padding_mask": (padded != 0).astype(np.int32)}
+    if kind == "Bert":
+        inputs["segment_ids"] = np.zeros_like(padded)
+    wanted = source(inputs)
+    wanted = np.asarray(wanted["sequence_output"] if kind == "Bert" else wanted)
+    last = keras.Model(model.input, model.get_layer("block1_norm").output)
+    np.testing.assert_allclose(last(padded)[0, :7], wanted[0, :7], atol=1e-5)

@@ -453,7 +453,8 @@ def test_a_trained_savedmodel_goes_the_whole_way_to_int8(tmp_path):
         app, ["fit", "digits", "--base", f"hub:{tmp_path / 'net'}", "--out", str(run)])
     assert done.exit_code == 0, done.output
     facts = json.loads((run / "run.json").read_text())
-    assert facts["metrics"]["test"]["accuracy"] > 0.95
+    assert facts["metrics"]["test"]["accuracy"]["value"] > 0.95
+    assert facts["requires"] == []
     shutil.rmtree(tmp_path / "net")  # a run stands alone
     done = CliRunner().invoke(export_app, [
         str(run), "--to", "tflite,onnx", "--quantize", "int8", "--out", str(tmp_path / "b.zip")])

@@ -4,10 +4,11 @@
     keras_hub:PRESET                    a name such as resnet_18_imagenet, which KerasHub fetches
     keras_hub:FOLDER?range=-1..1        what the backbone takes: 0..1, -1..1 or 0..255
 
-Convolutional backbones become stock Keras layers by the same rewriting as SavedModels, ViT and DeiT
-by their weights. Of others whose graph holds what no stock layer stands for, KerasHub's own layers
-are taken; the model then needs keras-hub to be opened, which run.json says. What a backbone takes
-is read from its image converter (`image_converter.json` or `preprocessor.json` in the folder).
+Convolutional backbones become stock Keras layers by the same rewriting as SavedModels; ViT and DeiT
+do by their weights, and so do BERT and DistilBERT, from token ids to a vector. Of others whose
+graph holds what no stock layer stands for, KerasHub's own layers are taken; the model then needs
+keras-hub to be opened, which run.json says. What a backbone of images takes is read from its image
+converter (`image_converter.json` or `preprocessor.json` in the folder).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras.errors import DownloadError, ModelError
+from tl_keras.models.backbones import keras_hub_bert as encoders
 from tl_keras.models.backbones.frozen_graph import freeze
 from tl_keras.models.backbones.graph_layers import UnknownOperationsError, rewrite_graph
 from tl_keras.models.backbones.keras_hub_vit import KINDS, rewrite_vit
@@ -36,7 +38,9 @@ from tl_keras.utils.files import read_small
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["build", "describe"]
+    from tl_keras.modalities.text.wordpiece import WordPiece
+
+__all__ = ["build", "describe", "modality", "read_tokenizer"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,6 +73,12 @@ def describe(name: str, place: str) -> BackboneInfo:
     """
     where, _ = _parse(place)
     config = _read(Path(where).expanduser(), "config.json")
+    if config.get("class_name") in encoders.KINDS:
+        shape_of = encoders.encoder_config(where, config)
+        return BackboneInfo(
+            name, "keras_hub", f"{OWN}keras_hub", "pool", "included", shape_of.usual, 3,
+            "as its authors state it", str(config["class_name"]), default_weights="default",
+            maximum_size=shape_of.positions, unit="tokens", modality="text")
     shape = config.get("config", {}).get("image_shape") or config.get("config", {}).get(
         "input_shape")
     side = shape[0] if isinstance(shape, list) and len(shape) == 3 else None
@@ -78,6 +88,29 @@ def describe(name: str, place: str) -> BackboneInfo:
         name, "keras_hub", f"{OWN}keras_hub", "", "included", side or _USUAL_SIDE, side or 8,
         "as its authors state it", str(config.get("class_name", "a preset of KerasHub")),
         default_weights="default", maximum_size=side)
+
+
+def modality(place: str) -> str:
+    """Return what the backbone in a folder is shown: "text" for encoders, else "image"."""
+    config = _read(Path(_parse(place)[0]).expanduser(), "config.json")
+    return "text" if config.get("class_name") in encoders.KINDS else "image"
+
+
+def read_tokenizer(place: str) -> WordPiece | None:
+    """Return the tokenizer of an encoder, None for a backbone of images.
+
+    Raises:
+        ModelError: It was not saved with the encoder, or has ids that the encoder has not.
+    """
+    if modality(place) == "image":
+        return None
+    folder = Path(_parse(place)[0]).expanduser()
+    tokenizer = encoders.read_wordpiece(folder, _read(folder, "tokenizer.json"))
+    rows = encoders.encoder_config(str(folder), _read(folder, "config.json")).vocabulary
+    if len(tokenizer) > rows:
+        raise ModelError(f"'{folder}': the vocabulary has {len(tokenizer)} pieces and the model "
+                         f"{rows}; expected files of one model")
+    return tokenizer
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
@@ -118,6 +151,9 @@ def build(
                          "expected default or none")
     where, asked = _parse(place)
     backbone = _open(where, load=weights == "default")
+    if type(backbone).__name__ in encoders.KINDS:
+        return _encoder(info, where, backbone, size)
+    _check_images(where, backbone)
     scaling = _scaling(info, where, asked)
     pixels = photos(size)
     images = (pixels * scaling.scale + scaling.offset).astype(np.float32)
@@ -133,7 +169,7 @@ def build(
 
 
 def _open(where: str, *, load: bool) -> Any:
-    """The backbone of a preset, its ends looked at."""
+    """The backbone of a preset."""
     if importlib.util.find_spec("keras_hub") is None:
         raise ModelError(f"got keras_hub:{where}, and keras-hub is not installed: pip install "
                          "keras-hub, or tl_keras with the extra [hub]")
@@ -142,11 +178,10 @@ def _open(where: str, *, load: bool) -> Any:
     if local and not (folder / "config.json").is_file():
         raise ModelError(f"'{where}' is no preset of KerasHub: it has no config.json; expected a "
                          "folder that save_to_preset wrote, or a preset's name")
-    import keras
     import keras_hub
 
     try:
-        backbone = keras_hub.models.Backbone.from_preset(
+        return keras_hub.models.Backbone.from_preset(
             str(folder) if local else where, load_weights=load)
     except Exception as error:  # whatever a preset or the network makes KerasHub raise
         text = " ".join(str(error).split())[:200]
@@ -156,13 +191,33 @@ def _open(where: str, *, load: bool) -> Any:
         raise DownloadError(
             f"KerasHub's preset {where!r} cannot be fetched ({text}); save it by save_to_preset "
             "on a machine with a network and give the folder: keras_hub:FOLDER") from error
+
+
+def _check_images(where: str, backbone: Any) -> None:
+    import keras
+
     shapes = [tuple(tensor.shape) for tensor in backbone.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3 or not isinstance(
             backbone.output, keras.KerasTensor):
         raise ModelError(f"'{where}' is a {type(backbone).__name__} with inputs {shapes}; expected "
                          "a backbone that takes images (None, height, width, 3) and gives one "
-                         "output; text encoders: bert:FOLDER")
-    return backbone
+                         "output, or a BertBackbone or DistilBertBackbone")
+
+
+def _encoder(info: BackboneInfo, where: str, backbone: Any, length: int) -> keras.Model:
+    """A text encoder from token ids to a vector, its blocks compared on random ids."""
+    import keras
+
+    found = _read(Path(where).expanduser(), "config.json") or {
+        "class_name": type(backbone).__name__, "config": backbone.get_config()}
+    config = encoders.encoder_config(where, found)
+    model = encoders.rewrite_bert(backbone, config, length)
+    ids = np.random.default_rng(0).integers(1, config.vocabulary, (4, length)).astype(np.int32)
+    ids[1, length // 2 :] = 0
+    last = model.get_layer(f"block{config.blocks - 1}_out").output
+    ours = np.asarray(keras.Model(model.input, last)(ids))[..., : config.width]
+    check_equal("features", encoders.sequence_of(backbone, ids), ours * (ids != 0)[..., None])
+    return model
 
 
 def _stock(info: BackboneInfo, backbone: Any, size: int, images: np.ndarray) -> keras.Model:

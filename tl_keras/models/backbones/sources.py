@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from tl_keras.errors import ModelError
@@ -35,6 +35,7 @@ class BackboneSource:
         module: Name of the module that knows it.
         place: What stands behind the colon, for messages.
         alone: Whether the word alone names a base.
+        decides: Whether its module says by the place what a base is shown, `modality(place)`.
     """
 
     word: str
@@ -42,6 +43,7 @@ class BackboneSource:
     module: str
     place: str
     alone: bool = False
+    decides: bool = False
 
     def load(self) -> ModuleType:
         """Return its module."""
@@ -55,7 +57,8 @@ SOURCES: dict[str, BackboneSource] = {
         BackboneSource("distilbert", "text", f"{_HERE}bert", "FOLDER"),
         BackboneSource("gpt2", "text", f"{_HERE}gpt2", "FOLDER"),
         BackboneSource("hub", "image", f"{_HERE}saved_model", "FOLDER_OR_HANDLE"),
-        BackboneSource("keras_hub", "image", f"{_HERE}keras_hub", "FOLDER_OR_PRESET"),
+        BackboneSource("keras_hub", "image", f"{_HERE}keras_hub", "FOLDER_OR_PRESET",
+                       decides=True),
         BackboneSource("minilm", "text", f"{_HERE}bert", "FOLDER", alone=True),
     )
 }
@@ -82,6 +85,8 @@ def find_source(name: str) -> tuple[BackboneSource, str] | None:
         return None
     if not place and (colon or not source.alone):
         raise ModelError(f"got base {str(name)!r}; expected {source.word}:{source.place}")
+    if source.decides:
+        source = replace(source, modality=source.load().modality(place))
     return source, place
 
 
