@@ -22,7 +22,8 @@ def read_rows_by_lookup(contents: bytes) -> bytes:
         contents: of a float32 .tflite file.
 
     Returns:
-        The contents of the new file; the same ones where there is no such operator.
+        The contents of the new file; the same ones where there is no such operator. What NAME was
+        is reshaped from NAME_rows.
     """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils

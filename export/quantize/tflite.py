@@ -170,6 +170,8 @@ def _apply(
             _choose(made, replace(recipe, weights="int8"), _match_scope(name))
         else:
             _keep(made, _match_scope(name), Operation.ALL_SUPPORTED)
+    # What a lookup gives is what the operator gave that it stands for.
+    ranges = {**ranges, **{f"{name}_rows": ends for name, ends in ranges.items()}}
     shown = {name: _as_seen(*ends) for name, ends in ranges.items()}
     with warnings.catch_warnings():
         # About an interpreter that keeps its tensors.
