@@ -18,6 +18,7 @@ from export.bundle.golden import verify_bundle
 from export.bundle.read import read_bundle
 from export.cli.app import app
 from export.pipeline import ExportConfig, export
+from tl_keras.errors import ExportError
 
 
 @pytest.fixture(scope="module", params=["bert", "gpt2"])
@@ -117,3 +118,26 @@ def test_nothing_of_the_data_set_goes_along_where_it_is_asked_to_stay(shipped, t
     assert verify_bundle(tmp_path / "out").passed
     for file in (tmp_path / "out").rglob("*.txt"):
         assert not any(text in file.read_text(encoding="utf-8") for text in TEXTS)
+
+
+@pytest.mark.slow
+def test_a_student_of_fewer_blocks_learns_from_a_text_run(tmp_path):
+    from export.distill.run import distill
+    from export.distill.students import Distillation
+    from tl_keras.runs.config import RunConfig
+    from tl_keras.workflows.fit import train
+
+    save_bert_folder(tmp_path / "net", num_hidden_layers=3)
+    texts = [text for text in TEXTS * 6 if "," not in text]
+    rows = [f"{text},{NAMES[n % 2]}" for n, text in enumerate(texts)]
+    rows = [f"{n} {row}" for n, row in enumerate(rows)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    config = RunConfig.of(source=str(tmp_path / "a.csv"), modality="text", plan="probe",
+                          backbone=f"bert:{tmp_path / 'net'}", epochs=(1,))  # fmt: skip
+    train(config, tmp_path / "run")
+    small = f"bert:{tmp_path / 'net'}?blocks=1"
+    run = distill(Distillation(str(tmp_path / "run"), small, epochs=(1, 1)), tmp_path / "student")
+    assert run.complete and run.modality.files["vocab.txt"]
+    save_gpt2_folder(tmp_path / "other", n_positions=64)
+    with pytest.raises(ExportError, match="another vocabulary"):
+        distill(Distillation(str(tmp_path / "run"), f"gpt2:{tmp_path / 'other'}"), tmp_path / "no")

@@ -156,6 +156,21 @@ def test_there_is_a_cut_behind_each_block_and_each_block_is_one(tmp_path):
 
 
 
+def test_fewer_blocks_are_taken_evenly_from_the_first_to_the_last(tmp_path):
+    save_bert_folder(tmp_path, num_hidden_layers=5)
+    whole = build_backbone(f"bert:{tmp_path}", size=LENGTH)
+    model = build_backbone(f"bert:{tmp_path}?blocks=3", size=LENGTH)
+    for number, stored in enumerate((0, 2, 4)):
+        for role in ("query", "up", "norm"):
+            one, other = model.get_layer(f"block{number}_{role}"), whole.get_layer(
+                f"block{stored}_{role}")
+            for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert not any(layer.name.startswith("block3") for layer in model.layers)
+    with pytest.raises(ModelError, match="1 to 5"):
+        describe(f"bert:{tmp_path}?blocks=6")
+
+
 def test_a_saved_model_loads_in_safe_mode_and_flattens(tmp_path):
     import keras
 

