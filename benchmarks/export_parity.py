@@ -52,11 +52,18 @@ HEADING = (
 
 
 def litert(contents: bytes, batch: np.ndarray) -> np.ndarray:
-    """Answer for a whole batch at once, by a file that was made for one picture."""
+    """Answer for a whole batch at once, by a file that was made for one picture.
+
+    A transformer's reshapes are for one: it is shown the pictures one by one.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=contents, num_threads=1)
     place = interpreter.get_input_details()[0]["index"]
+    interpreter.allocate_tensors()
+    if len(batch) > 1 and any("softmax" in one["name"] for one in interpreter.get_tensor_details()
+                              if len(one["shape"]) == 4):  # fmt: skip
+        return np.concatenate([litert(contents, one[None]) for one in batch])
     interpreter.resize_tensor_input(place, batch.shape, strict=False)
     interpreter.allocate_tensors()
     interpreter.set_tensor(place, batch)

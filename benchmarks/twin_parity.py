@@ -39,14 +39,14 @@ HEADING = (
 
 def head(features: np.ndarray) -> np.ndarray:
     """Kernel (channels, 10) of a softmax head whose logits have a root mean square of three."""
-    pooled = features.astype(np.float64).mean(axis=(1, 2))
+    pooled = features.astype(np.float64).mean(axis=tuple(range(1, features.ndim - 1)))
     kernel = np.random.default_rng(7).normal(size=(pooled.shape[1], 10))
     return 3 / np.sqrt(((pooled @ kernel) ** 2).mean()) * kernel
 
 
 def probabilities(features: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """What the head answers to features, in float64."""
-    logits = features.astype(np.float64).mean(axis=(1, 2)) @ kernel
+    logits = features.astype(np.float64).mean(axis=tuple(range(1, features.ndim - 1))) @ kernel
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
     return raised / raised.sum(axis=1, keepdims=True)
 
