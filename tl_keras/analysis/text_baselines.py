@@ -42,8 +42,8 @@ def predict_by_words(
         DataError: The texts have no words.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV, Ridge
-    from sklearn.model_selection import cross_val_predict
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.model_selection import GridSearchCV, cross_val_predict
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from threadpoolctl import threadpool_limits
@@ -52,7 +52,9 @@ def predict_by_words(
         ngram_range=(1, 2), sublinear_tf=True, max_features=_WORDS, token_pattern=r"(?u)\b\w+\b"
     )
     ways: dict[str, Callable[[], Any]] = {
-        "softmax": lambda: LogisticRegressionCV(Cs=_STRENGTHS, cv=4, max_iter=500),
+        "softmax": lambda: GridSearchCV(
+            LogisticRegression(max_iter=500), {"C": _STRENGTHS}, scoring="neg_log_loss", cv=4
+        ),
         "sigmoid": lambda: OneVsRestClassifier(LogisticRegression(C=10.0, max_iter=500)),
         "linear": lambda: Ridge(1.0),
     }

@@ -173,20 +173,29 @@ def _fold_of(roles: dict[str, Any]) -> Callable[[list], list]:
 
     return fold
 
+_ATTENTION = ("_query", "_value")
+
 
 def default_lora_layers(
     model: keras.Model, rank: int = 4, share: float = graphs.SHARE
 ) -> list[str]:
     """Return the base's layers that get LoRA when none are named.
 
-    All convolutions and dense layers that allow the rank, from the top down through the upper
-    half of the blocks, while their branches take at most a share of the base's weights (the
-    default leaves room for a head within 3 %).
+    Of a transformer the queries and values of all blocks, as Hu et al. (2021, arXiv 2106.09685)
+    do. Else all convolutions and dense layers that allow the rank, from the top down through the
+    upper half of the blocks, while their branches take at most a share of the base's weights
+    (the default leaves room for a head within 3 %).
 
     Raises:
         PlanError: None fits, or the rank is out of its range.
     """
     _check_numbers(rank, None)
+    attention = [
+        layer.name for layer in model.layers
+        if layer.name.endswith(_ATTENTION) and _unfit(layer) is None and rank <= min(_sides(layer))
+    ]  # fmt: skip
+    if attention:
+        return attention
     upper = set(graphs.upper_half(model))
     layers = [layer for layer in model.layers if layer.name in upper and _unfit(layer) is None]
     costs = {

@@ -66,8 +66,18 @@ class RunDirectory:
         self.record = self._read_record()
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], record: dict[str, Any]) -> RunDirectory:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        record: dict[str, Any],
+        files: Mapping[str, bytes] | None = None,
+    ) -> RunDirectory:
         """Make a new run directory with a first record.
+
+        Args:
+            path: The directory.
+            record: What is known of the run.
+            files: What its modality reads with, see `tl_keras.modalities.base.Modality.files`.
 
         Raises:
             RunError: Something is there already.
@@ -75,6 +85,8 @@ class RunDirectory:
         """
         folder = Path(path)
         refuse_existing(folder)
+        for name, contents in (files or {}).items():
+            write_atomically(folder / name, contents)
         write_atomically(folder / "run.json", _json({"schema": SCHEMA, **record}))
         return cls(folder)
 

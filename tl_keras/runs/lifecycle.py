@@ -30,7 +30,7 @@ from tl_keras.runs.config import RunConfig
 from tl_keras.runs.directory import RunDirectory, refuse_existing
 from tl_keras.runs.prepare import PreparedData
 from tl_keras.training.repeatable import repeatable
-from tl_keras.utils.files import atomic_path, remove_leavings, write_atomically
+from tl_keras.utils.files import atomic_path, remove_leavings
 from tl_keras.utils.limits import name_full_disk, name_small_memory
 from tl_keras.utils.locks import lock_folder
 from tl_keras.utils.progress import Progress
@@ -94,11 +94,9 @@ def create(
     refuse_existing(Path(path))
     with atomic_path(path) as folder:
         record = {**first_record(config, data, model, command), **facts}
-        run = RunDirectory.create(folder, record)
+        run = RunDirectory.create(folder, record, data.splits.train.modality.files)
         run.write_split(data.splits, data.digests)
         run.write_labels(data.splits.train.class_names)
-        for name, contents in data.splits.train.modality.files.items():
-            write_atomically(run.path / name, contents)
         if resumable:
             save_model(model, run.state / INITIAL)
     return RunDirectory(path)

@@ -157,7 +157,8 @@ def _begin(
         config = _config_of(run, parts.splits.train.root)
         return create(folder, config, parts, model, command=command, state="incomplete")
     record = {key: value for key, value in run.record.items() if key != "schema"}
-    made = RunDirectory.create(folder, {**record, "state": "incomplete", "command": command})
+    record |= {"state": "incomplete", "command": command}
+    made = RunDirectory.create(folder, record, run.modality.files)
     made.write_split(run.splits(), run.digests())
     made.write_labels(tuple(run.fact("classes")))
     return made

@@ -244,6 +244,7 @@ def _pool(checked: PreparedData, classes: tuple[str, ...], task: int) -> Pool:
 
 
 _TO_LEARN = 0.8
+_WRITTEN = "newest"
 
 
 @dataclass
@@ -347,8 +348,18 @@ def write_buffer(folder: Path, pool: Pool, memory: ReplayBuffer, known: Iterable
         ending, content = memory.files[place]
         name = f"{pool.samples.keys[place]}.{ending}"
         write_atomically(folder / exemplars.MEMORY / name, content)
+    for place, item in enumerate(pool.samples.items):
+        if not isinstance(item, str):
+            content = pool.samples.modality.compress(item, {})[1]
+            write_atomically(folder / _written_at(pool, place), content)
     text = "".join(f"{digest}\n" for digest in sorted({*known, *pool.samples.keys}))
     write_atomically(folder / exemplars.MEMORY / KNOWN, text.encode("ascii"))
+
+
+def _written_at(pool: Pool, place: int) -> str:
+    """Return where in a run a sample is kept that has no file of its own, as those of a table."""
+    ending = pool.samples.modality.compress(pool.samples.items[place], {})[0]
+    return f"{_WRITTEN}/{pool.samples.keys[place]}.{ending}"
 
 
 def list_rows(pool: Pool, memory: ReplayBuffer, newest: int) -> list[exemplars.Row]:
@@ -363,7 +374,8 @@ def list_rows(pool: Pool, memory: ReplayBuffer, newest: int) -> list[exemplars.R
     for place, (key, label, word) in enumerate(
         zip(pool.samples.keys, pool.samples.labels, words, strict=True)
     ):
-        task, path = int(pool.tasks[place]), str(pool.samples.items[place])
+        task, item = int(pool.tasks[place]), pool.samples.items[place]
+        path = item if isinstance(item, str) else _written_at(pool, place)
         if task < newest:
             if place not in inside:
                 continue

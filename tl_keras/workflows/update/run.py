@@ -115,7 +115,8 @@ class _Step:
         grown = grow(self.old, len(self.classes))
         pool, memory = self._memory()
         rows = list_rows(pool, memory, self.newest)
-        run = RunDirectory.create(self.folder, self._record(grown, rows, command))
+        files = self.new.samples.modality.files
+        run = RunDirectory.create(self.folder, self._record(grown, rows, command), files)
         write_buffer(self.folder, pool, memory, self.previous.known)
         write_atomically(self.folder / exemplars.TABLE, exemplars.format_rows(rows))
         data = run.splits()
