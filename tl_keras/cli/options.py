@@ -166,7 +166,10 @@ Size = Annotated[
 ]
 Weights = Annotated[
     str,
-    typer.Option(help="imagenet, none, a file, or default: what the backbone comes with."),
+    typer.Option(
+        help="imagenet, none, a file (of Keras, or .safetensors), or default: what the backbone "
+        "comes with."
+    ),
 ]
 Task = Annotated[
     str,

@@ -118,9 +118,9 @@ def build_backbone(
         name: A name of `backbone_names()`, "@alpha" behind a MobileNet.
         size: Side of the input in pixels; None is the base's own.
         weights: "default" (the base's published weights), "imagenet" (downloaded by Keras; for an
-            EfficientNet-Lite from where it would lie then),
-            "glyphs" (shipped, for small_resnet), a file (.weights.h5, .h5 or .keras), or None
-            for random ones.
+            EfficientNet-Lite from an installed package, or where Keras would put them),
+            "glyphs" (shipped, for small_resnet), a file (.weights.h5, .h5, .keras, or
+            .safetensors of timm, torchvision or transformers), or None for random ones.
 
     Returns:
         A model that takes RGB 0..255, float32 (None, size, size, 3), and gives the features
