@@ -101,8 +101,11 @@ def test_plans_of_stages_train_texts(place, tmp_path, plan):
     from tl_keras.workflows.fit import train
 
     data = str(write_table(tmp_path / "more.csv", 240))
-    config = RunConfig.of(data, f"bert:{place / 'net'}", task="text", plan=plan, test=0.25,
-                          settings={"augment": "drop", "batch_size": 8}, lr_scale=10.0 if plan in ("lp-ft", "gradual") else 3.0)  # fmt: skip
+    config = RunConfig.of(
+        data, f"bert:{place / 'net'}", task="text", plan=plan, test=0.25,
+        settings={"augment": "drop", "batch_size": 8},
+        lr_scale=10.0 if plan in ("lp-ft", "gradual") else 3.0,
+    )  # fmt: skip
     run = train(config, tmp_path / "run")
     assert run.record["metrics"]["test"]["accuracy"]["value"] > 0.65
     if plan == "lora":
