@@ -53,6 +53,16 @@ def test_flipped_labels_are_ranked_first_flagged_and_given_their_true_class():
     np.testing.assert_allclose(judged.outputs.sum(1), 1)
 
 
+def test_a_feature_that_hardly_varies_is_not_blown_up():
+    views, labels = clouds(apart=5.0)
+    draw = np.random.default_rng(3)
+    for value in (1e-30, 1e-6, 3.0):  # rounding of a constant, as some encoders have one
+        rest = value * (1 + 1e-7 * draw.normal(size=(len(labels), 40)))
+        more = [np.hstack([one, rest]).astype(np.float32) for one in views]
+        judged = find_suspects(more, labels, CLASSES, 3)[1]
+        assert (judged.outputs.argmax(1) == labels).mean() > 0.9, value
+
+
 def test_a_sample_is_judged_by_models_that_have_not_seen_it():
     # Features that say nothing: whoever has seen a label would know it.
     draw = np.random.default_rng(0)

@@ -41,14 +41,17 @@ class Candidate:
     weights: str = "default"
 
 
-def parse_candidates(text: str, size: int | None = None) -> list[Candidate]:
+def parse_candidates(
+    text: str, size: int | None = None, modality: str = "image"
+) -> list[Candidate]:
     """Return the candidates that a user named, with commas between.
 
     Args:
         text: Each is base[@width][:size][:layers][=weights]; a base may be a .keras file or of
             another source (`tl_keras.models.backbones.sources`), layers are one or several with
-            "+". "here" stands for all bases for images whose weights are on this machine.
-        size: Side in pixels for those that name none.
+            "+". "here" stands for all bases whose weights are on this machine.
+        size: Side in pixels, or tokens, for those that name none.
+        modality: What they are shown.
 
     Raises:
         ModelError: A base is unknown, refuses its size, or is named twice.
@@ -57,7 +60,7 @@ def parse_candidates(text: str, size: int | None = None) -> list[Candidate]:
     if "here" in words:
         at = words.index("here")
         words[at : at + 1] = [
-            one.name for one in catalog() if one.here and one.modality == "image"]
+            one.name for one in catalog() if one.here and one.modality == modality]
     if not words:
         raise ModelError(f"got '{text}' for the bases; expected {_FORM}, with commas between")
     found = _named([_candidate(word, size) for word in words])

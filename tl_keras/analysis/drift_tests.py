@@ -72,7 +72,8 @@ def _sides(reference: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarr
     if not np.isfinite(both).all():
         raise DataError("the features hold values that are not numbers; expected finite ones")
     centred, spread = both - both.mean(axis=0), both.std(axis=0)
-    varies = spread > 1e-9 * np.abs(both).max(axis=0)
+    # A constant that was computed in float32 varies by its rounding alone.
+    varies = spread > np.maximum(1e-6 * np.abs(both).max(axis=0), 1e-6 * spread.max())
     scaled = np.where(varies, centred, 0.0) / np.where(varies, spread, 1.0)
     return scaled[: len(reference)], scaled[len(reference) :]
 

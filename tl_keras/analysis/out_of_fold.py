@@ -107,7 +107,9 @@ def standardize(views: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise DataError("features must be finite numbers (n, d); check the model's weights")
     both = np.concatenate(arrays)
     spread = both.std(0)
-    bound = 1e-4 * np.sqrt(np.square(both).mean(0)) + np.finfo(np.float32).tiny
+    # What is nearly constant, by itself or beside the others, is rounding: not to be blown up.
+    whole = float(np.sqrt(np.square(both, dtype=np.float64).mean()))
+    bound = 1e-4 * np.sqrt(np.square(both).mean(0)) + 1e-6 * whole + np.finfo(np.float32).tiny
     both = (both - both.mean(0)) / np.maximum(spread, bound)
     count = min(_DIMENSIONS, len(arrays[0]), both.shape[1])
     solver = "randomized" if max(both.shape) > 4 * count else "full"

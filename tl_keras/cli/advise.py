@@ -25,7 +25,7 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
         typer.Option(
             help="Candidates with commas between: base[@width][:size][:layers][=weights]; a base "
             "may be a .keras file or of another source (see: tl-keras bases), weights a file or "
-            "none. here stands for all bases for images whose weights are on this machine."
+            "none. here stands for all bases of the task whose weights are on this machine."
         ),
     ] = "here",
     out: Annotated[Path, typer.Option(help="Folder for the page, which must not exist.")] = Path(
@@ -33,6 +33,7 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
     ),
     images: Annotated[int, opt.number("Look at about so many images at most.", 10, 10**6)] = 300,
     size: opt.Size = None,
+    task: opt.Task = "classes",
     skip_bad: opt.SkipBad = False,
     seed: opt.Seed = 0,
     as_json: opt.AsJson = False,
@@ -48,15 +49,17 @@ def advise(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.analysis.candidates import parse_candidates
         from tl_keras.analysis.ranking import advice
         from tl_keras.data.sources import load_samples
+        from tl_keras.modalities import parse_task
         from tl_keras.reports.ranking_report import write_ranking_report
         from tl_keras.runs.directory import refuse_existing
         from tl_keras.runs.prepare import usable
         from tl_keras.utils.quiet import start_tensorflow
         from tl_keras.workflows.advise import appraise, choose_samples
 
-        candidates = parse_candidates(bases, size)
+        modality, kind = parse_task(task)
+        candidates = parse_candidates(bases, size, modality)
         refuse_existing(out, data)
-        samples = load_samples(data)
+        samples = load_samples(data, task=kind, modality=modality)
         chosen = choose_samples(samples, images, seed)
         start_tensorflow()
         count = sum(word in ("train", "") for word in samples.splits or ("",) * len(samples))

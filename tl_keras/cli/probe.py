@@ -23,6 +23,7 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
     base: opt.Base = "default",
     size: opt.Size = None,
     weights: opt.Weights = "default",
+    task: opt.Task = "classes",
     at: Annotated[
         str,
         typer.Option(
@@ -56,8 +57,8 @@ def probe(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.workflows.probe import probe as run_probe
 
         config = RunConfig.of(
-            data, base, size, weights, val=val, test=test, seed=seed, precision=precision,
-            skip_bad=skip_bad,
+            data, base, size, weights, task=task, val=val, test=test, seed=seed,
+            precision=precision, skip_bad=skip_bad,
         )  # fmt: skip
         options = ProbeOptions(classifier, pooling, seed, precision)
         wanted = ProbeConfig(config, at, options, features_out, command_line())

@@ -21,6 +21,7 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
     base: opt.Base = "default",
     size: opt.Size = None,
     weights: Annotated[str, typer.Option(help="imagenet, default or a file.")] = "default",
+    task: opt.Task = "classes",
     plan: Annotated[
         str, typer.Option(help="Plan of the pretrained model: tuned, full, probe or another.")
     ] = "tuned",
@@ -43,8 +44,8 @@ def verdict(  # noqa: PLR0913 - a command's options are its arguments
         from tl_keras.workflows.compare_transfer import judge_transfer
 
         config = RunConfig.of(
-            data, base, size, weights, plan=plan, epochs=opt.split_numbers(epochs), test=test,
-            seed=seed, skip_bad=skip_bad,
+            data, base, size, weights, task=task, plan=plan, epochs=opt.split_numbers(epochs),
+            test=test, seed=seed, skip_bad=skip_bad,
         )  # fmt: skip
         with bars() as progress:
             found, page = judge_transfer(config, seeds, out, progress=progress)

@@ -164,6 +164,8 @@ def _columns(table: str, header: list[str], kind: Task) -> tuple[list[str], list
         hint = ""
         if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
             hint = " The columns must be separated by commas."
+        elif {"text", "sentence"} & {name.lower() for name in heads}:
+            hint = " A table of texts is read with --task text."
         elif outputs and "path" in columns and kind.single_label:
             hint = " One column a tag (0 or 1) is read as task 'tags', one a number as 'values'."
         raise DataError(

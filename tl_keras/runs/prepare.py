@@ -30,7 +30,7 @@ from tl_keras.utils.progress import Progress
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["PreparedData", "build", "load", "plan_for", "prepare", "usable"]
+__all__ = ["PreparedData", "bind", "build", "load", "plan_for", "prepare", "usable"]
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,22 @@ def load(config: RunConfig) -> Samples:
     samples = load_samples(
         config.data.source, task=config.data.task, modality=config.data.modality
     )
-    reading, most = reading_of(config.model.backbone)
-    modality = samples.modality.fitted(reading, config.model.size, most, samples)
+    return bind(samples, config.model.backbone, config.model.size)
+
+
+def bind(samples: Samples, backbone: str, size: int | None = None) -> Samples:
+    """Return samples that are read as a base takes them.
+
+    Args:
+        samples: As they were loaded.
+        backbone: Name of the base, or a file with a model.
+        size: Size of its input as asked for.
+
+    Raises:
+        ModelError: The base cannot be shown such samples.
+    """
+    reading, most = reading_of(backbone)
+    modality = samples.modality.fitted(reading, size, most, samples)
     return dataclasses.replace(samples, modality=modality)
 
 

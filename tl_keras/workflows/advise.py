@@ -18,10 +18,12 @@ from tl_keras.errors import DataError
 from tl_keras.features.backends import Batch, Predict, onnx_function, pack_inputs, sort_inputs
 from tl_keras.features.extract import BATCH, collect
 from tl_keras.features.places import feature_model, parse_places
+from tl_keras.modalities.base import Modality
 from tl_keras.models import graph
 from tl_keras.probing.linear import ridge
 from tl_keras.runs.config import RunConfig
 from tl_keras.runs.lifecycle import guard
+from tl_keras.runs.prepare import bind
 from tl_keras.training.plan import named_plan
 from tl_keras.utils.progress import Progress, silent
 from tl_keras.utils.stats import wilson
@@ -89,7 +91,8 @@ def appraise(
         TLKerasError: The base cannot be had, or an image cannot be read.
     """
     began = time.perf_counter()
-    opened = _open(candidate, seed)
+    samples = bind(samples, candidate.base, candidate.size)
+    opened = _open(candidate, seed, samples.modality)
     read, features, source, forward = _run(opened, samples, candidate.name, progress)
     scores, intervals = score_features(features, samples.labels, samples.outputs, source)
     latency = _latency(opened.predict, [array[:1] for array in read])
@@ -141,11 +144,13 @@ class _Opened:
     at: str
 
 
-def _open(candidate: Candidate, seed: int) -> _Opened:
+def _open(candidate: Candidate, seed: int, modality: Modality) -> _Opened:
     import keras
 
-    config = RunConfig.of("", candidate.base, candidate.size, candidate.weights, seed=seed)
-    base = open_backbone(config)
+    config = RunConfig.of(
+        "", candidate.base, candidate.size, candidate.weights, seed=seed, modality=modality.name
+    )
+    base = open_backbone(config, modality.input_size)
     place = parse_places(candidate.at, base)[0]
     features = feature_model(base, place)
     from tl_keras.models.onnx_graph import to_onnx
