@@ -26,7 +26,6 @@ export class Tokenizer {
    * @param {string} vocabulary vocab.txt
    */
   constructor(rules, tables, vocabulary) {
-    if (rules.kind !== "wordpiece") throw new Error(`the tokenizer ${rules.kind} is not known here`);
     this.rules = rules;
     const names = ["removed", "marks", "punctuation", "spaces", "ideographs"];
     this.sets = Object.fromEntries(names.map((name) => [name, readRanges(tables[name])]));
@@ -144,6 +143,7 @@ export async function open(ort, base, name) {
     (name ? undefined : known[0]);
   if (!variant) throw new Error(`the bundle has no .onnx file ${name ?? ""}`);
   const rules = manifest.steps.find((one) => one.step === "tokenize");
+  if (rules.kind !== "wordpiece") throw new Error(`the tokenizer ${rules.kind} is not known here`);
   const tables = JSON.parse(await fetchText(base, "characters.json"));
   const tokenizer = new Tokenizer(rules, tables, await fetchText(base, "vocab.txt"));
   const session = await ort.InferenceSession.create(new URL(variant.file, base).href);
