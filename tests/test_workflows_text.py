@@ -67,6 +67,8 @@ def test_the_report_shows_texts_and_what_simple_answers_give(run):
     assert run.record["baselines"][0]["metrics"]["accuracy"]["value"] > 0.8
     page = re.sub(r"(?s)<style.*?</style>|<[^>]*>", " ", (run.path / "report.html").read_text())
     assert "What simple answers give" in page and "words alone" in page
+    assert "Its worst mistakes" not in page or "<blockquote>" in (
+        run.path / "report.html").read_text()
     assert not re.findall(r".*\b(?:image|picture|photo|pixel|px)\b.*", page, re.I)
 
 
@@ -128,3 +130,16 @@ def test_every_other_job_takes_texts(place, run, tmp_path):
     assert made.record["metrics"]["test"]["accuracy"]["value"] > 0.7
     updated = update(UpdateConfig(str(run.path), new, epochs=(2, 2)), tmp_path / "updated")
     assert updated.complete and updated.modality.settings == run.modality.settings
+
+
+def test_a_word_weighs_what_its_absence_takes_from_the_answer():
+    from tl_keras.analysis.occlusion import weigh_words
+
+    def ask(texts):
+        sure = np.array([0.5 + 0.3 * ("good" in text) - 0.2 * ("bad" in text) for text in texts])
+        return np.stack([1 - sure, sure], axis=1)
+
+    (first, second) = weigh_words(["a good bad film", "good"], [1, 0], ask)
+    assert [word for word, _ in first] == ["a", "good", "bad", "film"]
+    np.testing.assert_allclose([weight for _, weight in first], [0, 0.3, -0.2, 0], atol=1e-9)
+    np.testing.assert_allclose(second[0][1], -0.3, atol=1e-9)

@@ -29,6 +29,7 @@ class Mistake:
         source: the file's path, or "" for arrays.
         index: its place among the samples; -1 where it is not known.
         heatmap: the preview with what spoke for the predicted class, None where there is none.
+        words: of a text, how much each speaks for the predicted class, -1..1.
     """
 
     preview: Image | str | None
@@ -39,6 +40,7 @@ class Mistake:
     source: str = ""
     index: int = -1
     heatmap: Image | None = None
+    words: tuple[tuple[str, float], ...] = ()
 
 
 def collect_mistakes(

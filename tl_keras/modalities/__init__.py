@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tl_keras import tasks
+from tl_keras.errors import DataError
 from tl_keras.modalities.base import Modality
 from tl_keras.utils.registry import Registry
+from tl_keras.utils.suggest import nearest
 
 __all__ = ["MODALITIES", "Modality", "get", "names", "parse_task", "register"]
 
@@ -59,5 +61,9 @@ def parse_task(word: str) -> tuple[str, str]:
     if modality not in MODALITIES.names() or modality == "image":
         modality, task = "image", word.removeprefix("image-")
     task = task or "classes"
-    tasks.get(task)
+    if task not in tasks.names():
+        known = [*tasks.names(), "text", *(f"text-{name}" for name in ("tags", "values"))]
+        near = nearest(word, known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise DataError(f"unknown task {word!r}; expected one of {', '.join(known)}.{hint}")
     return modality, task

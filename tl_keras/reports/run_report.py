@@ -320,6 +320,7 @@ def _mistakes(facts: Facts) -> dict[str, Any]:
     return {
         "mistakes": [(one, _file(one.source)) for one in facts.mistakes],
         "heatmaps": any(one.heatmap for one in facts.mistakes),
+        "words": any(one.words for one in facts.mistakes),
         "no_map": facts.find("feature_map", True) is False,
     }
 

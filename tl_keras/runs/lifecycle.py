@@ -9,7 +9,7 @@ import importlib.metadata
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import tl_keras
 from tl_keras import tasks
 from tl_keras.analysis.heatmaps import add_heatmaps
+from tl_keras.analysis.occlusion import add_words
 from tl_keras.data.samples import Samples
 from tl_keras.data.splits import Splits
 from tl_keras.errors import DataError, RunError, TrainingError
@@ -302,7 +303,8 @@ def finish(
     plots, mistakes = draw(
         run.path / "plots", history, outputs[main], parts[main], metrics[main], temperature
     )
-    mistakes = add_heatmaps(model, parts[main], mistakes)
+    explain = EXPLAINERS.get(parts[main].modality.name)
+    mistakes = explain(model, parts[main], mistakes) if explain else mistakes
     timings = {**run.record["timings"], "scores and plots": round(time.perf_counter() - began, 2)}
     timings.pop("total", None)
     run.update(timings={**timings, "total": round(sum(timings.values()), 2)})
@@ -311,6 +313,8 @@ def finish(
 
 
 OUT_OF_FOLD = "out_of_fold.npz"
+EXPLAINERS: dict[str, Callable[..., list[Mistake]]] = {"image": add_heatmaps, "text": add_words}
+"""By modality, what shows which part of a sample a mistake rests on."""
 
 
 def keep_out_of_fold(
