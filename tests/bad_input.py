@@ -299,6 +299,32 @@ def wrong_torch_files() -> Iterator[Case]:
                 )  # fmt: skip
 
 
+ELSEWHERE: dict[str, str] = {
+    "a SavedModel that is not there": "hub:missing",
+    "a folder that is no SavedModel": "hub:photos",
+    "a file called a SavedModel": "hub:photo.png",
+    "a SavedModel that is cut short": "hub:net",
+    "a range that there is not": "hub:net?range=0..2",
+    "a source without a place": "hub:",
+    "a folder that is no preset": "keras_hub:./photos",
+}
+
+
+def wrong_sources() -> Iterator[Case]:
+    """Each base from elsewhere that is not there or not whole, where a base may be given."""
+    def cut_short(place: Path) -> None:
+        (place / "net").mkdir(exist_ok=True)
+        (place / "net" / "saved_model.pb").write_bytes(b"\x08\x01\x12\xff")
+
+    for program, command in commands():
+        for one in options(program, command):
+            if one.name not in ("base", "bases", "student"):
+                continue
+            for what, base in ELSEWHERE.items():
+                words = call(program, command, **{one.name: base, "weights": "default"})
+                yield Case(program, command, f"{one.name} is {what}", words, cut_short)
+
+
 def wrong_outputs() -> Iterator[Case]:
     """Each thing to write that cannot be, or would cost what is there."""
     for program, command in commands():
@@ -904,7 +930,7 @@ def table() -> list[Case]:
     """Every case."""
     made = [
         *misuse(), *wrong_numbers(), *wrong_words(), *wrong_outputs(), *wrong_inputs(),
-        *wrong_models(), *wrong_torch_files(), *harmed_runs(), *harmed_halts(),
+        *wrong_models(), *wrong_torch_files(), *wrong_sources(), *harmed_runs(), *harmed_halts(),
         *harmed_bundles(), *harmed_files(),
         *harmed_data(),
     ]  # fmt: skip

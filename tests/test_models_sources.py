@@ -28,3 +28,12 @@ def test_a_source_that_is_unknown_or_names_no_place_is_refused(name, part):
 def test_only_a_source_of_installed_weights_stands_alone():
     alone = [word for word, source in SOURCES.items() if source.alone]
     assert alone == ["minilm"] and find_source("minilm")[1] == ""
+
+
+def test_what_a_base_that_is_gone_was_shown_is_not_guessed():
+    from tl_keras.runs.config import RunConfig
+
+    source, _ = find_source("keras_hub:/nowhere/at/all")
+    assert source.modality == "" and modality_of("keras_hub:/nowhere/at/all") == "image"
+    for task in ("text", "classes"):  # a run of either opens
+        RunConfig.of("data", "keras_hub:/nowhere/at/all", task=task, size=32)

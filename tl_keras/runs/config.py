@@ -232,7 +232,7 @@ class RunConfig:
         modality = modalities.get(self.data.modality)
         modality.check_augment(self.plan.settings.get("augment", "none"))
         source = not is_model_file(self.model.backbone) and find_source(self.model.backbone)
-        if source and source[0].modality != modality.name:
+        if source and source[0].modality not in ("", modality.name):
             raise ModelError(
                 f"base {self.model.backbone} is shown {source[0].modality}s, the data are "
                 f"{modality.noun}s; give --task {source[0].modality}, or a base for "

@@ -91,8 +91,10 @@ def describe(name: str, place: str) -> BackboneInfo:
 
 
 def modality(place: str) -> str:
-    """Return what the backbone in a folder is shown: "text" for encoders, else "image"."""
+    """Return what a backbone is shown: "text" for encoders, else "image", "" where none is here."""
     config = _read(Path(_parse(place)[0]).expanduser(), "config.json")
+    if not config:
+        return ""
     return "text" if config.get("class_name") in encoders.KINDS else "image"
 
 
@@ -102,7 +104,7 @@ def read_tokenizer(place: str) -> WordPiece | None:
     Raises:
         ModelError: It was not saved with the encoder, or has ids that the encoder has not.
     """
-    if modality(place) == "image":
+    if modality(place) != "text":
         return None
     folder = Path(_parse(place)[0]).expanduser()
     tokenizer = encoders.read_wordpiece(folder, _read(folder, "tokenizer.json"))

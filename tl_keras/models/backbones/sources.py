@@ -35,7 +35,8 @@ class BackboneSource:
         module: Name of the module that knows it.
         place: What stands behind the colon, for messages.
         alone: Whether the word alone names a base.
-        decides: Whether its module says by the place what a base is shown, `modality(place)`.
+        decides: Whether its module says by the place what a base is shown, `modality(place)`; ""
+            where that cannot be known.
     """
 
     word: str
@@ -93,4 +94,4 @@ def find_source(name: str) -> tuple[BackboneSource, str] | None:
 def modality_of(name: str) -> str:
     """Return what a base by this name is shown; images where nothing else is said."""
     found = find_source(name)
-    return found[0].modality if found else "image"
+    return (found[0].modality if found else "") or "image"
