@@ -79,8 +79,10 @@ def compare_stages(args: argparse.Namespace, names: dict) -> None:
             model = build_model(
                 base, len(data.train.class_names), size=args.size, weights=weights)
             start = time.perf_counter()
-            fit(model, data, plan, seed=repeat)
+            result = fit(model, data, plan, seed=repeat)
             seconds[name].append(time.perf_counter() - start)
+            print(f"repeat {repeat}, {name}: {seconds[name][-1]:.2f} s, features by "
+                  f"{result.engine.name}", flush=True)
     ratios = [hub / own for hub, own in zip(seconds["hub"], seconds["by name"], strict=True)]
     own, hub = (statistics.median(seconds[name]) for name in ("by name", "hub"))
     print(f"frozen stage of {args.epochs} epochs: by name {own:.2f} s, hub {hub:.2f} s, ratio "

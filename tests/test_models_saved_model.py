@@ -224,6 +224,45 @@ def test_a_module_of_tensorflow_1_keeps_its_batchnorm(tmp_path):
     assert (found.epsilon, base.layers[-1].max_value) == (pytest.approx(0.01), 6.0)
 
 
+class Reusable(tf.Module):
+    """A module by TF-Hub's conventions: called with images 0..1, and how BatchNorm is to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = tf.Variable(KERNEL)
+        self.mean, self.variance = (
+            tf.Variable(tf.random.uniform((8,), 0.5, 1.5, seed=i), trainable=False)
+            for i in range(2))
+
+    @tf.function
+    def __call__(self, images, training=False, batch_norm_momentum=0.9):
+        x = tf.nn.conv2d(images * 2.0 - 1.0, self.kernel, 1, "SAME")
+        mean, variance = self.mean, self.variance
+        if training:
+            mean, variance = tf.nn.moments(x, [0, 1, 2])
+            for old, new in ((self.mean, mean), (self.variance, variance)):
+                old.assign(old * batch_norm_momentum + new * (1.0 - batch_norm_momentum))
+        return tf.nn.relu(tf.nn.batch_normalization(x, mean, variance, None, None, 1e-3))
+
+
+def test_a_module_by_the_conventions_of_tf_hub_trains_as_it_does(tmp_path, caplog):
+    module = Reusable()
+    for training in (False, True):
+        module.__call__.get_concrete_function(
+            IMAGE, training=training, batch_norm_momentum=tf.TensorSpec((), tf.float32))
+    tf.saved_model.save(module, str(tmp_path / "m"))
+    base = build_backbone(f"hub:{tmp_path / 'm'}", size=16)
+    assert caplog.text == ""  # 0..1, since the graph scales from there
+    assert base.get_layer("input_scaling").scale == pytest.approx(2 / 255)
+    norm = next(one for one in base.layers if type(one).__name__ == "BatchNormalization")
+    assert (norm.momentum, norm.scale, norm.center) == (pytest.approx(0.9), False, False)
+    np.testing.assert_array_equal(norm.moving_mean, module.mean)
+    images = photos(16)
+    wanted = module(images / 255, training=True)
+    np.testing.assert_allclose(base(images, training=True), wanted, atol=1e-4)
+    np.testing.assert_allclose(norm.moving_variance, module.variance, rtol=1e-4)
+
+
 ACTIVATIONS = {
     "silu": lambda x: x * tf.sigmoid(1.0 * x),
     "hard_silu": lambda x: x * tf.nn.relu6(x + 3) * (1 / 6),

@@ -207,12 +207,13 @@ def forbidden(graph: Any) -> list[str]:
 def _of_callable(folder: Path, loaded: Any) -> Module:
     import tensorflow as tf
 
-    signatures = [function.structured_input_signature
-                  for function in getattr(loaded.__call__, "concrete_functions", [])]
+    functions = list(getattr(loaded.__call__, "concrete_functions", []))
+    signatures = [function.structured_input_signature for function in functions]
     if not signatures:
         return _of_signature(folder, loaded, "")
-    specs = [[spec for spec in tf.nest.flatten(one) if isinstance(spec, tf.TensorSpec)]
-             for one in signatures]
+    # Numbers, such as TF-Hub's batch_norm_momentum, have defaults.
+    specs = [[spec for spec in tf.nest.flatten(one)
+              if isinstance(spec, tf.TensorSpec) and spec.shape.rank != 0] for one in signatures]
     found = [_check_input(folder, {spec.name: spec for spec in one}, len(one)) for one in specs]
     sides = {_side(spec) for spec in found}
     modes = {value for one in signatures for value in tf.nest.flatten(one)
@@ -225,8 +226,9 @@ def _of_callable(folder: Path, loaded: Any) -> Module:
         return call
 
     train = run(True) if modes == {False, True} else None
-    return Module(run(False), train, None if None in sides else max(sides),  # type: ignore[type-var]
-                  tuple(getattr(loaded, "variables", ())), loaded)
+    side = None if None in sides else max(sides)  # type: ignore[type-var]
+    variables = tuple(variable for function in functions for variable in function.variables)
+    return Module(run(False), train, side, variables, loaded)
 
 
 def _of_signature(folder: Path, loaded: Any, name: str) -> Module:
@@ -248,7 +250,7 @@ def _of_signature(folder: Path, loaded: Any, name: str) -> Module:
     def call(images: Any) -> Any:
         return _one_output(folder, function(**{key: images}))
 
-    return Module(call, None, _side(spec), tuple(getattr(loaded, "variables", ())), loaded)
+    return Module(call, None, _side(spec), tuple(function.variables), loaded)
 
 
 def _side(spec: Any) -> int | None:
