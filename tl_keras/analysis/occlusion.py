@@ -38,7 +38,8 @@ def weigh_words(
     Returns:
         For each text its words and their weights, -1..1, in order.
     """
-    asked, places = [], []
+    asked: list[str] = []
+    places: list[tuple[int, list[str]]] = []
     for text in texts:
         words = text.split()
         count = min(len(words), _MOST_WORDS)
