@@ -61,6 +61,18 @@ def test_a_run_on_texts_learns_and_carries_its_tokenizer(place, run):
     assert len(rows) == 41 and rows[1]["path"].endswith("test.csv, row 1")
 
 
+def test_a_run_opens_and_answers_when_its_base_is_gone(place, run):
+    from tl_keras.workflows.evaluate import predict_files
+
+    (place / "net").rename(place / "moved")
+    try:
+        assert RunDirectory(run.path).config.model.backbone == f"bert:{place / 'net'}"
+        rows = predict_files(run.path, [], 1, lambda *_: None, texts=["it was awful"])
+            assert rows[0]["outputs"][0]["name"] == "n"
+    finally:
+        (place / "moved").rename(place / "net")
+
+
 def test_the_report_shows_texts_and_what_simple_answers_give(run):
     names = [one["name"] for one in run.record["baselines"]]
     assert names == ["words alone", "class names alone"]

@@ -99,7 +99,8 @@ class ModelConfig:
         Head(self.pooling, self.dense, self.dropout)
         if self.backbone == "default":
             object.__setattr__(self, "backbone", default_backbone())
-        if not is_model_file(self.backbone):
+        # A base from elsewhere may be gone when a run made with it is opened.
+        if not is_model_file(self.backbone) and find_source(self.backbone) is None:
             check_size(describe(self.backbone), self.size)
 
     def head(self, task: str) -> Head:
