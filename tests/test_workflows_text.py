@@ -68,7 +68,7 @@ def test_a_run_opens_and_answers_when_its_base_is_gone(place, run):
     try:
         assert RunDirectory(run.path).config.model.backbone == f"bert:{place / 'net'}"
         rows = predict_files(run.path, [], 1, lambda *_: None, texts=["it was awful"])
-            assert rows[0]["outputs"][0]["name"] == "n"
+        assert rows[0]["outputs"][0]["name"] == "n"
     finally:
         (place / "moved").rename(place / "net")
 
