@@ -295,7 +295,7 @@ def show_run(run: RunDirectory) -> None:
     for one in run.record.get("baselines", []):
         key, value = next(iter(one["metrics"].items()), ("", None))
         if value is not None:
-            said = dict(_ROWS)[key](value)
+            said = dict(_ROWS).get(key, measured)(value)
             show(f"for comparison, {one['name']}: {key.replace('_', ' ')} {said} ({one['what']})")
     if run.config.model.weights == "none" and run.record["plan"]["name"] == "scratch":
         show("plan scratch: a backbone without weights has nothing to keep frozen")

@@ -83,7 +83,8 @@ def evaluate_run(
         samples, split = _other(run, data, split)
     start_tensorflow()
     model = average_views(run.model(), views)
-    outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
+    word = f"{samples.modality.noun}s"
+    outputs = predict(model, samples, progress=lambda d, n: progress(word, d, n))
     found = run.record.get("temperature"), run.record.get("thresholds")
     scores = score(outputs, samples, run.fact("seed"), *found)
     return {"split": split, **({"views": list(views)} if views else {}), **scores}
@@ -151,7 +152,8 @@ def predict_files(
     starts = checked_thresholds(thresholds, len(names)).tolist()
     start_tensorflow()
     model = average_views(run.model(), views)
-    outputs = predict(model, samples, progress=lambda d, n: progress("pictures", d, n))
+    word = f"{samples.modality.noun}s"
+    outputs = predict(model, samples, progress=lambda d, n: progress(word, d, n))
     rows = []
     for key, values in zip(keys, outputs, strict=True):
         order = np.argsort(-values)[:top] if ranked else range(len(values))
