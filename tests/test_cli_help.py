@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +57,8 @@ def test_what_the_readme_and_the_notebooks_call_can_be_called():
     texts = {path: path.read_text(encoding="utf-8")
              for path in (README, *README.parent.glob("notebooks/*.ipynb"))}  # fmt: skip
     calls = re.findall(r"^    (tl-.*)$", texts[README], re.M)
-    assert len(calls) == 5
-    for program, *words in map(str.split, calls):
+    assert len(calls) == 8
+    for program, *words in map(shlex.split, calls):
         parse(program, words)
     for path, text in texts.items():
         for program, *words in map(str.split, re.findall("`(tl-(?:keras|export) .*?)`", text)):

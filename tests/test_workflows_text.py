@@ -155,3 +155,16 @@ def test_a_word_weighs_what_its_absence_takes_from_the_answer():
     assert [word for word, _ in first] == ["a", "good", "bad", "film"]
     np.testing.assert_allclose([weight for _, weight in first], [0, 0.3, -0.2, 0], atol=1e-9)
     np.testing.assert_allclose(second[0][1], -0.3, atol=1e-9)
+
+
+def test_the_page_of_a_label_check_exports_texts_as_a_table_that_fit_takes(place, tmp_path):
+    from tl_keras.workflows.check_data import check_labels
+
+    config = RunConfig.of(str(place / "data.csv"), f"bert:{place / 'net'}", task="text")
+    page = tmp_path / "page.html"
+    check_labels(config, page)
+    source = page.read_text("utf-8")
+    rows = json.loads(re.search(r'(?s)id="data">(.*?)</script>', source)[1])
+    first = (place / "data.csv").read_text().splitlines()[1]
+    assert rows["head"] == "text" and f"{rows['paths'][0]},{rows['labels'][0]}" == first
+    assert "fit corrected.csv --task text" in source

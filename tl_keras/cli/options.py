@@ -140,7 +140,10 @@ def refuse_unused(option: str, value: object, used: bool, purpose: str) -> None:
         )
 
 
-_DATA = "A folder of class folders, a CSV file (path,label[,split]), or a built-in set: digits."
+_DATA = (
+    "A folder of class folders, a CSV file (path,label[,split]; of texts text,label[,split], also "
+    "as .tsv or .jsonl), or a built-in set: digits."
+)
 _SEEDS = 2**32 - 1  # what NumPy takes
 
 Data = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
@@ -157,12 +160,16 @@ Base = Annotated[
     str,
     typer.Option(
         help="The backbone: a name (see: tl-keras bases) or a .keras file.",
-        show_default="efficientnet_lite0 where its weights are installed, else mobilenet_v2",
+        show_default="efficientnet_lite0 where its weights are installed, else mobilenet_v2; "
+        "minilm for texts",
     ),
 ]
 Size = Annotated[
     int | None,
-    number("Side of the images in pixels.", 8, 4096, show_default="the backbone's own"),
+    number(
+        "Side of the images in pixels, or tokens of a text.", 8, 4096,
+        show_default="the backbone's own; for texts what 99 % of them have, up to 128",
+    ),
 ]
 Weights = Annotated[
     str,
@@ -195,8 +202,8 @@ BatchSize = Annotated[int, number("Images a step.", 1, 65536)]
 Augment = Annotated[
     str | None,
     typer.Option(
-        help="none, or flip, crop, color, affine and randaugment, joined with +.",
-        show_default="flip+crop; none for a built-in set",
+        help="none, or flip, crop, color, affine and randaugment, joined with +; for texts drop.",
+        show_default="flip+crop; none for a built-in set and for texts",
     ),
 ]
 Views = Annotated[

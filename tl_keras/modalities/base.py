@@ -150,6 +150,7 @@ class Modality:
         default_augment: Augmentation that suits most data of the kind.
         input_name: Of the input in exported files.
         preparation: What has to be done to a file before the model sees it, as text.
+        elsewhere: Where a model may do worse than measured, as the end of a sentence.
         size_unit: What the size of a model's input is counted in.
         written: Whether samples are written in a table itself, rather than named there by paths.
         tuned_epochs: Epochs for which plan "tuned" trains more than a head; None leaves it to the
@@ -166,6 +167,7 @@ class Modality:
     default_augment = "none"
     input_name = "input"
     preparation = "none"
+    elsewhere = "from another place or time"
     size_unit = ""
     written = False
     repeats = False

@@ -173,7 +173,9 @@ def _fold_of(roles: dict[str, Any]) -> Callable[[list], list]:
 
     return fold
 
+
 _ATTENTION = ("_query", "_value")
+"""What the layers of a transformer end with that get LoRA."""
 
 
 def default_lora_layers(

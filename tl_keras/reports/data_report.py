@@ -10,6 +10,7 @@ import numpy as np
 from tl_keras.analysis.data_quality import Quality
 from tl_keras.data.samples import Samples
 from tl_keras.errors import RunError
+from tl_keras.modalities.text.reader import Text
 from tl_keras.reports.html import write_page
 from tl_keras.utils.files import refuse_file
 
@@ -45,8 +46,9 @@ def require_replaceable(page: Path, source: str) -> None:
 def write_data_report(page: Path, source: str, quality: Quality, backbone: str) -> Path:
     """Write the page: one file that needs nothing else.
 
-    What its reader ticks becomes a CSV file (path,label[,split], absolute paths), which every
-    command takes as DATA. The script of the page makes it; nothing leaves the browser.
+    What its reader ticks becomes a CSV file (path,label[,split], absolute paths; of texts in a
+    table text,label[,split]), which every command takes as DATA. The script of the page makes it;
+    nothing leaves the browser.
 
     Args:
         page: an older file is replaced.
@@ -75,6 +77,7 @@ def write_data_report(page: Path, source: str, quality: Quality, backbone: str) 
             for index in quality.outliers[:_OUTLIERS].tolist()
         ],
         exported=_exported(samples),
+        more="" if samples.modality.name == "image" else f" --task {samples.modality.name}",
     )  # fmt: skip
 
 
@@ -107,14 +110,17 @@ def _suspect(quality: Quality, index: int) -> dict[str, Any]:
 
 
 def _exported(samples: Samples) -> dict[str, Any] | None:
-    """Rows of the CSV file as it is before any correction; None where there are no files."""
-    if isinstance(samples.items, np.ndarray) or not all(_is_text(one) for one in samples.items):
+    """Rows of the CSV file as it is before any correction; None where it cannot name them."""
+    written = all(isinstance(one, Text) for one in samples.items)
+    items = [one.value if written else one for one in samples.items]
+    if isinstance(samples.items, np.ndarray) or not all(_is_text(one) for one in items):
         return None
     labels = [samples.kind.write(label, samples.class_names) for label in samples.labels]
     names = list(samples.class_names)
     own = samples.task == "values" and names != _numbered(len(names))
     return {
-        "paths": list(samples.items), "labels": labels, "splits": list(samples.splits or ()),
+        "head": "text" if written else "path", "paths": items,
+        "labels": labels, "splits": list(samples.splits or ()),
         "columns": names if own else [],
     }  # fmt: skip
 

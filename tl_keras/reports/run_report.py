@@ -369,7 +369,9 @@ def _limits(facts: Facts) -> dict[str, Any] | None:
     """What the figures cannot say."""
     rows = facts.figures.get("per_class") or []
     small = [row["name"] for row in rows if row["support"] < _FEW]
-    return {"small": small, "few": _FEW} if facts.split else None
+    if not facts.split:
+        return None
+    return {"small": small, "few": _FEW, "elsewhere": facts.modality.elsewhere}
 
 
 def _reproduce(facts: Facts) -> dict[str, Any]:

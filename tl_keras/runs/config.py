@@ -36,7 +36,7 @@ class DataConfig:
     """What to learn from.
 
     Attributes:
-        source: A folder, a CSV file or a built-in name.
+        source: A folder, a table or a built-in name.
         modality: "image" or "text".
         task: "classes", "tags" or "values".
         val: Share carved for validation where the data has none; None is a fifth, or nothing for
@@ -73,7 +73,7 @@ class ModelConfig:
     Attributes:
         backbone: A backbone's name or a file with a model; "default" becomes the name of
             `default_backbone`.
-        size: Side in pixels, None for the backbone's own.
+        size: Side in pixels, or tokens; None for the backbone's own, or what suits the texts.
         weights: "default", "imagenet", "none" or a file.
         pooling: See `tl_keras.models.heads.Head`.
         dense: Units of dense layers before the output.

@@ -76,6 +76,7 @@ class ImageModality(Modality):
     suffixes = SUFFIXES
     default_augment = "flip+crop"
     input_name = "image"
+    elsewhere = "of another camera, light or place"
     size_unit = "px"
     last_step = "resize"
     # Of 255: other decoders round otherwise, and a JPEG that was decoded in full differs by 0.5 to

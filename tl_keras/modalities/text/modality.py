@@ -43,6 +43,7 @@ class TextModality(Modality):
     name = "text"
     noun = "text"
     suffixes = frozenset({"txt"})
+    elsewhere = "by other writers or on other topics"
     size_unit = "tokens"
     written = True
     repeats = True
