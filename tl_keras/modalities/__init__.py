@@ -62,7 +62,9 @@ def parse_task(word: str) -> tuple[str, str]:
         modality, task = "image", word.removeprefix("image-")
     task = task or "classes"
     if task not in tasks.names():
-        known = [*tasks.names(), "text", *(f"text-{name}" for name in ("tags", "values"))]
+        others = [name for name in MODALITIES.names() if name != "image"]
+        known = [*tasks.names(), *others, *(f"{one}-{name}" for one in others
+                                            for name in tasks.names() if name != "classes")]
         near = nearest(word, known, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise DataError(f"unknown task {word!r}; expected one of {', '.join(known)}.{hint}")

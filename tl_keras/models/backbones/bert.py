@@ -2,8 +2,9 @@
 
 A folder as Hugging Face's packages lay it out: config.json, model.safetensors, vocab.txt. The
 input is token ids, the mask is made inside, and travels beside the tokens as one more channel, so
-that there is a place to cut the graph behind each block. Devlin et al. 2018 (arXiv 1810.04805),
-Sanh et al. 2019 (1910.01108), Wang et al. 2020 (2002.10957).
+that there is a place to cut the graph behind each block, up to the first whose output is a part
+of the features. Devlin et al. 2018 (arXiv 1810.04805), Sanh et al. 2019 (1910.01108), Wang et al.
+2020 (2002.10957).
 """
 
 from __future__ import annotations
